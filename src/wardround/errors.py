@@ -1,0 +1,104 @@
+"""Every error a person can meet: what happened, where, and what to do about it.
+
+    WardroundError
+      SettingsError        a settings or study file that does not hold
+      PortTaken            a listener could not be opened
+      StorageFull          a disk or a byte cap is at its limit
+      CollectError         DecodeError (a payload), LinkDown (a broker or hub out of reach)
+      ProcessError         a lake or a job
+      LearnError           StudyError, UpdateRefused
+      TrustError           JoinRefused, CertificateRefused, ConsentMissing, LoginRefused
+
+The command line prints `str(error)` and the remedy, and exits with `exit_code`; a traceback shows with --debug alone.
+"""
+
+from __future__ import annotations
+
+
+class WardroundError(Exception):
+    """The root of the tree. `remedy` is one sentence that says what to do next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+class SettingsError(WardroundError):
+    """A file that a program reads at its door is missing, malformed, or has an unknown key."""
+
+    exit_code = 2
+
+
+class PortTaken(WardroundError):
+    """A listener could not be opened because another process holds the port."""
+
+    def __init__(self, host: str, port: int, *, setting: str) -> None:
+        super().__init__(
+            f"port {port} on {host} is already taken",
+            remedy=f"stop the program that holds it, or choose another port with `{setting}`",
+        )
+        self.host, self.port, self.setting = host, port, setting
+
+
+class StorageFull(WardroundError):
+    """A disk, or the byte cap of a spool, is at its limit: new data is refused rather than old data forgotten."""
+
+
+class CollectError(WardroundError):
+    """Something between device and hub went wrong."""
+
+
+class DecodeError(CollectError):
+    """A payload that cannot be read. `reason` is a short constant that can be counted."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, remedy="the payload is kept in quarantine with this reason; correct the device or map it")
+        self.reason = reason
+
+
+class LinkDown(CollectError):
+    """A broker or a hub is out of reach; data waits where it is."""
+
+
+class ProcessError(WardroundError):
+    """The lake or a job failed."""
+
+
+class LearnError(WardroundError):
+    """Something in a study or a round went wrong."""
+
+
+class StudyError(LearnError):
+    """A study that cannot be run as it is written."""
+
+    exit_code = 2
+
+
+class UpdateRefused(LearnError):
+    """An update that may not count. `reason` is a short constant, shown to the operator and to the edge."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, remedy="the update is set aside, the round goes on without it")
+        self.reason = reason
+
+
+class TrustError(WardroundError):
+    """Identity, consent or permission stands in the way."""
+
+
+class JoinRefused(TrustError):
+    """An edge may not join with this token."""
+
+
+class CertificateRefused(TrustError):
+    """A certificate is missing, expired, revoked or of another authority."""
+
+
+class ConsentMissing(TrustError):
+    """No consent on file covers this, so the data stays where it is."""
+
+
+class LoginRefused(TrustError):
+    """A person could not be signed in."""

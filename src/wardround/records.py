@@ -1,0 +1,195 @@
+"""The shared vocabulary: what an observation is, and the identifiers every step uses.
+
+An observation is a run of samples of one signal of one subject (FHIR's SampledData in shape); a scalar is a run of one.
+Samples stay on the device's own integer grid: value = origin + count * scale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from enum import IntEnum, IntFlag, StrEnum
+from typing import Literal, NewType
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+EdgeId = NewType("EdgeId", str)  # the name in the edge's certificate: [a-z0-9-]{1,40}
+DeviceId = NewType("DeviceId", str)
+SubjectId = NewType("SubjectId", str)  # a keyed pseudonym, never a hospital number
+StudyId = NewType("StudyId", str)
+ModelDigest = NewType("ModelDigest", str)  # SHA-256 of the safetensors file, lower-case hex
+BootId = NewType("BootId", str)  # one life of a spool or of a device's memory
+
+BUCKETS = 16
+Floats = NDArray[np.float64]
+
+
+class Validity(IntEnum):
+    """How far a value may be believed (IEEE 11073-10207 BICEPS, MeasurementValidity)."""
+
+    VALID = 0
+    VALIDATED = 1
+    ONGOING = 2
+    QUESTIONABLE = 3
+    CALIBRATING = 4
+    INVALID = 5
+    OVERFLOW = 6
+    UNDERFLOW = 7
+    NOT_AVAILABLE = 8
+
+
+class Quality(IntFlag):
+    """Quality flags of a run of samples; several may be set."""
+
+    NONE = 0
+    RANGE = 1
+    RATE_OF_CHANGE = 2
+    FLAT_LINE = 4
+    SATURATED = 8
+    LEAD_OFF = 16
+    MOTION = 32
+    GAP_BEFORE = 64
+    CLOCK_UNSYNCED = 128
+    LATE = 256
+    DUPLICATE_SUPPRESSED = 512
+    UNIT_CONVERTED = 1024
+    SIMULATED = 2048
+
+
+class Consent(StrEnum):
+    """What a subject allows for a signal: leave the edge, train on the edge alone, or not be kept at all."""
+
+    RAW = "raw"
+    LOCAL = "local"
+    NONE = "none"
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """A run of samples of one signal. Encoded as an array: new fields go to the end and have a default.
+
+    Times are microseconds since 1970 UTC. `values` holds n little-endian integers of `values_type`;
+    for n = 1, `value` may be given instead. Irregular runs give `offsets_us` (n little-endian int32 from t0).
+    `value_text` is for a run of one that is a word (a rhythm, a sleep stage).
+    """
+
+    subject: str
+    device: str
+    edge: str
+    code: str  # canonical: "loinc:8867-4", "mdc:131330", "wr:accel-x"
+    unit: str  # UCUM, the canonical unit of the code
+    t0_us: int  # corrected time of the first sample
+    t0_device_us: int  # as the device saw it
+    clock_offset_us: int = 0
+    clock_error_us: int = 0
+    t_edge_us: int = 0
+    n: int = 1
+    period_us: float | None = None
+    offsets_us: bytes | None = None
+    value: float | None = None
+    values: bytes | None = None
+    values_type: Literal["i2", "i4"] = "i2"
+    scale: float = 1.0
+    origin: float = 0.0
+    value_text: str | None = None
+    validity: int = 0
+    flags: int = 0
+    low: float | None = None  # limits of the sensor, in `unit`
+    high: float | None = None
+    device_boot: str = ""
+    device_seq: int = 0  # the device's message
+    device_index: int = 0  # the run within that message
+    consent_version: int = 0
+
+    def counts(self) -> NDArray[np.int32]:
+        """The integer samples, shape (n,); empty for a scalar given as `value` and for a word."""
+        if self.values is None:
+            return np.empty(0, np.int32)
+        return np.frombuffer(self.values, "<" + self.values_type).astype(np.int32)
+
+    def samples(self) -> Floats:
+        """The samples in `unit`, shape (n,), float64; empty for a word."""
+        if self.values is not None:
+            return self.origin + self.counts().astype(np.float64) * self.scale
+        return np.empty(0) if self.value is None else np.array([self.value])
+
+    def times_us(self) -> NDArray[np.int64]:
+        """The time of each sample, shape (n,)."""
+        if self.offsets_us is not None:
+            return self.t0_us + np.frombuffer(self.offsets_us, "<i4").astype(np.int64)
+        if self.n == 1 or self.period_us is None:
+            return np.full(self.n, self.t0_us, np.int64)
+        return self.t0_us + np.round(np.arange(self.n) * self.period_us).astype(np.int64)
+
+    @property
+    def bucket(self) -> int:
+        """The partition of the subject, 0 to 15."""
+        return bucket_of(self.subject)
+
+
+def bucket_of(subject: str) -> int:
+    """The lake's partition of a subject: the first byte of SHA-256, modulo BUCKETS."""
+    return hashlib.sha256(subject.encode()).digest()[0] % BUCKETS
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Observation)
+
+
+def encode_observation(observation: Observation) -> bytes:
+    """MessagePack, as the spool, the wire and the inbox hold it."""
+    return _encoder.encode(observation)
+
+
+def decode_observation(data: bytes) -> Observation:
+    """The inverse of encode_observation.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not an observation.
+    """
+    return _decoder.decode(data)
+
+
+class Examples(msgspec.Struct, frozen=True, kw_only=True):
+    """Training rows made from observations. An example is one row, a sample is one point of a signal."""
+
+    features: NDArray[np.float32]  # (n, n_features)
+    labels: NDArray[np.int32]  # (n,), -1 = not labelled
+    subjects: NDArray[np.str_]  # (n,)
+    t_us: NDArray[np.int64]  # (n,)
+    feature_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def where(self, mask: NDArray[np.bool_]) -> Examples:
+        """The rows where `mask`, shape (n,), is true."""
+        return Examples(
+            features=self.features[mask],
+            labels=self.labels[mask],
+            subjects=self.subjects[mask],
+            t_us=self.t_us[mask],
+            feature_names=self.feature_names,
+        )
+
+
+def concatenate(parts: Iterable[Examples], feature_names: Sequence[str]) -> Examples:
+    """One set of examples out of many; an empty one when there is none."""
+    kept = [p for p in parts if len(p)]
+    names = tuple(feature_names)
+    if not kept:
+        return Examples(
+            features=np.empty((0, len(names)), np.float32),
+            labels=np.empty(0, np.int32),
+            subjects=np.empty(0, np.str_),
+            t_us=np.empty(0, np.int64),
+            feature_names=names,
+        )
+    return Examples(
+        features=np.concatenate([p.features for p in kept]),
+        labels=np.concatenate([p.labels for p in kept]),
+        subjects=np.concatenate([p.subjects for p in kept]),
+        t_us=np.concatenate([p.t_us for p in kept]),
+        feature_names=names,
+    )

@@ -1,0 +1,153 @@
+"""Settings: one TOML file per program, checked once at the door. No part reads settings by itself.
+
+An unknown key is an error that names the nearest known one; secrets never stand in these files.
+Each field has its line in docs/settings.md.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from wardround.errors import SettingsError
+
+T = TypeVar("T", bound="Settings")
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"  # names become topics, certificate names and files
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of every settings record."""
+
+
+class SpoolSettings(Settings):
+    """How an edge keeps observations until the hub has them."""
+
+    bytes_max: int = 2_000_000_000  # then the spool refuses, and devices keep what they have
+    disk_reserve_bytes: int = 200_000_000  # always left free on the disk
+    commit_interval_s: float = 0.1  # group commit: the longest a device waits for its receipt
+    commit_observations_max: int = 500
+    file_bytes_max: int = 64_000_000  # a spool file is unlinked once the hub has all of it
+
+
+class MqttSettings(Settings):
+    """Where devices reach the edge."""
+
+    host: str = "127.0.0.1"
+    port: int = 8883
+    broker: typing.Literal["embedded", "external"] = "embedded"
+    queue_messages_max: int = 2_000  # beyond it a message is not acknowledged, and the device sends it again
+
+
+class EdgeSettings(Settings):
+    """edge.toml: one edge gateway."""
+
+    name: str
+    hub_host: str
+    hub_port: int
+    mqtt: MqttSettings = MqttSettings()
+    spool: SpoolSettings = SpoolSettings()
+    retention_days: float = 30.0  # how long data stays on the edge for training
+    simulated: bool = False  # every observation is flagged, and people see it
+    training_memory_bytes_max: int = 4_000_000_000
+    training_deadline_s: float = 600.0
+
+
+class ListenSettings(Settings):
+    """One listener of the hub."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+class ProcessingSettings(Settings):
+    """How the hub prepares data."""
+
+    workers: int = 2
+    memory_per_worker_bytes: int = 1_500_000_000
+    interval_s: float = 10.0  # between runs of the incremental job
+    lake_commit_interval_s: float = 0.5
+    lake_commit_rows_max: int = 50_000
+
+
+class HubSettings(Settings):
+    """hub.toml: the central hub."""
+
+    name: str = "hub"
+    site: str = "Wardround"
+    simulated: bool = False
+    grpc: ListenSettings = ListenSettings(port=7443)
+    enrolment: ListenSettings = ListenSettings(port=7444)
+    console: ListenSettings = ListenSettings(port=7480)
+    public_host: str = "127.0.0.1"  # what edges connect to; it stands in the hub's certificate
+    certificate_hours: float = 24.0
+    processing: ProcessingSettings = ProcessingSettings()
+    heartbeat_s: float = 2.0  # edges are called silent after three missed ones
+    webhook_url: str = ""
+
+
+def load_settings(path: Path, kind: type[T]) -> T:
+    """Read and check a TOML file.
+
+    Raises:
+        SettingsError: the file is missing, is not TOML, has an unknown key, or a value does not fit.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as exc:
+        raise SettingsError(f"{path} does not exist", remedy="give the right path, or create it with the `init` command") from exc
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be read: {exc.strerror}", remedy="check the path and its permissions") from exc
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{path} is not UTF-8 text", remedy="save the file as UTF-8") from exc
+    return parse_settings(text, kind, where=str(path))
+
+
+def parse_settings(text: str, kind: type[T], *, where: str) -> T:
+    """Check TOML text; `where` is how errors name its source.
+
+    Raises:
+        SettingsError: as load_settings.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise SettingsError(f"{where} is not valid TOML: {exc}", remedy="correct that line") from exc
+    unknown = _unknown_key(data, kind, "")
+    if unknown is not None:
+        key, known = unknown
+        near = difflib.get_close_matches(key.rpartition(".")[2], known, n=1, cutoff=0.5)
+        remedy = f"did you mean `{near[0]}`?" if near else f"known keys here: {', '.join(sorted(known))}"
+        raise SettingsError(f"{where}: unknown key `{key}`", remedy=remedy)
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as exc:
+        raise SettingsError(f"{where}: {exc}", remedy="docs/settings.md lists every key with its type and range") from exc
+
+
+def _unknown_key(data: dict[str, Any], kind: type[Any], prefix: str) -> tuple[str, list[str]] | None:
+    """The first key of `data` that `kind` does not have, depth first, with the keys it does have."""
+    hints = typing.get_type_hints(kind)
+    known = {f.encode_name: hints[f.name] for f in msgspec.structs.fields(kind)}
+    for key, value in data.items():
+        if key not in known:
+            return prefix + key, list(known)
+        inner = _struct_of(known[key])
+        if inner is not None and isinstance(value, dict):
+            found = _unknown_key(value, inner, f"{prefix}{key}.")
+            if found is not None:
+                return found
+    return None
+
+
+def _struct_of(hint: Any) -> type[Any] | None:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return hint
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next((s for s in map(_struct_of, typing.get_args(hint)) if s is not None), None)
+    return None
