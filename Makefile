@@ -1,0 +1,43 @@
+# Wardround. `make demo` runs the whole system on this machine; `make test` runs every test.
+# Both set up .venv on the first run and start at once on the next.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check bench clean test-durability
+
+help:  ## what can be made here
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+demo: $(VENV)/.runtime  ## run the whole system: hub, edges, devices, rounds, faults, report
+	@$(BIN)/wardround demo $(ARGS)
+
+test: $(VENV)/.dev  ## run every test (ARGS="..." goes to pytest)
+	@scripts/test $(ARGS)
+
+check: $(VENV)/.dev  ## lint, types, import rules
+	@scripts/check
+
+bench: $(VENV)/.dev  ## every claim of speed, each beside its rival or limit
+	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove what the demo and the tests left
+	rm -rf demo-run artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A marker changes only when the install it stands for is complete, so an interrupted one is done again.
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here: install Python 3.11 or newer, or say PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up $(VENV) (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up $(VENV) with the development tools (once, about a minute)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@ $(VENV)/.runtime
