@@ -1,0 +1,68 @@
+"""`wardround`: the one grammar of the command line.
+
+Every command that reports takes --json; an error says what, where and what to do, and exits non-zero without a traceback
+unless --debug is given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from wardround.cli import alert, demo, doctor, edge, hub, study
+from wardround.errors import WardroundError
+
+app = typer.Typer(
+    name="wardround",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=(
+        "Federated learning over the Internet of Medical Things.\n\n"
+        "Devices report to [b]edges[/b]; edges send what consent allows to a [b]hub[/b]; hub and edges train one model "
+        "together; Wardround watches the training, the fleet and the sensors, and alerts the team.\n\n"
+        "New here? [b]wardround demo[/b] runs all of it on this machine in about two minutes."
+    ),
+)
+app.add_typer(hub.app, name="hub")
+app.add_typer(edge.app, name="edge")
+app.add_typer(study.app, name="study")
+app.add_typer(alert.app, name="alert")
+app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback()
+def main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options that stand before the command."""
+    if debug:
+        os.environ["WARDROUND_DEBUG"] = "1"
+
+
+def run() -> None:
+    """The entry point: run a command, and turn an error of ours into words and an exit code."""
+    stderr = Console(stderr=True, highlight=False)
+    try:
+        app()
+    except WardroundError as error:
+        if os.environ.get("WARDROUND_DEBUG"):
+            raise
+        stderr.print(f"[bold]error:[/bold] {escape(str(error))}")
+        if error.remedy:
+            stderr.print(f"[bold]   do:[/bold] {escape(error.remedy)}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        stderr.print("stopped")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run()
