@@ -1,0 +1,1 @@
+"""Below every step: who is who, what is allowed, and what was done."""

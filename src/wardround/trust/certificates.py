@@ -1,0 +1,277 @@
+"""Certificates: P-256 everywhere, one authority a hub, one identity an edge.
+
+An edge's certificate carries its name as CN and as URI SAN `spiffe://wardround/edge/NAME`; the same key has a second
+certificate for the edge's own MQTT listener. Leaves are backdated by an hour, for boards without a clock battery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import ipaddress
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from wardround.clock import utc
+from wardround.errors import CertificateRefused, TrustError
+
+URI_PREFIX = "spiffe://wardround/"
+BACKDATE = dt.timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """What a certificate says: `role` is edge, hub or listener."""
+
+    name: str
+    role: str
+    serial: str
+    not_before_us: int
+    not_after_us: int
+
+
+def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write whole, with its mode from the first byte on, then rename into place and sync."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)
+    fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+
+
+def new_key() -> ec.EllipticCurvePrivateKey:
+    """A fresh P-256 key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """PKCS #8, PEM, unencrypted: the file's mode guards it."""
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read a P-256 key.
+
+    Raises:
+        TrustError: the file is not such a key.
+    """
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError) as exc:
+        raise TrustError(f"{path} is not a readable private key", remedy="restore it, or join again with a new token") from exc
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
+        raise TrustError(f"{path} is not a P-256 key", remedy="join again with a new token")
+    return key
+
+
+def signing_request(key: ec.EllipticCurvePrivateKey, name: str) -> bytes:
+    """A CSR, PEM. The hub takes only its public key: names come from the token."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM)
+
+
+def requested_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a CSR whose signature holds.
+
+    Raises:
+        TrustError: not a CSR, a bad signature, or not P-256.
+    """
+    try:
+        csr = x509.load_pem_x509_csr(csr_pem)
+    except ValueError as exc:
+        raise TrustError("the signing request cannot be read", remedy="send a PEM PKCS #10 request") from exc
+    key = csr.public_key()
+    if not csr.is_signature_valid:
+        raise TrustError("the signing request is not signed by its key", remedy="make it again")
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise TrustError("the signing request's key is not P-256", remedy="make a P-256 key")
+    return key
+
+
+class Authority:
+    """The hub's own certificate authority, kept in its `pki` folder."""
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.certificate, self._key = certificate, key
+
+    @classmethod
+    def create(cls, folder: Path, name: str) -> Authority:
+        """Make a new authority and write ca.pem and ca.key (0600).
+
+        Raises:
+            TrustError: there is one already; it is never overwritten, as every edge trusts it.
+        """
+        if (folder / "ca.key").exists():
+            raise TrustError(f"{folder} already holds an authority", remedy="choose an empty home")
+        key = new_key()
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Wardround"),
+                x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority"),
+            ]
+        )
+        now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(key.public_key())
+            .serial_number(_serial())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(now + dt.timedelta(days=3650))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(sign_certificates=True), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        authority = cls(certificate, key)
+        write_private(folder / "ca.key", key_pem(key))
+        write_private(folder / "ca.pem", authority.pem, 0o644)
+        return authority
+
+    @classmethod
+    def load(cls, folder: Path) -> Authority:
+        """Open the authority of a hub's home.
+
+        Raises:
+            TrustError: the files are missing or unreadable.
+        """
+        key = load_key(folder / "ca.key")
+        try:
+            return cls(x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes()), key)
+        except (OSError, ValueError) as exc:
+            raise TrustError(f"{folder / 'ca.pem'} cannot be read", remedy="restore it from a backup") from exc
+
+    @property
+    def pem(self) -> bytes:
+        """The authority's certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of the certificate's DER form: what a join token pins."""
+        return self.certificate.fingerprint(hashes.SHA256())
+
+    def issue_edge(self, name: str, key: ec.EllipticCurvePublicKey, hours: float) -> bytes:
+        """An edge's identity (clientAuth), PEM."""
+        return self._issue(name, key, hours, "edge", [f"{name}.edge.wardround.internal"], client=True)
+
+    def issue_listener(self, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], hours: float) -> bytes:
+        """A certificate for an edge's own listener (serverAuth), PEM."""
+        return self._issue(name, key, hours, "listener", hosts, client=False)
+
+    def issue_hub(self, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], hours: float) -> bytes:
+        """The hub's certificate (serverAuth), PEM."""
+        return self._issue(name, key, hours, "hub", hosts, client=False)
+
+    def _issue(
+        self, name: str, key: ec.EllipticCurvePublicKey, hours: float, role: str, hosts: Sequence[str], *, client: bool
+    ) -> bytes:
+        now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+        alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"{URI_PREFIX}{role}/{name}")]
+        for host in hosts:
+            with contextlib.suppress(ValueError):
+                alternatives.append(x509.IPAddress(ipaddress.ip_address(host)))
+                continue
+            alternatives.append(x509.DNSName(host))
+        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(self.certificate.subject)
+            .public_key(key)
+            .serial_number(_serial())
+            .not_valid_before(now - BACKDATE)
+            .not_valid_after(now + dt.timedelta(hours=hours))
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(sign_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.PEM)
+        )
+
+
+def describe(pem: bytes) -> CertificateFacts:
+    """What the first certificate of a PEM file says.
+
+    Raises:
+        CertificateRefused: it is not a certificate, or not one of Wardround's.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as exc:
+        raise CertificateRefused("the certificate cannot be read", remedy="join again with a new token") from exc
+    uri = next((u for u in names.get_values_for_type(x509.UniformResourceIdentifier) if u.startswith(URI_PREFIX)), None)
+    if uri is None or uri.count("/") != URI_PREFIX.count("/") + 1:
+        raise CertificateRefused("the certificate names no Wardround identity", remedy="use the one `edge join` wrote")
+    role, _, name = uri.removeprefix(URI_PREFIX).partition("/")
+    return CertificateFacts(
+        name=name,
+        role=role,
+        serial=f"{certificate.serial_number:x}",
+        not_before_us=round(certificate.not_valid_before_utc.timestamp() * 1e6),
+        not_after_us=round(certificate.not_valid_after_utc.timestamp() * 1e6),
+    )
+
+
+def check_certificate(pem: bytes, authority_pem: bytes, *, now_us: int, where: str) -> CertificateFacts:
+    """Check a leaf's time and issuer; the facts when both hold.
+
+    Raises:
+        CertificateRefused: expired, not valid yet, or of another authority: each said apart.
+    """
+    facts = describe(pem)
+    if now_us > facts.not_after_us:
+        raise CertificateRefused(
+            f"{where}: the certificate of {facts.name} expired at {utc(facts.not_after_us):%Y-%m-%d %H:%M} UTC",
+            remedy="ask the hub for a new token with `wardround hub invite`, and run `wardround edge join` again",
+        )
+    if now_us < facts.not_before_us:
+        raise CertificateRefused(
+            f"{where}: the certificate of {facts.name} is not valid before {utc(facts.not_before_us):%Y-%m-%d %H:%M} UTC",
+            remedy="set this machine's clock",
+        )
+    try:
+        x509.load_pem_x509_certificate(pem).verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
+    except (ValueError, TypeError, InvalidSignature) as exc:
+        raise CertificateRefused(
+            f"{where}: the certificate of {facts.name} is not issued by this hub's authority",
+            remedy="join again with a token of this hub",
+        ) from exc
+    return facts
+
+
+def _serial() -> int:
+    return secrets.randbits(127) | 1  # positive, 127 bits at most (RFC 5280)
+
+
+def _usage(*, sign_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not sign_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=sign_certificates,
+        crl_sign=sign_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )

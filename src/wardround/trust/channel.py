@@ -1,0 +1,201 @@
+"""The door to gRPC: mutual TLS 1.3, identity from the certificate, the deny-list at every call and every message.
+
+grpcio cannot be told a lowest TLS version from Python. Naming only an RSA cipher suite for TLS 1.2 while every certificate
+here is ECDSA leaves 1.2 without a shared cipher; the Guard refuses anything but 1.3 as well. The variable must be set before
+grpc is imported, which is why no other module imports it first.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from wardround.errors import CertificateRefused, PortTaken
+from wardround.records import EdgeId
+from wardround.trust.certificates import describe
+
+MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+DENY_CHECK_S = 1.0
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+]
+_HUB_OPTIONS = [
+    *_OPTIONS,
+    ("grpc.server_handshake_timeout_ms", 3_000),  # 119 s by default: silent connections would pile up
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
+    ("grpc.so_reuseport", 0),  # a taken port is an error, not a second listener
+]
+_EDGE_OPTIONS = [
+    *_OPTIONS,
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+Handlers = dict[str, Any]
+
+
+def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> EdgeId:
+    """The name of the edge on the other side, from its certificate's URI SAN.
+
+    Raises:
+        CertificateRefused: no certificate, not TLS 1.3, or not an edge's.
+    """
+    return EdgeId(_peer(context)[0])
+
+
+def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, str, int]:
+    """Name, serial and notAfter (us) of the peer."""
+    facts: dict[str, Any] = dict(context.auth_context())
+    pem = facts.get("x509_pem_cert")
+    if not pem:
+        raise CertificateRefused("an edge certificate is required", remedy="run `wardround edge join`")
+    if facts.get("ssl_tls_version") not in (None, [b"TLSv1.3"]):
+        raise CertificateRefused("TLS 1.3 is required", remedy="update the edge")
+    described = describe(pem[0])
+    if described.role != "edge":
+        raise CertificateRefused(f"a {described.role} certificate is not an edge's", remedy="run `wardround edge join`")
+    return described.name, described.serial, described.not_after_us
+
+
+class Guard(grpc.aio.ServerInterceptor[Any, Any]):
+    """Every call and every message of a stream: identity, notAfter and the deny-list."""
+
+    def __init__(self, denied: Callable[[str, str], bool]) -> None:
+        """`denied(name, serial)` answers from memory: it is asked for every message."""
+        self._denied = denied
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wrap the handler of this call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        return self._wrap(handler)
+
+    async def _check(self, context: Any) -> None:
+        try:
+            name, serial, not_after_us = _peer(context)
+        except CertificateRefused as error:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+        if not_after_us < time.time_ns() // 1_000:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {name} has expired")
+        if self._denied(name, serial):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{name} is revoked")
+
+    def _wrap(self, handler: Any) -> Any:
+        async def incoming(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+            async for request in requests:
+                await self._check(context)
+                yield request
+
+        if handler.request_streaming and handler.response_streaming:
+
+            async def stream_stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+                await self._check(context)
+                async with _watched(context, self._check):
+                    async for response in handler.stream_stream(incoming(requests, context), context):
+                        await self._check(context)
+                        yield response
+
+            return grpc.stream_stream_rpc_method_handler(stream_stream, handler.request_deserializer, handler.response_serializer)
+        if handler.request_streaming:
+
+            async def stream_unary(requests: AsyncIterator[Any], context: Any) -> Any:
+                await self._check(context)
+                return await handler.stream_unary(incoming(requests, context), context)
+
+            return grpc.stream_unary_rpc_method_handler(stream_unary, handler.request_deserializer, handler.response_serializer)
+        if handler.response_streaming:
+
+            async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
+                await self._check(context)
+                async for response in handler.unary_stream(request, context):
+                    await self._check(context)
+                    yield response
+
+            return grpc.unary_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
+
+        async def unary_unary(request: Any, context: Any) -> Any:
+            await self._check(context)
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(unary_unary, handler.request_deserializer, handler.response_serializer)
+
+
+class _watched:  # noqa: N801 - a context manager, used as a statement
+    """While a stream is quiet, look at the deny-list once a second, so that a revoked edge's open stream ends."""
+
+    def __init__(self, context: Any, check: Callable[[Any], Awaitable[None]]) -> None:
+        self._context, self._check = context, check
+
+    async def __aenter__(self) -> None:
+        self._call = asyncio.current_task()
+        self._task = asyncio.create_task(self._watch())
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(DENY_CHECK_S)
+            try:
+                await self._check(self._context)
+            except Exception:  # noqa: BLE001 - abort raises; the call's own task must end too
+                if self._call is not None:
+                    self._call.cancel()
+                return
+
+
+async def start_hub_listener(
+    services: dict[str, Handlers], *, host: str, port: int, pki: Path, denied: Callable[[str, str], bool]
+) -> tuple[grpc.aio.Server, int]:
+    """Listen for edges; the bound port. `services` maps a service's full name to its methods.
+
+    Raises:
+        PortTaken: another process listens there.
+    """
+    server = grpc.aio.server(interceptors=[Guard(denied)], options=_HUB_OPTIONS)
+    server.add_generic_rpc_handlers(
+        tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
+    )
+    credentials = grpc.ssl_server_credentials(
+        [((pki / "hub.key").read_bytes(), (pki / "hub.pem").read_bytes())],
+        root_certificates=(pki / "ca.pem").read_bytes(),
+        require_client_auth=True,
+    )
+    try:
+        bound = server.add_secure_port(f"{host}:{port}", credentials)
+    except RuntimeError as exc:
+        raise PortTaken(host, port, setting="grpc.port") from exc
+    await server.start()
+    return server, bound
+
+
+def edge_channel(identity: Path, host: str, port: int) -> grpc.aio.Channel:
+    """A channel to the hub with the edge's own certificate; it reconnects within about a second."""
+    credentials = grpc.ssl_channel_credentials(
+        root_certificates=(identity / "ca.pem").read_bytes(),
+        private_key=(identity / "edge.key").read_bytes(),
+        certificate_chain=(identity / "edge.pem").read_bytes(),
+    )
+    return grpc.aio.secure_channel(f"{host}:{port}", credentials, options=_EDGE_OPTIONS)
