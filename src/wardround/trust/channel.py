@@ -74,7 +74,7 @@ def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, str, int]:
     return described.name, described.serial, described.not_after_us
 
 
-class Guard(grpc.aio.ServerInterceptor[Any, Any]):
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Every call and every message of a stream: identity, notAfter and the deny-list."""
 
     def __init__(self, denied: Callable[[str, str], bool]) -> None:
