@@ -1,0 +1,117 @@
+"""`wardround doctor`: is this machine fit, and what to do where it is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wardround.clock import utc
+from wardround.errors import TrustError
+from wardround.settings import HubSettings
+from wardround.trust.certificates import describe
+
+DISK_BYTES_MIN = 2_000_000_000
+EARLIEST_S = 1_760_000_000  # a clock before this release was made is wrong: certificates would not hold
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. `good` is None when it does not matter on this machine."""
+
+    what: str
+    good: bool | None
+    found: str
+    remedy: str = ""
+
+
+def examine(home: Path | None) -> Iterator[Check]:
+    """Look at the machine, and at a hub's or an edge's home if one is given."""
+    yield _python()
+    yield Check("TLS 1.3", ssl.HAS_TLSv1_3, ssl.OPENSSL_VERSION, "install a Python built with OpenSSL 1.1.1 or newer")
+    yield _clock()
+    yield _disk(home or Path.cwd())
+    for module, what in (("dask", "hub"), ("nicegui", "console"), ("wfdb", "WFDB records"), ("jax", "training")):
+        present = importlib.util.find_spec(module) is not None
+        extra = "hub" if what in ("hub", "console") else "files" if module == "wfdb" else ""
+        yield Check(what, present or None, "installed" if present else "not installed", f"pip install 'wardround[{extra}]'")
+    if home is None:
+        settings = HubSettings()
+        for key, listen in (("grpc", settings.grpc), ("enrolment", settings.enrolment), ("console", settings.console)):
+            yield _port(key, listen.host, listen.port)
+    else:
+        yield from _certificates(home)
+
+
+def doctor(
+    home: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Look at this hub's or edge's home as well.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+) -> None:
+    """Check this machine: Python, TLS, clock, disk, ports, certificates; say what to do."""
+    checks = list(examine(home))
+    if as_json:
+        typer.echo(json.dumps([asdict(c) for c in checks], indent=2))
+    else:
+        table = Table(title="wardround doctor", title_justify="left", box=None, pad_edge=False)
+        for heading in ("", "what", "found", "what to do"):
+            table.add_column(heading)
+        marks = {True: "[green]ok[/]", False: "[bold red]no[/]", None: "[dim]-[/]"}
+        for check in checks:
+            table.add_row(marks[check.good], check.what, check.found, "" if check.good else check.remedy)
+        Console().print(table)
+    if any(c.good is False for c in checks):
+        raise typer.Exit(1)
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check("Python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
+
+
+def _clock() -> Check:
+    now = time.time()
+    return Check("clock", now > EARLIEST_S, f"{utc(round(now * 1e6)):%Y-%m-%d %H:%M:%S} UTC", "set the clock; use NTP")
+
+
+def _disk(where: Path) -> Check:
+    free = shutil.disk_usage(where).free
+    return Check("disk", free > DISK_BYTES_MIN, f"{free / 1e9:.1f} GB free at {where}", "free at least 2 GB")
+
+
+def _port(key: str, host: str, port: int) -> Check:
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        return Check(f"port {key}", None, f"{host}:{port} {error.strerror}", f"free if a hub runs here; else set `{key}.port`")
+    return Check(f"port {key}", True, f"{host}:{port} is free")
+
+
+def _certificates(home: Path) -> Iterator[Check]:
+    for path in (*sorted(home.glob("pki/hub.pem")), *sorted(home.glob("identity/edge.pem"))):
+        try:
+            facts = describe(path.read_bytes())
+        except TrustError as error:
+            yield Check(str(path), False, str(error), error.remedy)
+            continue
+        left_h = (facts.not_after_us / 1e6 - time.time()) / 3600
+        found = f"{facts.role} {facts.name}, ends {utc(facts.not_after_us):%Y-%m-%d %H:%M} UTC"
+        yield Check("certificate", left_h > 0, found, "ask for a new token and join again")
+    for path in (*home.glob("pki/*.key"), *home.glob("identity/*.key"), *home.glob("*.key")):
+        mode = path.stat().st_mode & 0o777
+        yield Check("key file", mode & 0o077 == 0, f"{path.name} has mode {mode:o}", f"chmod 600 {path}")
