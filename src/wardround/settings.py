@@ -25,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The base of every settings record."""
 
 
-class SpoolSettings(Settings):
+class SpoolSettings(Settings, frozen=True, kw_only=True):
     """How an edge keeps observations until the hub has them."""
 
     bytes_max: int = 2_000_000_000  # then the spool refuses, and devices keep what they have
@@ -35,7 +35,7 @@ class SpoolSettings(Settings):
     file_bytes_max: int = 64_000_000  # a spool file is unlinked once the hub has all of it
 
 
-class MqttSettings(Settings):
+class MqttSettings(Settings, frozen=True, kw_only=True):
     """Where devices reach the edge."""
 
     host: str = "127.0.0.1"
@@ -44,7 +44,7 @@ class MqttSettings(Settings):
     queue_messages_max: int = 2_000  # beyond it a message is not acknowledged, and the device sends it again
 
 
-class EdgeSettings(Settings):
+class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
     name: str
@@ -58,14 +58,14 @@ class EdgeSettings(Settings):
     training_deadline_s: float = 600.0
 
 
-class ListenSettings(Settings):
+class ListenSettings(Settings, frozen=True, kw_only=True):
     """One listener of the hub."""
 
     host: str = "127.0.0.1"
     port: int = 0
 
 
-class ProcessingSettings(Settings):
+class ProcessingSettings(Settings, frozen=True, kw_only=True):
     """How the hub prepares data."""
 
     workers: int = 2
@@ -75,7 +75,7 @@ class ProcessingSettings(Settings):
     lake_commit_rows_max: int = 50_000
 
 
-class HubSettings(Settings):
+class HubSettings(Settings, frozen=True, kw_only=True):
     """hub.toml: the central hub."""
 
     name: str = "hub"

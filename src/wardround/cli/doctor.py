@@ -57,7 +57,7 @@ def examine(home: Path | None) -> Iterator[Check]:
 
 def doctor(
     home: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Look at this hub's or edge's home as well.")
+        Path | None, typer.Option(exists=True, file_okay=False, help="A hub's or edge's home to look at as well.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
