@@ -1,0 +1,337 @@
+"""A study: one model trained for one purpose, as written in study.toml and checked before anything starts.
+
+`parse_study` finds what is not written right (types, unknown keys); `check` finds what cannot be run: an unknown task, a
+quorum above the edges there are, a deadline that has passed before it begins, a mode this hub cannot honour.
+Each key has its line in docs/settings.md; EXAMPLE is what `wardround study new` writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from wardround.errors import LearnError, SettingsError, StudyError
+from wardround.learn.scores import METRICS
+from wardround.settings import NAME_PATTERN, Settings, parse_settings
+
+LEARNER_KINDS = ("mlp",)
+STRATEGY_NAMES = ("fedavg",)
+CLASS_WEIGHTINGS = ("none", "balanced")
+MODES = ("synchronous",)
+PRIVACY_MODES = ("none",)
+PARAMETERS_MAX = 50_000_000  # hidden layers beyond this do not train on an edge
+STUDY_BYTES_MAX = 1_000_000
+
+
+class TaskShape(Protocol):
+    """What a study needs to know of a task; the root hands in process.transforms.TASKS."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def feature_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def metric(self) -> str: ...
+
+
+class LearnerSettings(Settings, frozen=True):
+    """What trains, and how an edge trains it."""
+
+    kind: str = "mlp"
+    hidden: tuple[int, ...] = (32,)  # units of each hidden layer; none: logistic regression
+    epochs: int = 1  # passes over the edge's examples in a round
+    batch: int = 32
+    learning_rate: float = 0.05
+    momentum: float = 0.9
+    l2: float = 1e-4  # on the weights, not on the biases
+    seed: int = 0
+    class_weighting: str = "none"  # balanced: by the class counts of all edges together
+    clip: float = 6.0  # scaled features are held within +- this many standard deviations
+
+
+class RoundSettings(Settings, frozen=True):
+    """How the hub runs the rounds."""
+
+    count: int = 20
+    edges_min: int = 3  # quorum: of two, each could subtract itself and see the other
+    deadline_s: float = 60.0  # then the round commits with those who answered, if they are a quorum
+    over_selection: float = 1.0  # ask this many times the edges wanted, so that stragglers cost nothing
+    edges_max: int = 0  # edges wanted in a round; 0: all that are there
+    examples_min: int = 10  # an edge with fewer labelled examples is not asked
+    interval_s: float = 0.0  # from the end of a round to the start of the next
+    mode: str = "synchronous"
+    strategy: str = "fedavg"
+
+
+class ScoreSettings(Settings, frozen=True):
+    """What scores a model: subjects whose data never train one."""
+
+    metric: str = ""  # empty: the task's own
+    held_back: float = 0.2  # share of subjects, chosen by a hash of the pseudonym
+    held_back_subjects: tuple[str, ...] = ()  # these as well, by pseudonym
+    held_back_edges: tuple[str, ...] = ()  # every subject of these edges
+
+
+class TriageSettings(Settings, frozen=True):
+    """What an update must satisfy before it may count."""
+
+    update_bytes_max: int = 256_000_000
+    examples_max: int = 10_000_000
+    norm_ratio_max: float = 10.0  # of an update's norm to the median of the edge's own past
+    screen_threshold: float = 6.0  # mean square per dimension against the edge's own history; healthy is about 1
+    screen_rounds_min: int = 6  # an edge's own history before the screen speaks
+    quarantine_rounds: int = 30
+
+
+class PrivacySettings(Settings, frozen=True):
+    """What hides an update from the hub, or its subjects from the model."""
+
+    mode: str = "none"
+
+
+class Study(Settings, frozen=True):
+    """study.toml."""
+
+    name: str
+    task: str
+    learner: LearnerSettings = LearnerSettings()
+    rounds: RoundSettings = RoundSettings()
+    score: ScoreSettings = ScoreSettings()
+    triage: TriageSettings = TriageSettings()
+    privacy: PrivacySettings = PrivacySettings()
+
+
+class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an edge needs to know of a study; it travels in Order.settings. Unknown fields of a newer hub are ignored."""
+
+    task: str
+    learner: LearnerSettings
+    score: ScoreSettings
+    examples_min: int
+    features: str  # digest of the feature names: hub and edge must compute the same features
+    classes: int
+
+
+def parse_study(text: str, *, where: str) -> Study:
+    """A study from TOML text.
+
+    Raises:
+        SettingsError: it is not TOML, has an unknown key, or a value does not fit.
+    """
+    return parse_settings(text, Study, where=where)
+
+
+def load_study(path: Path) -> Study:
+    """A study from its file.
+
+    Raises:
+        SettingsError: the file is missing or cannot be read, or as parse_study.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(STUDY_BYTES_MAX + 1)
+    except FileNotFoundError as exc:
+        raise SettingsError(f"{path} does not exist", remedy="`wardround study new` writes an example to start from") from exc
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be read: {exc.strerror}", remedy="check the path and its permissions") from exc
+    if len(data) > STUDY_BYTES_MAX:
+        raise SettingsError(f"{path} is larger than {STUDY_BYTES_MAX} bytes", remedy="is this the right file?")
+    try:
+        return parse_study(data.decode(), where=str(path))
+    except UnicodeDecodeError as exc:
+        raise SettingsError(f"{path} is not UTF-8 text", remedy="save the file as UTF-8") from exc
+
+
+def training_settings(study: Study, task: TaskShape) -> TrainingSettings:
+    """The part of a study that goes to the edges."""
+    return TrainingSettings(
+        task=study.task,
+        learner=study.learner,
+        score=study.score,
+        examples_min=study.rounds.examples_min,
+        features=features_digest(task.feature_names),
+        classes=len(task.classes),
+    )
+
+
+def encode_training(settings: TrainingSettings) -> bytes:
+    """MessagePack, as Order.settings holds it."""
+    return msgspec.msgpack.encode(settings)
+
+
+def decode_training(data: bytes) -> TrainingSettings:
+    """The inverse of encode_training.
+
+    Raises:
+        LearnError: the bytes are not settings for training.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=TrainingSettings)
+    except msgspec.DecodeError as exc:  # a newer hub may know keys that this edge does not
+        raise LearnError(f"the order's settings cannot be read: {exc}", remedy="bring edge and hub to the same version") from exc
+
+
+def features_digest(feature_names: Sequence[str]) -> str:
+    """Short name of a list of features: hub and edge compare it before they train."""
+    return hashlib.sha256("\n".join(feature_names).encode()).hexdigest()[:16]
+
+
+def is_held_back(score: ScoreSettings, subject: str, edge: str) -> bool:
+    """Whether a subject of an edge scores models and never trains one: the same answer everywhere, for the whole study."""
+    if subject in score.held_back_subjects or edge in score.held_back_edges:
+        return True
+    place = int.from_bytes(hashlib.sha256(b"held back\0" + subject.encode()).digest()[:8], "big") / 2**64
+    return place < score.held_back
+
+
+def check(
+    study: Study,
+    tasks: Mapping[str, TaskShape],
+    *,
+    edges: Collection[str] | None = None,
+    modes: Collection[str] = MODES,
+    privacy_modes: Collection[str] = PRIVACY_MODES,
+) -> None:
+    """Whether this hub can run this study as it is written.
+
+    Args:
+        tasks: what this version can make examples for, by name.
+        edges: the names of the edges that have joined, when they are known.
+        modes, privacy_modes: what this hub can honour.
+
+    Raises:
+        StudyError: the first thing that does not hold, with what to do.
+    """
+    _check(
+        re.fullmatch(NAME_PATTERN, study.name) is not None, f"name `{study.name}`", "use a-z, 0-9 and -, at most 40 characters"
+    )
+    _one_of("task", study.task, tasks)
+    _check_learner(study.learner, tasks[study.task])
+    _check_rounds(study.rounds)
+    _one_of("rounds.mode", study.rounds.mode, modes)
+    _one_of("privacy.mode", study.privacy.mode, privacy_modes)
+    _check_score(study.score)
+    _check_triage(study.triage)
+    if edges is not None:
+        _check_edges(study, edges)
+
+
+def _check_learner(learner: LearnerSettings, task: TaskShape) -> None:
+    _one_of("learner.kind", learner.kind, LEARNER_KINDS)
+    _one_of("learner.class_weighting", learner.class_weighting, CLASS_WEIGHTINGS)
+    sizes = (len(task.feature_names), *learner.hidden, len(task.classes))
+    _check(all(n >= 1 for n in learner.hidden), "learner.hidden", "every hidden layer needs at least one unit")
+    parameters = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
+    _check(parameters <= PARAMETERS_MAX, f"learner.hidden makes {parameters} parameters", f"stay below {PARAMETERS_MAX}")
+    _between("learner.epochs", learner.epochs, 1, 1_000)
+    _between("learner.batch", learner.batch, 1, 65_536)
+    _between("learner.learning_rate", learner.learning_rate, 1e-9, 100.0)
+    _between("learner.momentum", learner.momentum, 0.0, 0.999)
+    _between("learner.l2", learner.l2, 0.0, 1.0)
+    _between("learner.clip", learner.clip, 0.1, 1e6)
+    _between("learner.seed", learner.seed, 0, 2**32 - 1)
+
+
+def _check_rounds(rounds: RoundSettings) -> None:
+    _one_of("rounds.strategy", rounds.strategy, STRATEGY_NAMES)
+    _between("rounds.count", rounds.count, 1, 1_000_000)
+    _between("rounds.edges_min", rounds.edges_min, 1, 1_000_000)
+    _between("rounds.deadline_s", rounds.deadline_s, 0.1, 30 * 86_400.0)
+    _between("rounds.interval_s", rounds.interval_s, 0.0, 365 * 86_400.0)
+    _between("rounds.over_selection", rounds.over_selection, 1.0, 10.0)
+    _between("rounds.edges_max", rounds.edges_max, 0, 1_000_000)
+    _between("rounds.examples_min", rounds.examples_min, 1, 1_000_000_000)
+    if 0 < rounds.edges_max < rounds.edges_min:
+        raise StudyError(
+            f"rounds.edges_min is {rounds.edges_min}, and a round asks for {rounds.edges_max} edges at most",
+            remedy="raise rounds.edges_max, set it to 0 for all edges, or lower the quorum",
+        )
+
+
+def _check_score(score: ScoreSettings) -> None:
+    if score.metric:
+        _one_of("score.metric", score.metric, METRICS)
+    _between("score.held_back", score.held_back, 0.0, 0.9)
+
+
+def _check_triage(triage: TriageSettings) -> None:
+    _between("triage.update_bytes_max", triage.update_bytes_max, 1_000, 2**40)
+    _between("triage.examples_max", triage.examples_max, 1, 2**40)
+    _between("triage.norm_ratio_max", triage.norm_ratio_max, 1.0, 1e6)
+    _between("triage.screen_threshold", triage.screen_threshold, 1.0, 1e6)
+    _between("triage.screen_rounds_min", triage.screen_rounds_min, 2, 10_000)
+    _between("triage.quarantine_rounds", triage.quarantine_rounds, 1, 1_000_000)
+
+
+def _check_edges(study: Study, edges: Collection[str]) -> None:
+    unknown = [name for name in study.score.held_back_edges if name not in edges]
+    _check(
+        not unknown, f"score.held_back_edges: `{unknown[0] if unknown else ''}` has not joined", "correct it, or invite that edge"
+    )
+    training = len(set(edges) - set(study.score.held_back_edges))
+    if study.rounds.edges_min > training:
+        raise StudyError(
+            f"rounds.edges_min is {study.rounds.edges_min}, and {training} edges may train: no round would ever commit",
+            remedy="invite more edges, hold back fewer, or lower the quorum",
+        )
+
+
+def _check(holds: bool, what: str, remedy: str) -> None:
+    if not holds:
+        raise StudyError(f"{what} cannot be run", remedy=remedy)
+
+
+def _one_of(key: str, value: str, known: Collection[str]) -> None:
+    if value not in known:
+        raise StudyError(f"{key} is `{value}`, which this hub does not have", remedy=f"choose one of: {', '.join(sorted(known))}")
+
+
+def _between(key: str, value: float, low: float, high: float) -> None:
+    if not (math.isfinite(value) and low <= value <= high):
+        raise StudyError(f"{key} is {value:g}", remedy=f"choose a value from {low:g} to {high:g}")
+
+
+EXAMPLE = """\
+# A study: one model, trained for one purpose by edges that keep their data.
+# Check it with `wardround study check STUDY.toml`; docs/settings.md lists every key.
+name = "{name}"
+task = "{task}"             # what an example is: {tasks}
+
+[learner]
+kind = "mlp"
+hidden = [32]               # units of each hidden layer; [] is logistic regression
+epochs = 1                  # passes over an edge's own examples in a round
+batch = 32
+learning_rate = 0.05
+l2 = 0.0001
+seed = 0                    # the same seed and data give the same model
+class_weighting = "none"    # "balanced": rare classes count alike, by the counts of all edges together
+
+[rounds]
+count = 20
+edges_min = 3               # quorum; of two edges, each could subtract itself and see the other
+deadline_s = 60.0           # then the round commits with those who answered
+examples_min = 10           # an edge with fewer labelled examples is not asked
+interval_s = 0.0            # pause between rounds
+
+[score]
+held_back = 0.2             # share of subjects that score every model and never train one
+
+[triage]
+norm_ratio_max = 10.0       # an update this many times larger than the edge's own past is set aside
+quarantine_rounds = 30
+"""
+
+
+def example_study(name: str, task: str, tasks: Collection[str]) -> str:
+    """The text of a study to start from."""
+    return EXAMPLE.format(name=name, task=task, tasks=", ".join(f'"{t}"' for t in sorted(tasks)))
