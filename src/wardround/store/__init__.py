@@ -1,0 +1,222 @@
+"""The hub's records (edges, tokens, people, studies, rounds, alerts, happenings) behind one object.
+
+SQLite by default; any SQLAlchemy URL of the same schema. `open_store` migrates to the newest schema first. Every method is
+one transaction and safe to call from several threads and several processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.dialects import postgresql, sqlite
+
+from wardround.errors import WardroundError
+from wardround.store import schema
+from wardround.store.records import AlertRecord, EdgeRecord, Happening, Person, Quarantined, RoundRecord, StudyRecord
+from wardround.trust.join import TokenRecord
+
+__all__ = [
+    "AlertRecord",
+    "EdgeRecord",
+    "Happening",
+    "Person",
+    "Quarantined",
+    "RoundRecord",
+    "Store",
+    "StudyRecord",
+    "open_store",
+]
+
+HAPPENINGS_MAX = 10_000
+QUARANTINE_MAX = 100_000
+
+
+def open_store(path: Path | str) -> Store:
+    """Open (and migrate) the store: a SQLite file, or an SQLAlchemy URL.
+
+    Raises:
+        WardroundError: the file cannot be opened.
+    """
+    url = path if isinstance(path, str) else f"sqlite:///{path}"
+    engine = sa.create_engine(url, connect_args={"timeout": 10.0} if url.startswith("sqlite") else {})
+    if url.startswith("sqlite"):
+        sa.event.listen(engine, "connect", _sqlite_pragmas)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except sa.exc.OperationalError as exc:
+        raise WardroundError(f"the store {url} cannot be opened: {exc.orig}", remedy="check the path and the disk") from exc
+    return Store(engine)
+
+
+def _sqlite_pragmas(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+class Store:
+    """The repositories over one engine."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def close(self) -> None:
+        """Release every connection."""
+        self._engine.dispose()
+
+    # -- edges and tokens
+
+    def put_edge(self, edge: EdgeRecord) -> None:
+        """Add an edge, or note its new certificate."""
+        self._upsert(schema.edges, ["name"], _values(edge))
+
+    def edges(self) -> list[EdgeRecord]:
+        """Every edge, by name."""
+        return [EdgeRecord(**row) for row in self._rows(sa.select(schema.edges).order_by(schema.edges.c.name))]
+
+    def revoke_edge(self, name: str, now_us: int) -> bool:
+        """Put an edge on the deny-list; False when there is none of that name."""
+        table = schema.edges
+        with self._engine.begin() as db:
+            return db.execute(sa.update(table).where(table.c.name == name).values(revoked_us=now_us)).rowcount == 1
+
+    def add(self, record: TokenRecord) -> None:
+        """Keep a join token (trust.join.TokenStore)."""
+        with self._engine.begin() as db:
+            db.execute(sa.insert(schema.tokens).values(**_values(record)))
+
+    def get(self, token_id: str) -> TokenRecord | None:
+        """A join token by id (trust.join.TokenStore)."""
+        rows = list(self._rows(sa.select(schema.tokens).where(schema.tokens.c.token_id == token_id)))
+        return TokenRecord(**rows[0]) if rows else None
+
+    def burn(self, token_id: str, used_by: bytes) -> bool:
+        """Mark a token as used by a key, once; True for the key that did it (trust.join.TokenStore)."""
+        table = schema.tokens
+        with self._engine.begin() as db:
+            db.execute(sa.update(table).where(table.c.token_id == token_id, table.c.used_by.is_(None)).values(used_by=used_by))
+            return db.execute(sa.select(table.c.used_by).where(table.c.token_id == token_id)).scalar() == used_by
+
+    # -- people
+
+    def put_person(self, person: Person) -> None:
+        """Add or change someone."""
+        self._upsert(schema.people, ["name"], _values(person))
+
+    def person(self, name: str) -> Person | None:
+        """Someone by name."""
+        rows = list(self._rows(sa.select(schema.people).where(schema.people.c.name == name)))
+        return Person(**rows[0]) if rows else None
+
+    def seen(self, name: str, now_us: int) -> None:
+        """Note that someone looked."""
+        with self._engine.begin() as db:
+            db.execute(sa.update(schema.people).where(schema.people.c.name == name).values(seen_us=now_us))
+
+    # -- studies and rounds
+
+    def put_study(self, study: StudyRecord) -> None:
+        """Add a study, or note its new state."""
+        self._upsert(schema.studies, ["name"], _values(study))
+
+    def studies(self) -> list[StudyRecord]:
+        """Every study, oldest first."""
+        return [StudyRecord(**row) for row in self._rows(sa.select(schema.studies).order_by(schema.studies.c.created_us))]
+
+    def put_round(self, record: RoundRecord) -> None:
+        """Note a committed round; the same one again changes nothing."""
+        self._upsert(schema.rounds, ["study", "number"], _values(record))
+
+    def rounds(self, study: str) -> list[RoundRecord]:
+        """The committed rounds of a study, in order."""
+        table = schema.rounds
+        return [RoundRecord(**r) for r in self._rows(sa.select(table).where(table.c.study == study).order_by(table.c.number))]
+
+    # -- alerts, happenings, quarantine, saved state
+
+    def put_alert(self, alert: AlertRecord) -> None:
+        """Add an alert, or note its new state."""
+        self._upsert(schema.alerts, ["alert_id"], _values(alert))
+
+    def alerts(self, *, limit: int = 500) -> list[AlertRecord]:
+        """The newest alerts first."""
+        query = sa.select(schema.alerts).order_by(schema.alerts.c.raised_us.desc()).limit(limit)
+        return [AlertRecord(**row) for row in self._rows(query)]
+
+    def happened(self, happening: Happening) -> None:
+        """Add a line to what happened; the oldest go beyond HAPPENINGS_MAX."""
+        self._append(schema.happenings, _values(happening), HAPPENINGS_MAX)
+
+    def happenings(self, *, limit: int = 50) -> list[Happening]:
+        """The newest first."""
+        table = schema.happenings
+        query = sa.select(table.c.t_us, table.c.title, table.c.detail).order_by(table.c.number.desc()).limit(limit)
+        return [Happening(**row) for row in self._rows(query)]
+
+    def set_aside(self, row: Quarantined) -> None:
+        """Note something refused."""
+        self._append(schema.quarantine, _values(row), QUARANTINE_MAX)
+
+    def quarantined(self, *, limit: int = 1_000) -> list[Quarantined]:
+        """The newest first."""
+        table = schema.quarantine
+        columns = [c for c in table.c if c.name != "number"]
+        return [Quarantined(**r) for r in self._rows(sa.select(*columns).order_by(table.c.number.desc()).limit(limit))]
+
+    def quarantine_count(self) -> int:
+        """How many rows were set aside and are still kept."""
+        with self._engine.connect() as db:
+            return int(db.execute(sa.select(sa.func.count()).select_from(schema.quarantine)).scalar_one())
+
+    def save_state(self, key: str, value: bytes) -> None:
+        """Keep a part's state."""
+        self._upsert(schema.state, ["key"], {"key": key, "value": value})
+
+    def load_state(self, key: str) -> bytes | None:
+        """A part's saved state."""
+        with self._engine.connect() as db:
+            value: bytes | None = db.execute(sa.select(schema.state.c.value).where(schema.state.c.key == key)).scalar()
+            return value
+
+    # -- how
+
+    def _rows(self, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
+        with self._engine.connect() as db:
+            for row in db.execute(query).mappings():
+                yield dict(row)
+
+    def _upsert(self, table: sa.Table, keys: list[str], values: Mapping[str, Any]) -> None:
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        statement = insert(table).values(**values)
+        changed = {k: statement.excluded[k] for k in values if k not in keys}
+        with self._engine.begin() as db:
+            db.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    def _append(self, table: sa.Table, values: Mapping[str, Any], most: int) -> None:
+        with self._engine.begin() as db:
+            number = db.execute(sa.insert(table).values(**values)).inserted_primary_key
+            if number is not None and number[0] % 100 == 0:
+                db.execute(sa.delete(table).where(table.c.number <= number[0] - most))
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[Store]:
+    """A store for the length of a command."""
+    store = open_store(path)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def _values(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__slots__}

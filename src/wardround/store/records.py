@@ -1,0 +1,83 @@
+"""What the store hands out: plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRecord:
+    """An edge that has joined."""
+
+    name: str
+    joined_us: int
+    serial: str
+    not_after_us: int
+    revoked_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Someone who may sign in."""
+
+    name: str
+    role: str
+    password_hash: str
+    seen_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study the hub was asked to run: requested, running, finished or failed."""
+
+    name: str
+    toml: str
+    state: str
+    detail: str
+    created_us: int
+    changed_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """A committed round."""
+
+    study: str
+    number: int
+    committed_us: int
+    seconds: float
+    model: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    """An alert in its present state; `body` is what the alert book gave."""
+
+    alert_id: str
+    state: str
+    raised_us: int
+    changed_us: int
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One line of "what happened"."""
+
+    t_us: int
+    title: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """Something set aside, with its reason; never a clinical value."""
+
+    t_us: int
+    edge: str
+    what: str
+    reason: str
+    detail: str

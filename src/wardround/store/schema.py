@@ -1,0 +1,96 @@
+"""The hub's records, as tables: one schema on SQLite and PostgreSQL. Times are microseconds since 1970 UTC."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+edges = sa.Table(
+    "edges",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("joined_us", sa.BigInteger, nullable=False),
+    sa.Column("serial", sa.Text, nullable=False),
+    sa.Column("not_after_us", sa.BigInteger, nullable=False),
+    sa.Column("revoked_us", sa.BigInteger),
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("token_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("secret_sha256", sa.LargeBinary, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+    sa.Column("used_by", sa.LargeBinary),
+)
+
+people = sa.Table(
+    "people",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text, nullable=False),
+    sa.Column("password_hash", sa.Text, nullable=False),
+    sa.Column("seen_us", sa.BigInteger),
+)
+
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("toml", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # requested, running, finished, failed
+    sa.Column("detail", sa.Text, nullable=False, default=""),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("changed_us", sa.BigInteger, nullable=False),
+)
+
+rounds = sa.Table(
+    "rounds",
+    metadata,
+    sa.Column("study", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("committed_us", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),  # participants, refused, scores
+)
+
+alerts = sa.Table(
+    "alerts",
+    metadata,
+    sa.Column("alert_id", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("raised_us", sa.BigInteger, nullable=False),
+    sa.Column("changed_us", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Index("alerts_by_raised", "raised_us"),
+)
+
+happenings = sa.Table(
+    "happenings",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("t_us", sa.BigInteger, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+)
+
+quarantine = sa.Table(
+    "quarantine",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("t_us", sa.BigInteger, nullable=False),
+    sa.Column("edge", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),  # observation, update
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+)
+
+state = sa.Table(
+    "state",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),  # a part's saved state: the alert book, the screen
+    sa.Column("value", sa.LargeBinary, nullable=False),
+)
