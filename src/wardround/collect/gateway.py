@@ -1,0 +1,253 @@
+"""The edge's gate: a device's message becomes observations that are coded, checked, pseudonymous and consented.
+
+The core does no network: `receive` works a message through, `commit` makes a group of them durable and says which receipts
+may go out. Order of durability: the local store (idempotent), then spool and marks in one transaction, then the receipt; a
+crash between any two makes the device send again, and the repeat is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from msgspec.structs import replace
+
+from wardround.clock import Clock
+from wardround.collect.devices.senml import Reading, decode_pack
+from wardround.collect.local_store import LocalStore
+from wardround.collect.quarantine import Quarantine, SetAside
+from wardround.collect.registry import DeviceRegistry
+from wardround.collect.signals import Signal, Signals
+from wardround.collect.spool import AHEAD_MAX, DeviceMark, Spool
+from wardround.errors import DecodeError
+from wardround.records import Consent, Observation, Quality, SubjectId, Validity, encode_observation
+
+EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier time is a clock that was never set
+FUTURE_US = 3_600_000_000
+LATE_US = 900_000_000
+FLAT_SAMPLES = 32
+PLAIN_DIGESTS_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Everything of this life of the device up to `seq` is on the edge's disk."""
+
+    device: str
+    boot: str
+    seq: int
+
+
+@dataclass
+class GatewayCounts:
+    """Since this process started."""
+
+    messages: int = 0
+    observations: int = 0
+    samples: int = 0
+    duplicates: int = 0
+    not_kept: int = 0  # consent `none`
+    set_aside: int = 0
+
+
+class Gateway:
+    """One edge's gate. Not safe to use from several threads at once: one consumer calls it."""
+
+    def __init__(
+        self,
+        *,
+        edge: str,
+        registry: DeviceRegistry,
+        signals: Signals,
+        consent: Callable[[str, str], tuple[Consent, int]],
+        pseudonym: Callable[[str], SubjectId],
+        spool: Spool,
+        local_store: LocalStore,
+        quarantine: Quarantine,
+        clock: Clock,
+        simulated: bool,
+    ) -> None:
+        self._edge, self._registry, self._signals = edge, registry, signals
+        self._consent, self._pseudonym = consent, pseudonym
+        self._spool, self._local, self._quarantine = spool, local_store, quarantine
+        self._clock = clock
+        self._base_flags = Quality.SIMULATED if simulated else Quality.NONE
+        self._travelling: list[bytes] = []
+        self._kept: list[Observation] = []
+        self._marks: dict[tuple[str, str], DeviceMark] = {}
+        self._ahead_us: dict[str, int] = {}  # how far a device's clock is ahead of ours, at most seen
+        self._plain: OrderedDict[str, None] = OrderedDict()
+        self.counts = GatewayCounts()
+
+    @property
+    def pending(self) -> int:
+        """Observations that wait for `commit`."""
+        return len(self._kept)
+
+    def receive(self, device: str, boot: str, seq: int, payload: bytes) -> None:
+        """Work one message through. `seq` 0 is a plain device: its messages are told apart by their digest.
+
+        Nothing is durable before `commit`. A message that cannot be read is set aside with its reason, durably, and
+        receipted like any other: the device need not send it again.
+        """
+        self.counts.messages += 1
+        now_us = self._clock.now_us()
+        if seq == 0:
+            boot = "plain-" + hashlib.sha256(payload).hexdigest()[:24]
+            if boot in self._plain:
+                self.counts.duplicates += 1
+                return
+            self._plain[boot] = None
+            if len(self._plain) > PLAIN_DIGESTS_MAX:
+                self._plain.popitem(last=False)
+        else:
+            mark = self._mark(device, boot)
+            if mark.has(seq):
+                self.counts.duplicates += 1
+                self._marks[device, boot] = mark  # so that the receipt is given again
+                return
+            if seq > mark.contiguous + AHEAD_MAX:
+                return  # too far ahead to remember: no receipt, the device sends it again after the earlier ones
+            self._marks[device, boot] = mark.with_seq(seq)
+        self._work(device, boot, seq, payload, now_us)
+
+    def commit(self) -> list[Receipt]:
+        """Make what was received durable; the receipts that may go out now.
+
+        Raises:
+            StorageFull: nothing was kept; the messages are forgotten here, and the devices send them again.
+        """
+        kept, travelling, marks = self._kept, self._travelling, list(self._marks.values())
+        self._kept, self._travelling, self._marks = [], [], {}
+        if not kept and not marks:
+            return []
+        try:
+            self._local.keep(kept)
+            self._spool.commit(travelling, marks)
+        except BaseException:
+            self._plain.clear()
+            raise
+        self.counts.observations += len(kept)
+        self.counts.samples += sum(o.n for o in kept)
+        return [Receipt(m.device, m.boot, m.contiguous) for m in marks if m.contiguous]
+
+    def _mark(self, device: str, boot: str) -> DeviceMark:
+        return self._marks.get((device, boot)) or self._spool.mark(device, boot)
+
+    def _work(self, device: str, boot: str, seq: int, payload: bytes, now_us: int) -> None:
+        def set_aside(error: DecodeError) -> None:
+            self.counts.set_aside += 1
+            self._quarantine.put(SetAside(now_us, device, boot, seq, error.reason, str(error), payload))
+
+        known = self._registry.get(device)
+        if known is None:
+            set_aside(DecodeError("unknown-device", f"device {device!r} is not registered at this edge"))
+            return
+        try:
+            readings = decode_pack(payload, now_us=now_us)
+        except DecodeError as error:
+            set_aside(error)
+            return
+        subject = self._pseudonym(known.patient)
+        for index, reading in enumerate(readings):
+            try:
+                found = self._observe(reading, subject, device, now_us)
+            except DecodeError as error:
+                set_aside(error)
+                continue
+            if found is None:
+                self.counts.not_kept += 1
+                continue
+            choice, observation = found
+            observation = replace(observation, device_boot=boot, device_seq=seq, device_index=index)
+            self._kept.append(observation)
+            if choice is Consent.RAW:
+                self._travelling.append(encode_observation(observation))
+
+    def _observe(self, reading: Reading, subject: SubjectId, device: str, now_us: int) -> tuple[Consent, Observation] | None:
+        """An observation with its consent; None where consent says not to keep it.
+
+        Raises:
+            DecodeError: an unknown code, a unit that does not convert, a time that cannot be.
+        """
+        signal = self._signals.resolve(reading.name)
+        conversion = self._signals.conversion(reading.unit, signal)
+        last_us = reading.t_us + _span_us(reading)
+        _check_time(reading, last_us, now_us)
+        choice, version = self._consent(subject, signal.code)
+        if choice is Consent.NONE:
+            return None
+        ahead = self._ahead_us[device] = max(self._ahead_us.get(device, 0), last_us - now_us)
+        flags = self._base_flags
+        if not conversion.identity:
+            flags |= Quality.UNIT_CONVERTED
+        if now_us - last_us > LATE_US:
+            flags |= Quality.LATE
+        value = None if reading.value is None else reading.value * conversion.factor + conversion.offset
+        observation = Observation(
+            subject=subject,
+            device=device,
+            edge=self._edge,
+            code=signal.code,
+            unit=signal.unit,
+            t0_us=reading.t_us - ahead,
+            t0_device_us=reading.t_us,
+            clock_offset_us=-ahead,
+            clock_error_us=ahead,
+            t_edge_us=now_us,
+            n=reading.n,
+            period_us=reading.period_us,
+            offsets_us=reading.offsets_us,
+            value=value,
+            values=reading.values,
+            values_type=reading.values_type,
+            scale=reading.scale * conversion.factor,
+            origin=reading.origin * conversion.factor + conversion.offset,
+            value_text=reading.text,
+            low=signal.low,
+            high=signal.high,
+            consent_version=version,
+        )
+        quality, validity = _judge(observation, signal)
+        return choice, replace(observation, flags=int(flags | quality), validity=int(validity))
+
+
+def _check_time(reading: Reading, last_us: int, now_us: int) -> None:
+    if reading.t_us < EARLIEST_US:
+        raise DecodeError("time-before-2000", f"{reading.name}: time {reading.t_us / 1e6:.0f} s since 1970: a clock not set")
+    if last_us > now_us + FUTURE_US:
+        ahead_h = (last_us - now_us) / 3.6e9
+        raise DecodeError("time-in-future", f"{reading.name}: its time is {ahead_h:.1f} h ahead of this edge")
+
+
+def _span_us(reading: Reading) -> int:
+    """From the first to the last sample."""
+    if reading.offsets_us is not None:
+        return int(np.frombuffer(reading.offsets_us, "<i4").max())
+    return round((reading.n - 1) * reading.period_us) if reading.period_us else 0
+
+
+def _judge(observation: Observation, signal: Signal) -> tuple[Quality, Validity]:
+    """Flags that the samples themselves give: out of range, a flat line, at the rail of the converter."""
+    flags = Quality.NONE
+    if observation.values is None:
+        extremes = (observation.value, observation.value) if observation.value is not None else None
+    else:
+        counts = observation.counts()
+        low, high = int(counts.min()), int(counts.max())
+        ends = (observation.origin + low * observation.scale, observation.origin + high * observation.scale)
+        extremes = (min(ends), max(ends))
+        waveform = observation.period_us is not None and signal.unit != "1"
+        if waveform and observation.n >= FLAT_SAMPLES and low == high:
+            flags |= Quality.FLAT_LINE
+        if observation.values_type == "i2" and (low == -32768 or high == 32767):
+            flags |= Quality.SATURATED
+    if extremes is not None and (
+        (signal.low is not None and extremes[0] < signal.low) or (signal.high is not None and extremes[1] > signal.high)
+    ):
+        flags |= Quality.RANGE
+    questionable = flags & (Quality.RANGE | Quality.FLAT_LINE | Quality.SATURATED)
+    return flags, Validity.QUESTIONABLE if questionable else Validity.VALID

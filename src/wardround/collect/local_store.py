@@ -1,0 +1,94 @@
+"""What an edge may train on, and nowhere else: observations with consent `raw` or `local`, with a retention.
+
+An insert is idempotent by (device, boot, seq, index), so that a message repeated after a crash is here once.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Collection, Sequence
+
+from wardround.collect.storage import Storage
+from wardround.errors import StorageFull
+from wardround.records import Observation, decode_observation, encode_observation
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY, device TEXT NOT NULL, boot TEXT NOT NULL, seq INTEGER NOT NULL,
+    idx INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL, t0_us INTEGER NOT NULL, data BLOB NOT NULL,
+    UNIQUE (device, boot, seq, idx));
+CREATE INDEX IF NOT EXISTS kept_by_code ON kept (code, t0_us);
+CREATE INDEX IF NOT EXISTS kept_by_time ON kept (t0_us);
+"""
+
+
+class LocalStore:
+    """Safe to use from several threads."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._lock = threading.RLock()
+        self._db = storage.connect("local")
+        self._db.executescript(_SCHEMA)
+
+    def keep(self, observations: Sequence[Observation]) -> None:
+        """Keep them, on the disk when this returns.
+
+        Raises:
+            StorageFull: the disk is full; nothing of it was kept.
+        """
+        if not observations:
+            return
+        rows = [
+            (o.device, o.device_boot, o.device_seq, o.device_index, o.subject, o.code, o.t0_us, encode_observation(o))
+            for o in observations
+        ]
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany(
+                    "INSERT OR IGNORE INTO kept (device, boot, seq, idx, subject, code, t0_us, data)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as exc:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise StorageFull(
+                    f"the local store's disk refused: {exc}", remedy="free the disk, or shorten retention_days"
+                ) from exc
+
+    def read(self, codes: Collection[str], *, since_us: int = 0, after: int = 0, limit: int = 1_000_000) -> list[Observation]:
+        """Observations of these codes in the order they were kept; `after` is a `version` already read."""
+        places = ",".join("?" * len(codes))
+        query = f"SELECT data FROM kept WHERE code IN ({places}) AND t0_us >= ? AND number > ? ORDER BY number LIMIT ?"  # noqa: S608
+        with self._lock:
+            rows = self._db.execute(query, (*codes, since_us, after, limit)).fetchall()
+        return [decode_observation(data) for (data,) in rows]
+
+    def version(self) -> int:
+        """Grows with every observation kept: what was computed from an older version is stale."""
+        with self._lock:
+            return int(self._db.execute("SELECT coalesce(max(number), 0) FROM kept").fetchone()[0])
+
+    def count(self) -> int:
+        """How many observations are kept."""
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM kept").fetchone()[0])
+
+    def forget(self, subject: str, code: str = "*") -> int:
+        """Remove what a subject no longer allows; how many observations went."""
+        with self._lock:
+            if code == "*":
+                return self._db.execute("DELETE FROM kept WHERE subject = ?", (subject,)).rowcount
+            return self._db.execute("DELETE FROM kept WHERE subject = ? AND code = ?", (subject, code)).rowcount
+
+    def prune(self, before_us: int) -> int:
+        """Remove what is older than the retention; how many observations went."""
+        with self._lock:
+            return self._db.execute("DELETE FROM kept WHERE t0_us < ?", (before_us,)).rowcount
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()

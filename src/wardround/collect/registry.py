@@ -1,0 +1,105 @@
+"""The devices an edge knows: whose they are, and the secret each one signs in with.
+
+`devices.toml` in the edge's home, mode 0600, holds patient identifiers: it never leaves the edge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from wardround.errors import SettingsError, TrustError
+from wardround.trust.certificates import write_private
+from wardround.trust.names import check_name
+
+_SCRYPT = {"n": 2**12, "r": 8, "p": 1}  # a device's secret has 128 random bits; the hash guards a stolen file
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device and its patient."""
+
+    device_id: str
+    patient: str
+    salt: str
+    secret_hash: str
+
+
+class DeviceRegistry:
+    """devices.toml, read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changed = -1
+        self._devices: dict[str, Device] = {}
+        self._checked: dict[str, str] = {}  # device -> SHA-256 of a secret that fitted, so that scrypt runs once
+
+    def add(self, device_id: str, patient: str) -> str:
+        """Register a device, or give it a new secret; the secret, shown once.
+
+        Raises:
+            TrustError: the name is not allowed.
+        """
+        check_name(device_id, what="device name")
+        if not patient or any(c in patient for c in '"\\\n\r') or len(patient) > 120:
+            raise TrustError(f"patient {patient!r} is not allowed", remedy="use up to 120 characters without quotes or line ends")
+        secret, salt = secrets.token_urlsafe(16), secrets.token_hex(8)
+        self._reload()
+        self._devices[device_id] = Device(device_id, patient, salt, _hash(secret, salt))
+        self._write()
+        return secret
+
+    def get(self, device_id: str) -> Device | None:
+        """A device by its name."""
+        self._reload()
+        return self._devices.get(device_id)
+
+    def all(self) -> list[Device]:
+        """Every device."""
+        self._reload()
+        return list(self._devices.values())
+
+    def check(self, device_id: str, secret: str) -> bool:
+        """Whether a device may sign in with this secret."""
+        device = self.get(device_id)
+        if device is None:
+            return False
+        digest = hashlib.sha256(secret.encode()).hexdigest()
+        if hmac.compare_digest(self._checked.get(device_id, ""), digest):
+            return True
+        if not hmac.compare_digest(_hash(secret, device.salt), device.secret_hash):
+            return False
+        self._checked[device_id] = digest
+        return True
+
+    def _reload(self) -> None:
+        try:
+            changed = self._path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed == self._changed:
+            return
+        try:
+            data = tomllib.loads(self._path.read_text(encoding="utf-8"))
+            self._devices = {name: Device(name, row["patient"], row["salt"], row["secret_hash"]) for name, row in data.items()}
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as exc:
+            raise SettingsError(
+                f"{self._path} cannot be read: {exc}", remedy="add devices with `wardround edge device`, not by hand"
+            ) from exc
+        self._changed = changed
+        self._checked.clear()
+
+    def _write(self) -> None:
+        text = "".join(
+            f'[{d.device_id}]\npatient = "{d.patient}"\nsalt = "{d.salt}"\nsecret_hash = "{d.secret_hash}"\n\n'
+            for d in sorted(self._devices.values(), key=lambda d: d.device_id)
+        )
+        write_private(self._path, text.encode())
+
+
+def _hash(secret: str, salt: str) -> str:
+    return hashlib.scrypt(secret.encode(), salt=bytes.fromhex(salt), **_SCRYPT).hex()
