@@ -1,0 +1,204 @@
+"""The hub's memory of a study: what is on disk before it is said.
+
+SQLite (`synchronous=FULL`) for facts, files for tensors. An accepted update is a synced file and a committed row before its
+receipt goes out; a round is committed when its model is a synced file and one transaction has moved the study to it. Opening
+the journal after a kill gives exactly the state of the last transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from wardround.records import EdgeId, ModelDigest
+
+PAST_NORMS = 20
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS accepted (round INTEGER, edge TEXT, sha256 TEXT NOT NULL, examples INTEGER NOT NULL,
+    norm REAL NOT NULL, metrics TEXT NOT NULL, PRIMARY KEY (round, edge)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS committed (round INTEGER PRIMARY KEY, model TEXT NOT NULL, base TEXT NOT NULL, t_us INTEGER NOT NULL,
+    seconds REAL NOT NULL, folded TEXT NOT NULL, aside TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS quarantine (edge TEXT PRIMARY KEY, until_round INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS screen (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), state BLOB NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRound:
+    """The round in progress. `base` is empty for the statistics round."""
+
+    number: int
+    attempt: int
+    task: str
+    base: str
+    participants: tuple[EdgeId, ...]
+    quorum: int
+    wanted: int
+    opened_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An update that is on disk."""
+
+    edge: EdgeId
+    sha256: str
+    examples: int
+    norm: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A round that is over: the model it made, and who is in it."""
+
+    number: int
+    model: ModelDigest
+    base: str
+    t_us: int
+    seconds: float
+    folded: Mapping[str, int]
+    aside: tuple[str, ...]
+
+
+class Journal:
+    """One study's journal. Safe to use from several threads."""
+
+    def __init__(self, connect: Callable[[str], sqlite3.Connection]) -> None:
+        self._lock = threading.RLock()
+        self._db = connect("journal")
+        self._db.executescript(_SCHEMA)
+
+    # -- the round in progress
+
+    def open_round(self, round_: OpenRound) -> None:
+        """A round begins, or begins again as another attempt."""
+        value = json.dumps([getattr(round_, f) for f in OpenRound.__slots__])
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('open', ?)", (value,))
+
+    def current(self) -> OpenRound | None:
+        """The round in progress."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM facts WHERE key = 'open'").fetchone()
+        if row is None:
+            return None
+        fields = dict(zip(OpenRound.__slots__, json.loads(row[0]), strict=True))
+        return OpenRound(**{**fields, "participants": tuple(EdgeId(e) for e in fields["participants"])})
+
+    def accept(self, round_number: int, update: Accepted) -> None:
+        """Record an update whose file is synced. The first one of an edge in a round stands."""
+        with self._lock:
+            self._db.execute(
+                "INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?, ?, ?)",
+                (round_number, update.edge, update.sha256, update.examples, update.norm, json.dumps(dict(update.metrics))),
+            )
+
+    def accepted(self, round_number: int) -> dict[EdgeId, Accepted]:
+        """The updates of a round, by edge."""
+        query = "SELECT edge, sha256, examples, norm, metrics FROM accepted WHERE round = ? ORDER BY edge"
+        with self._lock:
+            rows = self._db.execute(query, (round_number,)).fetchall()
+        return {EdgeId(e): Accepted(EdgeId(e), sha, n, norm, json.loads(m)) for e, sha, n, norm, m in rows}
+
+    # -- what is over
+
+    def commit_round(self, done: Committed, screen_state: bytes) -> None:
+        """The round is over: its result, the screen's history and the end of the open round, in one transaction."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.execute(
+                    "INSERT INTO committed VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        done.number,
+                        done.model,
+                        done.base,
+                        done.t_us,
+                        done.seconds,
+                        json.dumps(dict(done.folded)),
+                        json.dumps(done.aside),
+                    ),
+                )
+                self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
+                self._db.execute("DELETE FROM facts WHERE key = 'open'")
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+
+    def committed(self) -> list[Committed]:
+        """Every round that is over, in order."""
+        query = "SELECT round, model, base, t_us, seconds, folded, aside FROM committed ORDER BY round"
+        with self._lock:
+            rows = self._db.execute(query).fetchall()
+        return [
+            Committed(n, ModelDigest(m), b, t, s, json.loads(folded), tuple(json.loads(aside)))
+            for n, m, b, t, s, folded, aside in rows
+        ]
+
+    def last(self) -> Committed | None:
+        """The newest round that is over."""
+        rounds = self.committed()
+        return rounds[-1] if rounds else None
+
+    # -- each edge's own past
+
+    def registered(self, edge: EdgeId) -> int | None:
+        """The examples of its newest accepted update."""
+        query = "SELECT examples FROM accepted WHERE edge = ? ORDER BY round DESC LIMIT 1"
+        with self._lock:
+            row = self._db.execute(query, (edge,)).fetchone()
+        return int(row[0]) if row else None
+
+    def past_norms(self, edge: EdgeId, before: int) -> list[float]:
+        """The norms of its newest accepted updates of train rounds."""
+        query = "SELECT norm FROM accepted WHERE edge = ? AND round > 0 AND round < ? ORDER BY round DESC LIMIT ?"
+        with self._lock:
+            return [float(n) for (n,) in self._db.execute(query, (edge, before, PAST_NORMS))]
+
+    def quarantine(self, edge: EdgeId, until_round: int, reason: str) -> None:
+        """Set an edge's updates aside up to and including a round."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", (edge, until_round, reason))
+
+    def release(self, edge: EdgeId) -> bool:
+        """Let an edge count again; False when it was not set aside."""
+        with self._lock:
+            return self._db.execute("DELETE FROM quarantine WHERE edge = ?", (edge,)).rowcount > 0
+
+    def quarantined(self, round_number: int) -> dict[EdgeId, str]:
+        """Who is set aside in a round, and why."""
+        query = "SELECT edge, reason FROM quarantine WHERE until_round >= ?"
+        with self._lock:
+            return {EdgeId(e): reason for e, reason in self._db.execute(query, (round_number,))}
+
+    def screen_state(self) -> bytes:
+        """The screen's history as of the newest commit; empty at the start."""
+        with self._lock:
+            row = self._db.execute("SELECT state FROM screen").fetchone()
+        return bytes(row[0]) if row else b""
+
+    def close(self) -> None:
+        """Close the database; what is not committed is gone."""
+        with self._lock:
+            self._db.close()
+
+
+def update_name(round_number: int, edge: str) -> str:
+    """The file of an accepted update."""
+    return f"updates/{round_number}/{edge}.safetensors"
+
+
+def partial_name(round_number: int, edge: str, sha256: str) -> str:
+    """The file of an upload in progress."""
+    return f"partial/{round_number}/{edge}-{sha256[:16]}"
+
+
+def model_name(digest: str) -> str:
+    """The file of a model."""
+    return f"models/{digest}.safetensors"

@@ -1,0 +1,193 @@
+"""The resident training worker: one process beside the edge, started once, never one per round.
+
+Training cannot take the edge down: the worker has a memory limit and a deadline, and when it dies that is one failed
+participant in one round; the next order starts it again. It ends by itself when its edge is gone. Several edges of one process
+may share a worker; their orders queue up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing as mp
+import resource
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from wardround.errors import LearnError, WardroundError
+from wardround.learn.learners import Learner, Trained, make_learner
+from wardround.learn.models import decode_model, encode_model
+from wardround.learn.study import LearnerSettings, decode_training, is_held_back
+from wardround.records import Examples
+
+RESTART_S_MIN, RESTART_S_MAX = 0.2, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the worker gets an edge's examples: a function by name, called in the worker with (home, task)."""
+
+    function: str  # "module:function" -> (version, records.Examples)
+    home: str
+    edge: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One training."""
+
+    source: Source
+    task: str  # statistics, train
+    settings: bytes
+    model: bytes
+    round_number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An update, encoded."""
+
+    data: bytes
+    examples: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class TrainingFailed(LearnError):
+    """A training ended without an update; the round goes on without this edge."""
+
+
+class Trainer:
+    """Hands work to the worker process, one at a time. Safe to use from several threads."""
+
+    def __init__(self, *, memory_bytes_max: int, deadline_s: float) -> None:
+        self._memory, self._deadline_s = memory_bytes_max, deadline_s
+        self._lock = threading.Lock()
+        self._process: mp.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+        self._wait_s = RESTART_S_MIN
+
+    def start(self) -> None:
+        """Start the worker ahead of the first order: loading the learner takes a second or two."""
+        with self._lock:
+            self._ensure()
+
+    def run(self, work: Work) -> Done:
+        """Train; blocks until done.
+
+        Raises:
+            TrainingFailed: the learner refused, the worker died, or the deadline passed.
+        """
+        with self._lock:
+            pipe = self._ensure()
+            try:
+                pipe.send(work)
+                if not pipe.poll(self._deadline_s):
+                    self._stop()
+                    raise TrainingFailed(
+                        f"training took longer than {self._deadline_s:.0f} s", remedy="raise training_deadline_s"
+                    )
+                answer = pipe.recv()
+            except (EOFError, OSError) as exc:
+                self._stop()
+                time.sleep(self._wait_s)
+                self._wait_s = min(self._wait_s * 2, RESTART_S_MAX)
+                raise TrainingFailed(
+                    "the training worker died", remedy="look for its memory limit: training_memory_bytes_max"
+                ) from exc
+            self._wait_s = RESTART_S_MIN
+        if isinstance(answer, Done):
+            return answer
+        raise TrainingFailed(str(answer), remedy="see the edge's log")
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id."""
+        return self._process.pid if self._process is not None else None
+
+    def close(self) -> None:
+        """End the worker, whatever it does."""
+        self._stop()
+
+    def _ensure(self) -> Connection:
+        if self._process is None or not self._process.is_alive() or self._pipe is None:
+            self._stop()
+            context = mp.get_context("spawn")
+            ours, theirs = context.Pipe()
+            self._process = context.Process(target=_main, args=(theirs, self._memory), name="training", daemon=True)
+            self._process.start()
+            theirs.close()
+            self._pipe = ours
+        return self._pipe
+
+    def _stop(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+        if self._process is not None and self._process.is_alive():
+            self._process.kill()
+            self._process.join(5)
+        self._process = self._pipe = None
+
+
+def _main(pipe: Connection, memory_bytes_max: int) -> None:
+    """The worker: until the pipe closes, which it does when the edge is gone."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes_max, memory_bytes_max))
+    worker = Worker()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("wardround.learn.learners.jax_mlp")
+    while True:
+        try:
+            work = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: Done | str = worker.run(work)
+        except MemoryError:
+            answer = "out of memory"
+        except Exception as error:  # noqa: BLE001 - whatever a learner does, the edge gets an answer
+            answer = str(error) if isinstance(error, WardroundError) else f"{type(error).__name__}: {error}"
+        pipe.send(answer)
+
+
+class Worker:
+    """What runs in the worker process; plain enough to be used in this one by tests and the simulation."""
+
+    def __init__(self) -> None:
+        self._learners: dict[tuple[LearnerSettings, int, int], Learner] = {}
+        self._functions: dict[str, Callable[[str, str], Examples]] = {}
+
+    def run(self, work: Work) -> Done:
+        """Train once.
+
+        Raises:
+            LearnError: there is nothing to train on, or the learner refuses.
+        """
+        settings = decode_training(work.settings)
+        examples = self._examples(work.source, settings.task)
+        held_back = np.array([is_held_back(settings.score, str(s), work.source.edge) for s in examples.subjects], bool)
+        usable = examples.where(~held_back & (examples.labels >= 0))
+        if len(usable) < settings.examples_min:
+            raise LearnError(f"too few examples: {len(usable)} of {settings.examples_min} needed", remedy="wait for more data")
+        learner = self._learner(settings.learner, len(usable.feature_names), settings.classes)
+        if work.task == "statistics":
+            return Done(encode_model(learner.statistics(usable)), len(usable))
+        trained: Trained = learner.train(decode_model(work.model), usable, seed=settings.learner.seed, round=work.round_number)
+        return Done(encode_model(trained.update), trained.examples, {k: float(v) for k, v in trained.metrics.items()})
+
+    def _examples(self, source: Source, task: str) -> Examples:
+        if source.function not in self._functions:
+            module, _, name = source.function.partition(":")
+            self._functions[source.function] = getattr(importlib.import_module(module), name)
+        return self._functions[source.function](source.home, task)
+
+    def _learner(self, settings: LearnerSettings, n_features: int, n_classes: int) -> Learner:
+        key: tuple[Any, int, int] = (settings, n_features, n_classes)
+        if key not in self._learners:
+            self._learners[key] = make_learner(settings, n_features, n_classes)
+        return self._learners[key]

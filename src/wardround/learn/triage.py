@@ -1,0 +1,125 @@
+"""What an update must satisfy before it may count.
+
+Hard rules, each with a constant reason that operator and edge both see: right study, round and base; the size and digest it
+announced; names, shapes and dtypes of the base model's trainable tensors; finite; a norm not far from the edge's own past; an
+example count that its registration allows. The screen, which compares an update with its edge's history, is handed in.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from wardround.errors import UpdateRefused
+from wardround.learn.models import Parameters, TensorSource, is_buffer
+from wardround.learn.study import TriageSettings
+
+BLOCK = 262_144
+GROWTH = 1.5  # an edge's examples may grow by half, and by EXAMPLES_SLACK, from one round to the next
+EXAMPLES_SLACK = 1_000
+PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the screen says of one update; a score above the threshold is refused."""
+
+    accepted: bool
+    reason: str
+    score: float
+    threshold: float
+
+
+class Screen(Protocol):
+    """Compares the updates of a round with each edge's own history, before they are folded."""
+
+    def judge_round(self, round_number: int, updates: Mapping[str, Mapping[str, np.ndarray]]) -> Mapping[str, Verdict]:
+        """A verdict for each edge."""
+        ...
+
+    def state(self) -> bytes:
+        """The history, to be kept across a restart."""
+        ...
+
+    def restore(self, state: bytes) -> None:
+        """Take up a kept history."""
+        ...
+
+
+def examples_allowed(registered: int | None, settings: TriageSettings) -> int:
+    """How many examples an edge may claim, given the count it last had accepted."""
+    if registered is None:
+        return settings.examples_max
+    return min(settings.examples_max, int(registered * GROWTH) + EXAMPLES_SLACK)
+
+
+def check_claim(*, size: int, examples: int, registered: int | None, settings: TriageSettings) -> None:
+    """Check what an upload announces, before its first byte is kept.
+
+    Raises:
+        UpdateRefused: "too-large" or "examples".
+    """
+    if not 0 < size <= settings.update_bytes_max:
+        raise UpdateRefused("too-large", f"{size} bytes; this study allows {settings.update_bytes_max}")
+    allowed = examples_allowed(registered, settings)
+    if not 0 < examples <= allowed:
+        raise UpdateRefused("examples", f"{examples} examples claimed; this edge may claim 1 to {allowed}")
+
+
+def check_update(update: TensorSource, base: Parameters, past_norms: Sequence[float], settings: TriageSettings) -> float:
+    """Check an update's tensors against its base model; its L2 norm.
+
+    Raises:
+        UpdateRefused: "names", "shape", "dtype", "not-finite" or "norm".
+    """
+    expected = {name: tensor for name, tensor in base.items() if not is_buffer(name)}
+    shapes = update.shapes()
+    if set(shapes) != set(expected):
+        wrong = sorted(set(shapes) ^ set(expected))[0]
+        raise UpdateRefused("names", f"tensor `{wrong[:60]}` is missing or not asked for")
+    squares = 0.0
+    for name, tensor in expected.items():
+        if tuple(shapes[name]) != tensor.shape:
+            raise UpdateRefused("shape", f"tensor `{name}` has shape {tuple(shapes[name])}, the model has {tensor.shape}")
+        if update.dtype(name) != tensor.dtype:
+            raise UpdateRefused("dtype", f"tensor `{name}` is {update.dtype(name)}, the model has {tensor.dtype}")
+        squares += _squares(update, name, tensor.size)
+    norm = float(np.sqrt(squares))
+    check_norm(norm, past_norms, settings)
+    return norm
+
+
+def check_norm(norm: float, past_norms: Sequence[float], settings: TriageSettings) -> None:
+    """Check a norm against the median of the edge's own past.
+
+    Raises:
+        UpdateRefused: "norm".
+    """
+    if len(past_norms) < PAST_MIN:
+        return
+    usual = statistics.median(past_norms)
+    if usual > 0 and norm > settings.norm_ratio_max * usual:
+        raise UpdateRefused("norm", f"its norm is {norm:.3g}, {norm / usual:.1f} times this edge's usual {usual:.3g}")
+
+
+def _squares(update: TensorSource, name: str, size: int) -> float:
+    """The sum of squares of a tensor, read a block at a time."""
+    total = 0.0
+    for start in range(0, size, BLOCK):
+        block = update.block(name, start, min(start + BLOCK, size)).astype(np.float64)
+        total += float(np.dot(block, block))
+    if not np.isfinite(total):
+        raise UpdateRefused("not-finite", f"tensor `{name}` holds NaN, infinity, or values too large to square")
+    return total
+
+
+def load(update: TensorSource) -> Parameters:
+    """The whole update as arrays."""
+    return {
+        name: np.asarray(update.block(name, 0, int(np.prod(shape, dtype=np.int64)))).reshape(shape)
+        for name, shape in update.shapes().items()
+    }
