@@ -1,0 +1,178 @@
+"""The own-history screen: an update against its own edge's past, before it is folded.
+
+Edges differ from each other for good reasons; an edge seldom differs from itself. Three signs, each on a scale where about 1 is
+healthy: the size of the update relative to the others of its round; its direction relative to the others' and to its own; and,
+once there is enough history, an EWMA of the deviation of its sketch from its own mean in its own standard deviations (chi
+square over the dimensions), which sees what is too small to see once. What is refused does not become history.
+Sources: count-sketch, Charikar, Chen and Farach-Colton, ICALP 2002; own-history consistency, Zhang et al., FLDetector, KDD
+2022, arXiv:2207.09209, whose idea this is without the Hessian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+DIMENSIONS = 128
+ROUNDS_MIN = 4  # of an edge's own past, before the screen says anything
+REFERENCE_ROUNDS = 20  # of its own past, before the slow sign is used
+EWMA = 0.2
+CLIP = 5.0
+NORM_SD_MIN = 0.25  # of log norm: less than a factor of 1.3 is no sign
+COSINE_SD_MIN = 0.12
+NORM_Z, COSINE_Z, CHI2 = 6.0, 5.0, 6.0
+THRESHOLD = 6.0  # every sign is scaled to this one threshold
+FORGET = 0.05  # the weight of a new round in an edge's running mean and variance, once the reference is full
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """As learn.triage.Verdict: a score above the threshold is refused."""
+
+    accepted: bool
+    reason: str
+    score: float
+    threshold: float
+
+
+class _Past(msgspec.Struct):
+    """One edge's past: running means and sums of squared deviations."""
+
+    rounds: int
+    norm: tuple[float, float]  # mean and variance of the log norm relative to the round's median
+    peers: tuple[float, float]  # of the cosine to the others' mean direction
+    own: tuple[float, float]  # of the cosine to its own mean direction
+    mean: bytes  # sketch, float64
+    variance: bytes
+    ewma: bytes
+
+
+class _Saved(msgspec.Struct):
+    edges: dict[str, _Past]
+
+
+class OwnHistory:
+    """The screen of one study. Memory: three sketches an edge, whatever the size of the model."""
+
+    def __init__(self, seed: str) -> None:
+        """`seed` is the hub's own: an edge that knew the sketch could hide in what it does not see."""
+        self._seed = seed
+        self._past: dict[str, _Past] = {}
+        self._hashes: dict[tuple[str, int], tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+
+    def judge_round(self, round_number: int, updates: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Verdict]:
+        """A verdict for each edge; each update is read once."""
+        del round_number
+        sketches: dict[str, Vector] = {}
+        norms: dict[str, float] = {}
+        for edge in updates:
+            update = updates[edge]
+            sketches[edge], norms[edge] = self._sketch(update), _norm(update)
+        usual = float(np.median([np.log(n + 1e-12) for n in norms.values()])) if norms else 0.0
+        return {edge: self._judge(edge, sketches, np.log(norms[edge] + 1e-12) - usual) for edge in sketches}
+
+    def state(self) -> bytes:
+        """The history."""
+        return msgspec.msgpack.encode(_Saved(self._past))
+
+    def restore(self, state: bytes) -> None:
+        """Take up a kept history."""
+        self._past = msgspec.msgpack.decode(state, type=_Saved).edges
+
+    def _judge(self, edge: str, sketches: Mapping[str, Vector], log_norm: float) -> Verdict:
+        direction = _unit(sketches[edge])
+        others = [_unit(s) for e, s in sketches.items() if e != edge]
+        peers = float(direction @ _unit(np.sum(others, axis=0))) if len(others) > 1 else 0.0
+        past = self._past.get(edge)
+        if past is None:
+            self._past[edge] = _first(direction, log_norm, peers)
+            return Verdict(accepted=True, reason="", score=0.0, threshold=THRESHOLD)
+        own = float(direction @ _unit(_vector(past.mean)))
+        signs = {"norm": 0.0, "direction": 0.0, "drift": 0.0}
+        ewma = _vector(past.ewma)
+        if past.rounds >= ROUNDS_MIN:
+            signs["norm"] = abs(log_norm - past.norm[0]) / max(_sd(past.norm), NORM_SD_MIN) * THRESHOLD / NORM_Z
+            falls = [
+                (mean_var[0] - now) / max(_sd(mean_var), COSINE_SD_MIN)
+                for mean_var, now in ((past.own, own), *([(past.peers, peers)] if len(others) > 2 else []))
+            ]
+            signs["direction"] = max(0.0, *falls) * THRESHOLD / COSINE_Z
+        if past.rounds >= REFERENCE_ROUNDS:
+            z = np.clip((direction - _vector(past.mean)) / np.sqrt(_vector(past.variance) + 1e-9), -CLIP, CLIP)
+            ewma = ewma + EWMA * (z - ewma)
+            signs["drift"] = float(np.mean(ewma**2)) / (EWMA / (2 - EWMA)) * THRESHOLD / CHI2
+        reason, score = max(signs.items(), key=lambda sign: sign[1])
+        accepted = score <= THRESHOLD
+        if accepted:
+            self._learn(past, direction, log_norm, peers, own, ewma)
+        return Verdict(accepted, "" if accepted else f"own-history-{reason}", round(score, 2), THRESHOLD)
+
+    def _learn(self, past: _Past, direction: Vector, log_norm: float, peers: float, own: float, ewma: Vector) -> None:
+        past.rounds += 1
+        weight = max(FORGET, 1.0 / past.rounds)
+        past.norm = _moved(past.norm, log_norm, weight)
+        past.peers = _moved(past.peers, peers, weight)
+        past.own = _moved(past.own, own, weight) if past.rounds > 2 else (own, 0.0)
+        mean, variance = _vector(past.mean), _vector(past.variance)
+        deviation = direction - mean
+        past.mean = (mean + weight * deviation).tobytes()
+        past.variance = ((1 - weight) * (variance + weight * deviation**2)).tobytes()
+        past.ewma = ewma.tobytes()
+
+    def _sketch(self, update: Mapping[str, np.ndarray]) -> Vector:
+        """A count-sketch of all tensors, shape (DIMENSIONS,)."""
+        total = np.zeros(DIMENSIONS)
+        for name in sorted(update):
+            tensor = np.asarray(update[name], np.float64).reshape(-1)
+            key = (name, tensor.size)
+            if key not in self._hashes:
+                seed = int.from_bytes(hashlib.sha256(f"{self._seed}/{name}/{tensor.size}".encode()).digest()[:8], "big")
+                rng = np.random.default_rng(seed)
+                places = rng.integers(0, DIMENSIONS, tensor.size)
+                self._hashes[key] = (places, rng.choice(np.array([-1.0, 1.0]), tensor.size))
+            places, signs = self._hashes[key]
+            total += np.bincount(places, tensor * signs, DIMENSIONS)
+        return total
+
+
+def _first(direction: Vector, log_norm: float, peers: float) -> _Past:
+    zero = np.zeros(DIMENSIONS).tobytes()
+    return _Past(
+        rounds=1,
+        norm=(log_norm, 0.0),
+        peers=(peers, 0.0),
+        own=(1.0, 0.0),
+        mean=direction.tobytes(),
+        variance=zero,
+        ewma=zero,
+    )
+
+
+def _norm(update: Mapping[str, np.ndarray]) -> float:
+    return float(np.sqrt(sum(float(np.sum(np.square(np.asarray(t, np.float64)))) for t in update.values())))
+
+
+def _unit(vector: Vector) -> Vector:
+    return vector / (float(np.linalg.norm(vector)) + 1e-12)
+
+
+def _vector(data: bytes) -> Vector:
+    return np.frombuffer(data, np.float64)
+
+
+def _sd(mean_var: tuple[float, float]) -> float:
+    return float(np.sqrt(mean_var[1]))
+
+
+def _moved(mean_var: tuple[float, float], value: float, weight: float) -> tuple[float, float]:
+    """Running mean and variance with the newest value at `weight` (West, CACM 22(9), 1979, in its weighted form)."""
+    mean, variance = mean_var
+    deviation = value - mean
+    return mean + weight * deviation, (1 - weight) * (variance + weight * deviation * deviation)

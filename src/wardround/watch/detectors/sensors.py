@@ -1,0 +1,102 @@
+"""Sensors that have died: a waveform that has become a flat line, or a signal that has stopped while its device goes on.
+
+A flat line is judged by the length of signal that is flat, in the signal's own time, so that it holds at any speed-up; silence
+is judged by the wall clock, against the stream's usual interval.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from wardround.records import Observation, Quality
+
+STREAMS_MAX = 50_000
+FLAT_S = 5.0  # a lead that is off is flat within a second; five rule out a pause or a calibration step
+SILENT_INTERVALS = 8.0
+SILENT_S_MIN = 5.0
+USUAL_MIN = 5  # intervals before a stream has a usual one
+
+
+@dataclass
+class _Stream:
+    edge: str
+    device: str
+    code: str
+    last_us: int
+    usual_s: float = 0.0
+    seen: int = 0
+    flat_since_us: int = 0
+    flat_s: float = 0.0
+    dead: bool = False
+    silent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SensorChange:
+    """A sensor has died or come back. `what` is flat or silent."""
+
+    what: str
+    over: bool
+    edge: str
+    device: str
+    code: str
+    since_us: int
+    seconds: float
+
+
+class Sensors:
+    """Every stream (device, code), with bounded memory: the ones unheard longest are forgotten first."""
+
+    def __init__(self) -> None:
+        self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
+        self._device_last_us: dict[str, int] = {}
+
+    def observe(self, o: Observation, now_us: int) -> SensorChange | None:
+        """A new run of samples; a change if it makes one."""
+        key = (o.device, o.code)
+        stream = self._streams.get(key)
+        if stream is None:
+            if len(self._streams) >= STREAMS_MAX:
+                self._streams.popitem(last=False)
+            stream = self._streams[key] = _Stream(o.edge, o.device, o.code, now_us)
+        self._streams.move_to_end(key)
+        interval_s = (now_us - stream.last_us) / 1e6
+        if stream.seen and interval_s > 0:
+            stream.usual_s = interval_s if stream.seen == 1 else 0.9 * stream.usual_s + 0.1 * interval_s
+        stream.seen += 1
+        stream.last_us = self._device_last_us[o.device] = now_us
+        if stream.silent:
+            stream.silent = False
+            return SensorChange("silent", True, stream.edge, stream.device, stream.code, now_us, interval_s)
+        return self._flatness(stream, o)
+
+    def tick(self, now_us: int) -> list[SensorChange]:
+        """Streams that have stopped while their device sends others."""
+        found = []
+        for stream in self._streams.values():
+            quiet_s = (now_us - stream.last_us) / 1e6
+            if stream.silent or stream.seen < USUAL_MIN or quiet_s < max(SILENT_S_MIN, SILENT_INTERVALS * stream.usual_s):
+                continue
+            if self._device_last_us[stream.device] - stream.last_us < 1e6 * quiet_s / 2:
+                continue  # the whole device is quiet: that is another finding
+            stream.silent = True
+            found.append(SensorChange("silent", False, stream.edge, stream.device, stream.code, stream.last_us, quiet_s))
+        return found
+
+    def _flatness(self, stream: _Stream, o: Observation) -> SensorChange | None:
+        if o.period_us is None or o.n < 2:
+            return None
+        if o.flags & Quality.FLAT_LINE:
+            if stream.flat_s == 0.0:
+                stream.flat_since_us = stream.last_us
+            stream.flat_s += o.n * o.period_us / 1e6
+            if not stream.dead and stream.flat_s >= FLAT_S:
+                stream.dead = True
+                return SensorChange("flat", False, stream.edge, stream.device, stream.code, stream.flat_since_us, stream.flat_s)
+            return None
+        stream.flat_s = 0.0
+        if stream.dead:
+            stream.dead = False
+            return SensorChange("flat", True, stream.edge, stream.device, stream.code, stream.last_us, 0.0)
+        return None

@@ -1,0 +1,280 @@
+"""The watch: what the steps produce goes in; findings become alerts, and what can be done at once is done.
+
+Plain values come in from the roots: the watch knows of no other step. Safe to use from several threads.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from wardround.clock import Clock
+from wardround.records import Observation
+from wardround.watch.alerts import Alert, AlertBook, Finding, Response
+from wardround.watch.detectors.sensors import SensorChange, Sensors
+
+MISSED_BEATS = 3.0
+EVIDENCE_MAX = 40
+_REFUSED = {
+    "not-finite": "The update holds NaN or infinity.",
+    "shape": "A tensor of the update has the wrong shape.",
+    "names": "The update does not carry the tensors that were asked for.",
+    "dtype": "A tensor of the update has the wrong type.",
+    "truncated": "The update arrived incomplete.",
+    "digest": "The update's bytes do not have the digest it announced.",
+    "examples": "The update claims more examples than the edge has registered.",
+    "norm": "The update is far larger than this edge's own past.",
+    "base": "The update is not based on this round's model.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSeen:
+    """What the watch knows of an edge's life."""
+
+    last_us: int
+    silent: bool
+
+
+class Watch:
+    """One hub's watch."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        heartbeat_s: float,
+        signal_title: Callable[[str], str],
+        on_change: Callable[[Alert], None],
+        saved: bytes = b"",
+    ) -> None:
+        """`on_change` gets every alert that was raised, acknowledged, changed or resolved: it persists and notifies."""
+        self._clock, self._heartbeat_s = clock, heartbeat_s
+        self._signal_title, self._on_change = signal_title, on_change
+        self._lock = threading.RLock()
+        self._book = AlertBook()
+        self._sensors = Sensors()
+        self._edges: dict[str, EdgeSeen] = {}
+        self._scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        if saved:
+            self._book.restore(saved)
+
+    # -- what comes in
+
+    def observe(self, observations: Sequence[Observation]) -> None:
+        """Observations that have just become durable at the hub."""
+        with self._lock:
+            now_us = self._clock.now_us()
+            for observation in observations:
+                change = self._sensors.observe(observation, now_us)
+                if change is not None:
+                    self._sensor(change)
+
+    def edge_seen(self, edge: str) -> None:
+        """A sign of life of an edge."""
+        with self._lock:
+            known = self._edges.get(edge)
+            self._edges[edge] = EdgeSeen(self._clock.now_us(), silent=False)
+            if known is not None and known.silent:
+                self._clear(_fingerprint("edge-silent", edge))
+
+    def score(self, study: str, edge: str, round_number: int, score: float) -> None:
+        """The screen's score of an edge's update: evidence for later."""
+        with self._lock:
+            series = self._scores.setdefault((study, edge), [])
+            series.append((float(round_number), score))
+            del series[:-EVIDENCE_MAX]
+
+    def update_refused(self, study: str, edge: str, round_number: int, reason: str, detail: str) -> None:
+        """Triage refused an update."""
+        now_us = self._clock.now_us()
+        self._raise(
+            Finding(
+                kind="update-refused",
+                title=f"{edge} sent an update that cannot count",
+                priority="medium",
+                category="model",
+                since_us=now_us,
+                detected_us=now_us,
+                edge=edge,
+                study=study,
+                signal=reason,
+                detail=f"Round {round_number}: {_REFUSED.get(reason, reason)} {detail}".strip(),
+                impact="The round goes on without this edge.",
+                causes=("a fault in the edge's software or memory", "a damaged link", "a hostile edge"),
+                action=f"Look at the log of {edge}; its data is not affected.",
+            ),
+            Response(what=f"refused before the fold, round {round_number}"),
+        )
+
+    def edge_quarantined(
+        self, study: str, edge: str, round_number: int, *, reason: str, score: float, threshold: float, until_round: int
+    ) -> None:
+        """The screen refused an update and set its edge aside."""
+        with self._lock:
+            self.score(study, edge, round_number, score)
+            now_us = self._clock.now_us()
+            what = {"own-history-norm": "size", "own-history-direction": "direction"}.get(reason, "course")
+            self._raise(
+                Finding(
+                    kind="update-poisoned",
+                    title=f"{edge} sends updates far from its own history",
+                    priority="medium",
+                    category="model",
+                    since_us=now_us,
+                    detected_us=now_us,
+                    edge=edge,
+                    study=study,
+                    detail=f"Own-history score {score:.1f}, threshold {threshold:.1f}: the {what} of its update.",
+                    evidence=tuple(self._scores.get((study, edge), ())),
+                    evidence_unit="own-history score",
+                    threshold=threshold,
+                    impact="None so far: the update was set aside before it was folded.",
+                    causes=("labels or units changed at this edge", "a fault in training", "a hostile edge"),
+                    action=f"Compare the data of {edge} before and after round {round_number}; then let it count again.",
+                ),
+                Response(
+                    what=f"quarantined in round {round_number}, weight 0",
+                    undo=f"release:{study}:{edge}",
+                    until=f"until round {until_round}",
+                ),
+            )
+
+    def edge_released(self, study: str, edge: str) -> None:
+        """An edge counts again."""
+        self._clear(_fingerprint("update-poisoned", edge, study=study))
+
+    def round_abandoned(self, study: str, round_number: int, reason: str) -> None:
+        """A round ended without a model."""
+        now_us = self._clock.now_us()
+        self._raise(
+            Finding(
+                kind="round-abandoned",
+                title=f"Round {round_number} of {study} found too few edges",
+                priority="low",
+                category="technical",
+                since_us=now_us,
+                detected_us=now_us,
+                study=study,
+                detail=f"{reason}. It is tried again; nothing is lost.",
+                causes=("edges are out of reach", "edges have too few examples yet"),
+                action="Look at which edges are connected.",
+            )
+        )
+
+    def round_committed(self, study: str) -> None:
+        """A round ended with a model."""
+        self._clear(_fingerprint("round-abandoned", "", study=study))
+
+    def tick(self) -> None:
+        """Look at the clock: silent edges, silent signals. Call it about once a second."""
+        with self._lock:
+            now_us = self._clock.now_us()
+            for edge, seen in list(self._edges.items()):
+                quiet_s = (now_us - seen.last_us) / 1e6
+                if not seen.silent and quiet_s > MISSED_BEATS * self._heartbeat_s:
+                    self._edges[edge] = EdgeSeen(seen.last_us, silent=True)
+                    self._edge_silent(edge, seen.last_us, now_us)
+            for change in self._sensors.tick(now_us):
+                self._sensor(change)
+
+    # -- what people do
+
+    def acknowledge(self, alert_id: str, who: str) -> bool:
+        """Someone is on it."""
+        with self._lock:
+            return self._changed(self._book.acknowledge(alert_id, who, self._clock.now_us()))
+
+    def undo(self, alert_id: str, who: str, reason: str) -> str:
+        """Note that a response is undone; the command that undoes it, empty when there is nothing to undo."""
+        with self._lock:
+            known = self._book.get(alert_id)
+            command = known.response.undo if known is not None and known.response is not None else ""
+            return command if self._changed(self._book.undone(alert_id, who, reason, self._clock.now_us())) else ""
+
+    # -- what can be seen
+
+    def alerts(self) -> list[Alert]:
+        """Every alert, newest first."""
+        with self._lock:
+            return self._book.alerts()
+
+    def open_alerts(self) -> list[Alert]:
+        """What is open, who needs a person first."""
+        with self._lock:
+            return self._book.open_alerts()
+
+    def edges(self) -> Mapping[str, EdgeSeen]:
+        """When each edge was last seen."""
+        with self._lock:
+            return dict(self._edges)
+
+    def save(self) -> bytes:
+        """The alert book."""
+        with self._lock:
+            return self._book.save()
+
+    # -- how
+
+    def _sensor(self, change: SensorChange) -> None:
+        kind = "sensor-dead" if change.what == "flat" else "signal-silent"
+        title = self._signal_title(change.code)
+        if change.over:
+            self._clear(_fingerprint(kind, change.edge, change.device, change.code))
+            return
+        flat = change.what == "flat"
+        self._raise(
+            Finding(
+                kind=kind,
+                title=f"{title} of {change.device} at {change.edge} {'is a flat line' if flat else 'has stopped'}",
+                priority="medium",
+                category="technical",
+                since_us=change.since_us,
+                detected_us=self._clock.now_us(),
+                edge=change.edge,
+                device=change.device,
+                signal=change.code,
+                detail=f"{'No change' if flat else 'Nothing'} for {change.seconds:.0f} s; the device sends its other signals.",
+                impact="These stretches are flagged and train nothing.",
+                causes=("an electrode or cable is off", "the sensor has failed", "the device is worn wrongly"),
+                action=f"Have {change.device} at {change.edge} looked at.",
+            ),
+            Response(what="flagged as a flat line, left out of windows") if flat else None,
+        )
+
+    def _edge_silent(self, edge: str, since_us: int, now_us: int) -> None:
+        self._raise(
+            Finding(
+                kind="edge-silent",
+                title=f"{edge} is silent",
+                priority="medium",
+                category="technical",
+                since_us=since_us,
+                detected_us=now_us,
+                edge=edge,
+                detail="It spools at the edge; nothing is lost yet.",
+                impact="Rounds go on without it.",
+                causes=("the edge is off or restarts", "the network between is down", "its certificate has ended"),
+                action=f"Check the power and the link of {edge}.",
+            ),
+            Response(what="rounds go on without it; its data waits in its spool"),
+        )
+
+    def _raise(self, finding: Finding, response: Response | None = None) -> None:
+        with self._lock:
+            self._changed(self._book.raise_(finding, self._clock.now_us(), response))
+
+    def _clear(self, fingerprint: str) -> None:
+        with self._lock:
+            self._changed(self._book.clear(fingerprint, self._clock.now_us()))
+
+    def _changed(self, alert: Alert | None) -> bool:
+        if alert is None:
+            return False
+        self._on_change(alert)
+        return True
+
+
+def _fingerprint(kind: str, edge: str, device: str = "", signal: str = "", study: str = "") -> str:
+    return "|".join((kind, edge, device, signal, study))
