@@ -94,6 +94,7 @@ class RoundEvent:
     score: float = 0.0
     threshold: float = 0.0
     until_round: int = 0
+    screen: Mapping[str, float] = field(default_factory=dict)  # the screen's score of every update, on commit
 
 
 class Coordinator:
@@ -133,6 +134,7 @@ class Coordinator:
         self._not_before_s = 0.0
         self._quorum_since_s: float | None = None
         self._base: tuple[str, Parameters, bytes] | None = None
+        self._screen_scores: dict[str, float] = {}
         if held := journal.screen_state():
             screen.restore(held)
         self._resume()
@@ -420,7 +422,14 @@ class Coordinator:
         self._base = (name, parameters, data)
         metrics = _weighted_metrics(accepted, folded)
         self._emit(
-            "committed", model=name, base=done.base, seconds=done.seconds, folded=folded, aside=done.aside, metrics=metrics
+            "committed",
+            model=name,
+            base=done.base,
+            seconds=done.seconds,
+            folded=done.folded,
+            aside=done.aside,
+            metrics=metrics,
+            screen=self._screen_scores,
         )
         self._open = self._state = None
         self._not_before_s = self._clock.monotonic_s() + self.study.rounds.interval_s
@@ -437,6 +446,7 @@ class Coordinator:
         """Ask the screen; whom it refuses is set aside and quarantined."""
         updates = _LazyUpdates(self._blobs, open_.number, sorted(accepted))
         verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
+        self._screen_scores = {edge: verdict.score for edge, verdict in verdicts.items()}
         refused: set[EdgeId] = set()
         for edge, verdict in sorted(verdicts.items()):
             if verdict.accepted or edge not in accepted:

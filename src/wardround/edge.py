@@ -1,0 +1,251 @@
+"""The edge: settings in, running program out. Builds the parts and runs them; computes nothing itself.
+
+One process may run several edges (a rehearsal, a small site): they share the asyncio loop and one training worker, and
+nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from wardround.clock import SystemClock
+from wardround.collect.broker import COLLECTOR, EmbeddedBroker
+from wardround.collect.forwarder import Forwarder
+from wardround.collect.gateway import Gateway
+from wardround.collect.grpc_link import run_forwarding
+from wardround.collect.intake import Refusal
+from wardround.collect.mqtt_link import CollectorLink
+from wardround.collect.quarantine import Quarantine
+from wardround.collect.registry import DeviceRegistry
+from wardround.collect.signals import load_signals
+from wardround.collect.spool import Spool
+from wardround.collect.storage import FolderStorage
+from wardround.errors import WardroundError
+from wardround.learn.blobs import FolderBlobs
+from wardround.learn.coordinator import Order
+from wardround.learn.grpc_link import Beat, EdgeLink
+from wardround.learn.participant import Participant
+from wardround.learn.trainer import Done, Source, Trainer, Work
+from wardround.settings import EdgeSettings, load_settings
+from wardround.training_data import local_store
+from wardround.trust.certificates import check_certificate
+from wardround.trust.channel import edge_channel
+from wardround.trust.consent import ConsentRecord, ConsentRegister
+from wardround.trust.pseudonyms import Pseudonyms
+
+log = structlog.get_logger(__name__)
+HEARTBEAT_S = 2.0
+PRUNE_S = 3600.0
+EXAMPLES = "wardround.training_data:examples_of"
+Alter = Callable[[Order, Done], Done]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeHome:
+    """The places in an edge's home, and what stands in its settings."""
+
+    path: Path
+    settings: EdgeSettings
+
+    @classmethod
+    def open(cls, path: Path) -> EdgeHome:
+        """Read edge.toml.
+
+        Raises:
+            SettingsError: it is missing or does not hold.
+        """
+        return cls(path, load_settings(path / "edge.toml", EdgeSettings))
+
+    def registry(self) -> DeviceRegistry:
+        """The devices of this edge."""
+        return DeviceRegistry(self.path / "devices.toml")
+
+    def consents(self) -> ConsentRegister:
+        """The consents of its patients."""
+        return ConsentRegister(self.path / "consent.sqlite")
+
+    def pseudonyms(self) -> Pseudonyms:
+        """Patients to subjects."""
+        return Pseudonyms.open(self.path / "pseudonym.key")
+
+
+class Edge:
+    """One edge's parts. `run` brings them up and stays until cancelled."""
+
+    def __init__(self, home: EdgeHome, trainer: Trainer, alter: Alter | None = None) -> None:
+        """`alter` is for rehearsals of faults alone: it may change an update before it is kept and sent.
+
+        Raises:
+            CertificateRefused: the identity is missing, expired or of another authority.
+        """
+        self._home, self._trainer, self._alter = home, trainer, alter
+        settings, identity = home.settings, home.path / "identity"
+        self.name = settings.name
+        clock = SystemClock()
+        _check_identity(identity, clock.now_us())
+        self._registry, self._consents = home.registry(), home.consents()
+        storage = FolderStorage(home.path / "spool")
+        self._spool = Spool(storage, settings.spool)
+        self._local = local_store(str(home.path))
+        self._quarantine = Quarantine(storage)
+        self._gateway = Gateway(
+            edge=settings.name,
+            registry=self._registry,
+            signals=load_signals(),
+            consent=self._consents.choose,
+            pseudonym=home.pseudonyms().of,
+            spool=self._spool,
+            local_store=self._local,
+            quarantine=self._quarantine,
+            clock=clock,
+            simulated=settings.simulated,
+        )
+        self._clock = clock
+        self._participant = Participant(FolderBlobs(home.path / "learn"))
+        self._examples = 0
+
+    async def run(self, on_ready: Callable[[dict[str, object]], None]) -> None:
+        """Open the listener for devices and the streams to the hub; `on_ready` gets the facts.
+
+        Raises:
+            PortTaken: another process listens where devices should connect.
+        """
+        settings, identity = self._home.settings, self._home.path / "identity"
+        broker: EmbeddedBroker | None = None
+        port, secret = settings.mqtt.port, ""
+        if settings.mqtt.broker == "embedded":
+            broker = EmbeddedBroker(host=settings.mqtt.host, port=settings.mqtt.port, identity=identity, registry=self._registry)
+            port, secret = await broker.start(), broker.collector_secret
+        else:
+            secret = (self._home.path / "mqtt.secret").read_text().strip()
+        collector = CollectorLink(
+            self._gateway,
+            host=settings.mqtt.host,
+            port=port,
+            authority=identity / "ca.pem",
+            name=COLLECTOR,
+            secret=secret,
+            queue_max=settings.mqtt.queue_messages_max,
+            commit_interval_s=settings.spool.commit_interval_s,
+            commit_observations_max=settings.spool.commit_observations_max,
+        )
+        channel = edge_channel(identity, settings.hub_host, settings.hub_port)
+        link = EdgeLink(
+            channel=channel,
+            participant=self._participant,
+            train=self._train,
+            beat=self._beat,
+            heartbeat_s=HEARTBEAT_S,
+            version=version("wardround"),
+        )
+        self._link = link
+        log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
+        tasks = [
+            asyncio.create_task(collector.run()),
+            asyncio.create_task(run_forwarding(channel, Forwarder(self._spool, self._consent_records), self._refused)),
+            asyncio.create_task(link.run()),
+            asyncio.create_task(self._keep_house()),
+        ]
+        on_ready({"name": self.name, "mqtt_port": port})
+        try:
+            await _first_failure(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await channel.close(None)
+            if broker is not None:
+                await broker.stop()
+
+    def close(self) -> None:
+        """Close the files."""
+        for part in (self._spool, self._quarantine, self._consents):
+            part.close()
+
+    async def _train(self, order: Order, model: bytes) -> Done:
+        source = Source(EXAMPLES, str(self._home.path), self.name)
+        work = Work(source, order.task, order.settings, model, order.round_number)
+        done = await asyncio.to_thread(self._trainer.run, work)
+        self._examples = done.examples
+        return self._alter(order, done) if self._alter is not None else done
+
+    def _beat(self) -> Beat:
+        facts = self._spool.facts()
+        return Beat(self._examples, facts.observations, facts.bytes, "")
+
+    def _consent_records(self) -> tuple[int, Sequence[ConsentRecord]]:
+        return self._consents.generation, self._consents.records()
+
+    def _refused(self, refusal: Refusal) -> None:
+        log.warning("hub refused an observation", edge_id=self.name, seq=refusal.seq, reason=refusal.reason)
+
+    async def _keep_house(self) -> None:
+        while True:
+            before = self._clock.now_us() - round(self._home.settings.retention_days * 86_400e6)
+            removed = await asyncio.to_thread(self._local.prune, before)
+            if removed:
+                log.info("retention", edge_id=self.name, removed=removed)
+            await asyncio.sleep(PRUNE_S)
+
+
+async def run_edges(homes: Sequence[Path], alter: dict[str, Alter] | None = None) -> None:
+    """Run edges in this process until SIGTERM or SIGINT; each writes `ready.json` into its home once it listens.
+
+    Raises:
+        WardroundError: one of them cannot run.
+    """
+    opened = [EdgeHome.open(path) for path in homes]
+    limits = opened[0].settings
+    trainer = Trainer(memory_bytes_max=limits.training_memory_bytes_max, deadline_s=limits.training_deadline_s)
+    edges = [Edge(home, trainer, (alter or {}).get(home.settings.name)) for home in opened]
+    await asyncio.to_thread(trainer.start)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def ready(home: EdgeHome) -> Callable[[dict[str, object]], None]:
+        return lambda facts: _write_ready(home.path / "ready.json", facts)
+
+    tasks = [asyncio.create_task(edge.run(ready(home))) for edge, home in zip(edges, opened, strict=True)]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await _first_failure([*tasks, stopping])
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        trainer.close()
+        for edge in edges:
+            edge.close()
+
+
+async def _first_failure(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """Wait until the first task ends, and raise what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+def _check_identity(identity: Path, now_us: int) -> None:
+    try:
+        check_certificate(
+            (identity / "edge.pem").read_bytes(), (identity / "ca.pem").read_bytes(), now_us=now_us, where=str(identity)
+        )
+    except FileNotFoundError as exc:
+        raise WardroundError(f"{identity} holds no identity", remedy="run `wardround edge join TOKEN` first") from exc
+
+
+def _write_ready(path: Path, facts: dict[str, object]) -> None:
+    partial = path.with_suffix(".partial")
+    with contextlib.suppress(OSError):
+        partial.write_text(json.dumps(facts))
+        partial.replace(path)

@@ -1,0 +1,375 @@
+"""The hub: settings in, running program out. Builds the parts, hands each what it needs of the others, and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from wardround.clock import SystemClock
+from wardround.collect.grpc_link import SERVICE as COLLECT
+from wardround.collect.grpc_link import collect_handlers
+from wardround.collect.inbox import Inbox, InboxRow
+from wardround.collect.intake import Committer, Intake
+from wardround.collect.signals import load_signals
+from wardround.collect.storage import FolderStorage
+from wardround.errors import DecodeError, WardroundError
+from wardround.learn.coordinator import RoundEvent
+from wardround.learn.grpc_link import SERVICE as LEARN
+from wardround.learn.grpc_link import Beat, HubLink
+from wardround.process.dask_runner import DaskRunner
+from wardround.process.jobs import GoldJob, JobReport
+from wardround.process.lake import Lake
+from wardround.process.tables import BRONZE, observation_rows
+from wardround.process.transforms import TASKS
+from wardround.records import EdgeId, Observation, decode_observation
+from wardround.settings import HubSettings, load_settings
+from wardround.store import AlertRecord, EdgeRecord, Happening, Quarantined, Store, StudyRecord, open_store
+from wardround.studies import RunningStudy, Studies
+from wardround.trust.certificates import Authority, describe, key_pem, new_key, write_private
+from wardround.trust.channel import peer_name, start_hub_listener
+from wardround.trust.consent import ConsentRegister
+from wardround.trust.enrolment import EnrolmentListener
+from wardround.watch.alerts import Alert
+from wardround.watch.notify import Outbox, message
+from wardround.watch.watcher import Watch
+
+log = structlog.get_logger(__name__)
+TICK_S = 0.05
+LOOK_S = 1.0
+COMPACT_FILES = 400
+HUB_CERTIFICATE_HOURS = 24.0 * 90
+
+
+def create_home(home: Path, settings_text: str, settings: HubSettings) -> Store:
+    """A new hub: its settings, its authority, its certificate, its store.
+
+    Raises:
+        TrustError: there is a hub already.
+    """
+    authority = Authority.create(home / "pki", settings.name)
+    (home / "hub.toml").write_text(settings_text, encoding="utf-8")
+    _issue_hub_certificate(home, authority, settings)
+    return open_store(home / "hub.sqlite")
+
+
+def _issue_hub_certificate(home: Path, authority: Authority, settings: HubSettings) -> None:
+    key = new_key()
+    hosts = sorted({settings.public_host, "127.0.0.1", "localhost"})
+    write_private(home / "pki" / "hub.key", key_pem(key))
+    write_private(
+        home / "pki" / "hub.pem", authority.issue_hub(settings.name, key.public_key(), hosts, HUB_CERTIFICATE_HOURS), 0o644
+    )
+
+
+class Hub:
+    """One hub's parts. `run` brings them up and stays until cancelled."""
+
+    def __init__(self, home: Path) -> None:
+        """Open everything in the hub's home.
+
+        Raises:
+            SettingsError: hub.toml is missing or does not hold.
+        """
+        self.home = home
+        self.settings = load_settings(home / "hub.toml", HubSettings)
+        self.clock = SystemClock()
+        self._renew_certificate()
+        self.store = open_store(home / "hub.sqlite")
+        self.consents = ConsentRegister(home / "consent.sqlite")
+        self.inbox = Inbox(FolderStorage(home / "inbox"))
+        self.lake = Lake(home / "lake")
+        processing = self.settings.processing
+        self.runner = DaskRunner(workers=processing.workers, memory_bytes=processing.memory_per_worker_bytes)
+        self.outbox = self._make_outbox()
+        self.watch = Watch(
+            clock=self.clock,
+            heartbeat_s=self.settings.heartbeat_s,
+            signal_title=_signal_title,
+            on_change=self._alert_changed,
+            saved=self.store.load_state("alert-book") or b"",
+        )
+        self.intake = Intake(
+            inbox=self.inbox,
+            consent=self.consents.choose,
+            clock=self.clock,
+            on_refused=self._refused,
+            on_committed=self._committed,
+        )
+        self.committer = Committer(
+            inbox=self.inbox,
+            lake_version=lambda app: self.lake.transaction_version(BRONZE, app),
+            lake_append=self._append,
+            rows_max=processing.lake_commit_rows_max,
+        )
+        self.studies = Studies(self.store, self.clock, self._make_study)
+        self.beats: dict[str, Beat] = {}
+        self.received = 0
+        self.reports: dict[str, JobReport] = {}
+        self.gold_done_us = 0
+        self._subject_edge = {
+            str(s): str(e) for s, e in zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True)
+        }
+        self._denied: frozenset[str] = frozenset()
+        self._stopping = threading.Event()
+        self.link: HubLink | None = None
+
+    # -- running
+
+    async def run(self, on_ready: Callable[[dict[str, object]], None]) -> None:
+        """Open every listener and run until cancelled; `on_ready` gets the ports.
+
+        Raises:
+            PortTaken: another process listens on one of them.
+        """
+        settings = self.settings
+        self.link = link = HubLink(
+            studies=lambda: self.studies.coordinators,
+            peer_name=peer_name,
+            on_attached=self._edge_attached,
+            on_beat=self._edge_beat,
+            on_lost=lambda edge: log.info("edge detached", edge_id=edge),
+        )
+        await self._look()
+        services = {
+            COLLECT: collect_handlers(self.intake, self.consents, peer_name, self.watch.edge_seen),
+            LEARN: link.handlers(),
+        }
+        server, port = await start_hub_listener(
+            services,
+            host=settings.grpc.host,
+            port=settings.grpc.port,
+            pki=self.home / "pki",
+            denied=lambda name, _serial: name in self._denied,
+        )
+        enrolment = EnrolmentListener(
+            host=settings.enrolment.host,
+            port=settings.enrolment.port,
+            pki=self.home / "pki",
+            tokens=self.store,
+            clock=self.clock,
+            hours=settings.certificate_hours,
+            facts=lambda: {
+                "site": settings.site,
+                "hub_host": settings.public_host,
+                "hub_port": port,
+                "simulated": settings.simulated,
+            },
+            on_joined=self._edge_joined,
+        )
+        if self.outbox is not None:
+            self.outbox.start()
+        on_ready({"grpc_port": port, "enrolment_port": enrolment.port})
+        self.happened("Hub started", f"{len(self.store.edges())} edges known")
+        log.info("hub runs", grpc_port=port, enrolment_port=enrolment.port)
+        tasks = [asyncio.create_task(t) for t in (self._ticks(), self._looks(), self._commits(), self._jobs())]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self._stopping.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            enrolment.close()
+            await server.stop(0.2)
+
+    def close(self) -> None:
+        """Close files and workers."""
+        if self.outbox is not None:
+            self.outbox.close()
+        self.runner.close()
+        self.inbox.close()
+        self.consents.close()
+        self.store.close()
+
+    async def _ticks(self) -> None:
+        beat = 0
+        while True:
+            for coordinator in list(self.studies.coordinators.values()):
+                await asyncio.to_thread(coordinator.tick)
+            beat += 1
+            if beat % round(LOOK_S / TICK_S) == 0:
+                await asyncio.to_thread(self.watch.tick)
+            await asyncio.sleep(TICK_S)
+
+    async def _looks(self) -> None:
+        while True:
+            await self._look()
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        """See what the store asks for: new studies, revoked edges."""
+        edges = await asyncio.to_thread(self.store.edges)
+        self._denied = frozenset(e.name for e in edges if e.revoked_us is not None)
+        await self.studies.look(self.link.attached if self.link is not None else set())
+
+    async def _commits(self) -> None:
+        interval_s = self.settings.processing.lake_commit_interval_s
+        while True:
+            moved = await asyncio.to_thread(self.committer.run_once)
+            if moved < self.settings.processing.lake_commit_rows_max:
+                await asyncio.sleep(interval_s)
+
+    async def _jobs(self) -> None:
+        while True:
+            for running in list(self.studies.running.values()):
+                await asyncio.to_thread(self.run_job, running.task.name)
+                await asyncio.to_thread(running.score_pending)
+            await asyncio.sleep(self.settings.processing.interval_s if self.studies.running else LOOK_S)
+
+    def run_job(self, task: str) -> JobReport:
+        """Make a task's gold rows from what is new in bronze."""
+        if self.lake.files(BRONZE) > COMPACT_FILES:
+            self.lake.compact(BRONZE)
+        report = GoldJob(self.lake, TASKS[task], self.runner, self.clock).run()
+        self.reports[task] = report
+        self.gold_done_us = self.clock.now_us()
+        if report.failed:
+            self.happened(f"{len(report.failed)} subjects could not be prepared", report.failed[0][1])
+        return report
+
+    # -- what the parts say
+
+    def happened(self, title: str, detail: str = "") -> None:
+        """A line in "what happened"."""
+        self.store.happened(Happening(self.clock.now_us(), title, detail))
+
+    def _append(self, rows: Sequence[InboxRow], app: str, version: int) -> None:
+        decoded = [(decode_observation(r.data), r.boot, r.seq, r.t_hub_us) for r in rows]
+        self.lake.append(BRONZE, observation_rows(decoded), app=app, version=version)
+
+    def _committed(self, observations: Sequence[Observation]) -> None:
+        self.received += len(observations)
+        self._subject_edge.update({o.subject: o.edge for o in observations})
+        self.watch.observe(observations)
+
+    def _refused(self, edge: str, reason: str, detail: str) -> None:
+        self.store.set_aside(Quarantined(self.clock.now_us(), edge, "observation", reason, detail))
+
+    def _edge_joined(self, name: str, certificate: bytes) -> None:
+        facts = describe(certificate)
+        self.store.put_edge(EdgeRecord(name, self.clock.now_us(), facts.serial, facts.not_after_us, None))
+        self.happened(f"{name} joined", "its certificate is issued")
+
+    def _edge_attached(self, edge: EdgeId, version: str) -> None:
+        log.info("edge attached", edge_id=edge, version=version)
+        self.watch.edge_seen(edge)
+
+    def _edge_beat(self, edge: EdgeId, beat: Beat) -> None:
+        self.beats[edge] = beat
+        self.watch.edge_seen(edge)
+
+    def _round_event(self, event: RoundEvent) -> None:
+        """A study's news to the watch and to the list of what happened."""
+        study, number = event.study, event.round_number
+        if event.kind == "committed":
+            self.watch.round_committed(study)
+            for edge, score in event.screen.items():
+                if edge not in event.aside:
+                    self.watch.score(study, edge, number, score)
+            log.info("round committed", study=study, round_number=number, edges=len(event.folded), duration_s=event.seconds)
+        elif event.kind == "refused":
+            self.store.set_aside(Quarantined(event.t_us, event.edge, "update", event.reason, event.detail))
+            self.watch.update_refused(study, event.edge, number, event.reason, event.detail)
+        elif event.kind == "quarantined":
+            self.watch.edge_quarantined(
+                study,
+                event.edge,
+                number,
+                reason=event.reason,
+                score=event.score,
+                threshold=event.threshold,
+                until_round=event.until_round,
+            )
+        elif event.kind == "released":
+            self.watch.edge_released(study, event.edge)
+            self.happened(f"{event.edge} counts again", f"from round {number} of {study}")
+        elif event.kind == "abandoned":
+            self.watch.round_abandoned(study, number, event.reason)
+        elif event.kind == "finished":
+            self.studies.finished(study)
+            self.happened(f"Study {study} finished", f"{number} rounds, model {event.model[:8]}")
+
+    def _alert_changed(self, alert: Alert) -> None:
+        body = msgspec.to_builtins(alert)
+        self.store.put_alert(AlertRecord(alert.alert_id, alert.state.value, alert.raised_us, alert.changed_us, body))
+        self.store.save_state("alert-book", self.watch.save())
+        detail = alert.response.what if alert.response is not None else alert.finding.detail
+        self.happened(f"{'Resolved: ' if not alert.open else ''}{alert.finding.title}", detail)
+        log.warning(
+            "alert", alert_id=alert.alert_id, state=alert.state.value, kind=alert.finding.kind, edge_id=alert.finding.edge
+        )
+        if self.outbox is not None:
+            self.outbox.put(message(alert, site=self.settings.site, simulated=self.settings.simulated))
+
+    def _make_study(self, record: StudyRecord) -> RunningStudy:
+        assert self.link is not None  # noqa: S101 - studies are looked at once the link is there
+        return RunningStudy(
+            record,
+            home=self.home,
+            store=self.store,
+            lake=self.lake,
+            clock=self.clock,
+            send=self.link.send,
+            edge_of=lambda subject: self._subject_edge.get(subject, ""),
+            on_event=self._round_event,
+        )
+
+    def _make_outbox(self) -> Outbox | None:
+        if not self.settings.webhook_url:
+            return None
+        if not self.settings.webhook_url.startswith(("https://", "http://")):
+            raise WardroundError("webhook_url is not an http(s) address", remedy="correct hub.toml")
+        key_path = self.home / "webhook.key"
+        if not key_path.exists():
+            write_private(key_path, secrets.token_hex(32).encode())
+        return Outbox(self.home / "outbox.sqlite", self.settings.webhook_url, key_path.read_bytes())
+
+    def _renew_certificate(self) -> None:
+        """The hub is its own authority: its certificate is renewed at two thirds of its life, when it starts."""
+        facts = describe((self.home / "pki" / "hub.pem").read_bytes())
+        left = facts.not_after_us - self.clock.now_us()
+        if left < (facts.not_after_us - facts.not_before_us) / 3:
+            _issue_hub_certificate(self.home, Authority.load(self.home / "pki"), self.settings)
+
+
+async def run_hub(home: Path) -> None:
+    """Run a hub until SIGTERM or SIGINT; `ready.json` appears in its home once it listens."""
+    hub = await asyncio.to_thread(Hub, home)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def ready(facts: dict[str, object]) -> None:
+        partial = home / "ready.partial"
+        with contextlib.suppress(OSError):
+            partial.write_text(json.dumps(facts))
+            partial.replace(home / "ready.json")
+
+    running = asyncio.create_task(hub.run(ready))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await asyncio.to_thread(hub.close)
+
+
+def _signal_title(code: str) -> str:
+    try:
+        return load_signals().resolve(code).title
+    except DecodeError:
+        return code

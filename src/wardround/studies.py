@@ -1,0 +1,196 @@
+"""The studies a hub runs: from study.toml to a coordinator, and from each committed round to its scores."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from wardround.clock import Clock
+from wardround.collect.storage import FolderStorage
+from wardround.errors import WardroundError
+from wardround.learn import rounds
+from wardround.learn.blobs import FolderBlobs
+from wardround.learn.coordinator import Coordinator, Order, RoundEvent
+from wardround.learn.journal import Journal
+from wardround.learn.learners import Learner, make_learner
+from wardround.learn.models import decode_model
+from wardround.learn.scores import METRICS, by_group, worst
+from wardround.learn.strategies import make_strategy
+from wardround.learn.study import Study, check, encode_training, is_held_back, parse_study, training_settings
+from wardround.process.jobs import gold_examples
+from wardround.process.lake import Lake
+from wardround.process.transforms import TASKS, Task
+from wardround.records import EdgeId, Examples
+from wardround.store import RoundRecord, Store, StudyRecord
+from wardround.watch.detectors.own_history import OwnHistory
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good a model is on held-back subjects; `by_edge` are the edges those subjects belong to."""
+
+    round_number: int
+    model: str
+    metric: str
+    value: float
+    worst_edge: str
+    worst: float
+    examples: int
+    by_edge: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunningStudy:
+    """One study and everything that belongs to it."""
+
+    def __init__(
+        self,
+        record: StudyRecord,
+        *,
+        home: Path,
+        store: Store,
+        lake: Lake,
+        clock: Clock,
+        send: Callable[[EdgeId, Order | rounds.Cancel, str], None],
+        edge_of: Callable[[str], str],
+        on_event: Callable[[RoundEvent], None],
+    ) -> None:
+        """`edge_of(subject)` names the edge whose subject it is.
+
+        Raises:
+            StudyError: the study cannot be run as it is written.
+        """
+        self.study: Study = parse_study(record.toml, where=record.name)
+        check(self.study, TASKS)
+        self.task: Task = TASKS[self.study.task]
+        self._store, self._lake, self._clock = store, lake, clock
+        self._edge_of, self._on_event = edge_of, on_event
+        self._learner: Learner = make_learner(self.study.learner, len(self.task.feature_names), len(self.task.classes))
+        folder = home / "studies" / record.name
+        self.latest: Score | None = None
+        self._pending: dict[str, RoundEvent] = {}
+        self._scoring = threading.Lock()
+        self.coordinator = Coordinator(
+            self.study,
+            settings=encode_training(training_settings(self.study, self.task)),
+            initial=lambda: self._learner.initial(self.study.learner.seed),
+            shape=(len(self.task.feature_names), len(self.task.classes)),
+            strategy=make_strategy(self.study.rounds.strategy),
+            screen=OwnHistory(f"{record.name}/{record.created_us}"),
+            journal=Journal(FolderStorage(folder).connect),
+            blobs=FolderBlobs(folder),
+            clock=clock,
+            send=lambda edge, message: send(edge, message, record.name),
+            on_event=self._event,
+        )
+
+    @property
+    def metric(self) -> str:
+        """The name of the score."""
+        return self.study.score.metric or self.task.metric
+
+    def held_back(self) -> Examples:
+        """The labelled examples in the lake of subjects that never train a model."""
+        examples = gold_examples(self._lake, self.task)
+        mask = np.array([self._is_held_back(str(s)) for s in examples.subjects], bool)
+        return examples.where(mask & (examples.labels >= 0))
+
+    def score_pending(self) -> None:
+        """Score the newest model that has none yet; one at a time, in the caller's thread."""
+        with self._scoring:
+            if not self._pending:
+                return
+            events, self._pending = self._pending, {}
+            event = max(events.values(), key=lambda e: e.round_number)
+            examples = self.held_back()
+            if len(examples) == 0:
+                return
+            score = self.score(self.coordinator.model(event.model), event, examples)
+            if np.isfinite(score.value):
+                self.latest = score
+                self._store.put_round(self._record(event, score))
+
+    def score(self, model: bytes, event: RoundEvent, examples: Examples) -> Score:
+        """The score of a model on examples."""
+        probabilities = self._learner.predict(decode_model(model), examples.features)
+        edges = np.array([self._edge_of(str(s)) for s in examples.subjects], np.str_)
+        by_edge = by_group(self.metric, examples.labels, probabilities, edges)
+        lowest = worst(by_edge) or ("", float("nan"))
+        value = METRICS[self.metric](examples.labels, probabilities)
+        return Score(event.round_number, event.model, self.metric, value, lowest[0], lowest[1], len(examples), by_edge)
+
+    def _is_held_back(self, subject: str) -> bool:
+        return is_held_back(self.study.score, subject, self._edge_of(subject))
+
+    def _event(self, event: RoundEvent) -> None:
+        if event.kind == "committed":
+            if event.round_number > 0:
+                self._pending[event.model] = event
+            self._store.put_round(self._record(event, None))
+        self._on_event(event)
+
+    def _record(self, event: RoundEvent, score: Score | None) -> RoundRecord:
+        facts: dict[str, Any] = {
+            "base": event.base,
+            "folded": dict(event.folded),
+            "aside": list(event.aside),
+            "metrics": dict(event.metrics),
+            "screen": dict(event.screen),
+        }
+        if score is not None:
+            facts["score"] = {
+                "metric": score.metric,
+                "value": score.value,
+                "worst_edge": score.worst_edge,
+                "worst": None if np.isnan(score.worst) else score.worst,
+                "examples": score.examples,
+                "by_edge": dict(score.by_edge),
+            }
+        return RoundRecord(event.study, event.round_number, event.t_us, event.seconds, event.model, facts)
+
+
+class Studies:
+    """What is asked for in the store becomes running; what is finished is said there."""
+
+    def __init__(self, store: Store, clock: Clock, make: Callable[[StudyRecord], RunningStudy]) -> None:
+        self._store, self._clock, self._make = store, clock, make
+        self.running: dict[str, RunningStudy] = {}
+
+    @property
+    def coordinators(self) -> dict[str, Coordinator]:
+        """By the study's name."""
+        return {name: running.coordinator for name, running in self.running.items()}
+
+    async def look(self, attached: set[EdgeId]) -> None:
+        """Start what was asked for, or was running when the hub stopped."""
+        for record in await asyncio.to_thread(self._store.studies):
+            if record.state not in ("requested", "running") or record.name in self.running:
+                continue
+            try:
+                running = await asyncio.to_thread(self._make, record)
+            except WardroundError as error:
+                log.error("study cannot run", study=record.name, reason=str(error))
+                self._put(record, "failed", str(error))
+                continue
+            self.running[record.name] = running
+            self._put(record, "running", "")
+            for edge in sorted(attached):
+                running.coordinator.attach(edge)
+
+    def finished(self, name: str) -> None:
+        """A study has all its rounds."""
+        record = next((r for r in self._store.studies() if r.name == name), None)
+        if record is not None:
+            self._put(record, "finished", "")
+
+    def _put(self, record: StudyRecord, state: str, detail: str) -> None:
+        now_us = self._clock.now_us()
+        self._store.put_study(StudyRecord(record.name, record.toml, state, detail, record.created_us, now_us))
