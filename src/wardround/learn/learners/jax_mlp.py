@@ -27,6 +27,7 @@ from wardround.learn.study import LearnerSettings
 from wardround.records import Examples
 
 ROWS_MIN = 64  # the smallest padded size
+GRADIENT_NORM_MAX = 3.0  # a mini-batch of outliers moves the model no further (Pascanu et al. 2013, arXiv:1211.5063)
 PREDICT_ROWS_MAX = 16_384  # rows in one call, so that memory is bounded
 
 Weights = dict[str, Array]
@@ -193,7 +194,9 @@ def _train(weights: Weights, buffers: Weights, data: _Rows, hyper: _Hyper, *, ba
         start = (i % steps) * batch
         rows = jax.lax.dynamic_slice(order, (i // steps, start), (1, batch))[0]
         gradient = jax.grad(loss)(w, rows, jnp.arange(batch) + start < n)
-        velocity = {name: hyper.momentum * velocity[name] + gradient[name] for name in w}
+        norm = jnp.sqrt(sum((jnp.sum(jnp.square(g)) for g in gradient.values()), jnp.float32(0)))
+        shorter = jnp.minimum(1.0, GRADIENT_NORM_MAX / jnp.maximum(norm, 1e-12))
+        velocity = {name: hyper.momentum * velocity[name] + shorter * gradient[name] for name in w}
         return {name: w[name] - hyper.learning_rate * velocity[name] for name in w}, velocity
 
     before, _ = evaluate(weights)
