@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import signal
 
-from wardround.process.transforms.alignment import Frame, Series, align, by_subject, join, nearest, resample
+from wardround.process.transforms.alignment import Frame, Series, align, at_rate, by_subject, join, nearest
 from wardround.process.transforms.task import Task
 from wardround.process.transforms.windows import FREQUENCY_STATISTICS, TIME_STATISTICS, frequency_features, time_features
 from wardround.records import Examples, Floats, Observation, concatenate
@@ -53,7 +53,7 @@ def activity_examples(observations: Sequence[Observation]) -> Examples:
     parts: list[Examples] = []
     for subject, signals in by_subject(observations).items():
         labels = join(signals.get(LABEL_CODE, ()))
-        series = [[resample(s, RATE_HZ) for s in join(signals.get(code, ()))] for code in (*ACCELERATION, *ROTATION)]
+        series = [at_rate(join(signals.get(code, ())), RATE_HZ) for code in (*ACCELERATION, *ROTATION)]
         parts.extend(_examples(subject, frame, labels) for frame in align(series))
     return concatenate(parts, FEATURE_NAMES)
 
@@ -113,8 +113,8 @@ def _labels(t_us: Floats, series: Sequence[Series]) -> NDArray[np.int64]:
     """The class at each time, shape (n,): 0 to 5, and -1 where none of the six was marked."""
     labels = np.full(len(t_us), -1, np.int64)
     for s in series:
-        ends = s.times_us(np.array([0, len(s.values) - 1]))
-        here = (t_us >= ends[0] - 0.5 * s.period_us) & (t_us <= ends[1] + 0.5 * s.period_us)
+        start, end = s.span_us()
+        here = (t_us >= start) & (t_us <= end)
         marked = np.round(nearest(s, t_us[here])).astype(np.int64)
         labels[here] = np.where((marked >= 1) & (marked <= len(CLASSES)), marked - 1, -1)
     return labels

@@ -20,6 +20,8 @@ from wardround.records import Floats, Observation, Quality, Validity
 JOIN_TOLERANCE_US = 4_000.0  # clock corrections move a chunk by a few milliseconds
 GAP_PERIODS = 2.5  # in a run of irregular samples, a longer pause is a gap
 RATE_TOLERANCE = 0.005  # sampling rates this close are the same
+RATE_SHARE_MIN = 0.25
+RATIO_MAX = 500
 UNUSABLE = frozenset({Validity.INVALID, Validity.OVERFLOW, Validity.UNDERFLOW, Validity.NOT_AVAILABLE, Validity.CALIBRATING})
 
 
@@ -41,6 +43,12 @@ class Series:
         times = np.array([t for _, t in self.anchors])
         segment = np.maximum(np.searchsorted(starts, index, side="right") - 1, 0)
         return np.asarray(times[segment] + (index - starts[segment]) * self.period_us, np.float64)
+
+    def span_us(self) -> tuple[float, float]:
+        """From half a period before the first sample to half a period after the last."""
+        last_index, last_t_us = self.anchors[-1]
+        end = last_t_us + (len(self.values) - 1 - last_index + 0.5) * self.period_us
+        return self.anchors[0][1] - 0.5 * self.period_us, end
 
     @property
     def rate_hz(self) -> float:
@@ -69,7 +77,7 @@ def join(runs: Iterable[Observation]) -> list[Series]:
     Runs that a device marked as invalid, and those taken with the lead off, count as gaps. Samples that overlap what
     is there already are dropped. A run of one sample has no rate of its own and takes that of its neighbours.
     """
-    pieces = sorted((p for o in runs if _usable(o) for p in _pieces(o)), key=lambda p: (p.t0_us, len(p.values)))
+    pieces = sorted((p for o in runs if usable(o) for p in _pieces(o)), key=lambda p: (p.t0_us, len(p.values)))
     pieces = _with_rate(pieces)
     joined: list[Series] = []
     current: list[_Piece] = []
@@ -100,13 +108,18 @@ def join(runs: Iterable[Observation]) -> list[Series]:
     return joined
 
 
-def resample(series: Series, rate_hz: float) -> Series:
-    """The series at another rate: polyphase FIR with its own anti-alias filter (scipy.signal.resample_poly)."""
+def at_rate(series: Iterable[Series], rate_hz: float) -> list[Series]:
+    """The series at another rate: polyphase FIR with its own anti-alias filter (scipy.signal.resample_poly).
+
+    One that was sampled at less than a quarter of the rate cannot show what is looked for, and is left out.
+    """
+    return [_resampled(s, rate_hz) for s in series if s.rate_hz >= RATE_SHARE_MIN * rate_hz]
+
+
+def _resampled(series: Series, rate_hz: float) -> Series:
     if abs(series.rate_hz / rate_hz - 1) < RATE_TOLERANCE:
         return series
-    ratio = Fraction(rate_hz / series.rate_hz).limit_denominator(500)
-    if ratio == 0:
-        return Series(series.values[:1], 1e6 / rate_hz, series.anchors[:1])
+    ratio = max(Fraction(rate_hz / series.rate_hz).limit_denominator(RATIO_MAX), Fraction(1, RATIO_MAX))
     values = signal.resample_poly(series.values, ratio.numerator, ratio.denominator, padtype="line")
     anchors = tuple((round(i * float(ratio)), t) for i, t in series.anchors)
     return Series(np.asarray(values, np.float64), series.period_us / float(ratio), anchors)
@@ -123,14 +136,12 @@ class Frame:
 def align(signals: Sequence[Sequence[Series]]) -> list[Frame]:
     """The stretches in which every signal is there; the others are taken at their sample nearest to the first one's."""
     frames: list[Frame] = []
-    for group in _overlaps(signals, ()):
-        start = max(s.times_us(np.zeros(1, np.int64))[0] - 0.5 * s.period_us for s in group)
-        end = min(s.times_us(np.array([len(s.values) - 1]))[0] + 0.5 * s.period_us for s in group)
+    for start, end, group in _overlaps(signals):
         t_us = group[0].times_us()
         t_us = t_us[(t_us >= start) & (t_us <= end)]
         if len(t_us):
             frames.append(Frame(t_us, np.stack([nearest(s, t_us) for s in group])))
-    return sorted(frames, key=lambda f: float(f.t_us[0]))
+    return frames
 
 
 def nearest(series: Series, t_us: Floats) -> Floats:
@@ -139,21 +150,34 @@ def nearest(series: Series, t_us: Floats) -> Floats:
     return np.asarray(series.values[np.floor(position + 0.5).astype(np.int64).clip(0, len(series.values) - 1)])
 
 
-def _overlaps(signals: Sequence[Sequence[Series]], chosen: tuple[Series, ...]) -> Iterator[tuple[Series, ...]]:
-    """Every choice of one series of each signal that share some time."""
-    if len(chosen) == len(signals):
-        yield chosen
-        return
-    for series in signals[len(chosen)]:
-        group = (*chosen, series)
-        start = max(s.anchors[0][1] for s in group)
-        end = min(float(s.times_us(np.array([len(s.values) - 1]))[0]) for s in group)
-        if end >= start - 0.5 * series.period_us:
-            yield from _overlaps(signals, group)
+def _overlaps(signals: Sequence[Sequence[Series]]) -> list[tuple[float, float, tuple[Series, ...]]]:
+    """Every choice of one series of each signal that share some time, with that time, in order: one sweep a signal."""
+    spans: list[tuple[float, float, tuple[Series, ...]]] = [(*s.span_us(), (s,)) for s in signals[0]]
+    for others in signals[1:]:
+        shared: list[tuple[float, float, tuple[Series, ...]]] = []
+        i = j = 0
+        while i < len(spans) and j < len(others):
+            start, end, group = spans[i]
+            other_start, other_end = others[j].span_us()
+            if min(end, other_end) > max(start, other_start):
+                shared.append((max(start, other_start), min(end, other_end), (*group, others[j])))
+            if end < other_end:
+                i += 1
+            else:
+                j += 1
+        spans = shared
+    return spans
 
 
-def _usable(o: Observation) -> bool:
-    return o.value_text is None and Validity(o.validity) not in UNUSABLE and not o.flags & Quality.LEAD_OFF
+def usable(o: Observation) -> bool:
+    """Whether the samples may be used, and are what the observation says they are."""
+    if o.value_text is not None or o.validity in UNUSABLE or o.flags & Quality.LEAD_OFF:
+        return False
+    if o.period_us is not None and not (np.isfinite(o.period_us) and o.period_us > 0):
+        return False
+    size = 0 if o.values is None else len(o.values)
+    whole = size % int(o.values_type[1]) == 0 and (o.offsets_us is None or len(o.offsets_us) == 4 * o.n)
+    return whole and len(o.samples()) == o.n and bool(np.isfinite(o.samples()).all())
 
 
 def _pieces(o: Observation) -> Iterator[_Piece]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import signal
 
-from wardround.process.transforms.alignment import Series, by_subject, join, resample
+from wardround.process.transforms.alignment import Series, at_rate, by_subject, join, usable
 from wardround.process.transforms.ecg import RATE_HZ, Indices, local_median, r_peaks
 from wardround.process.transforms.task import Task
 from wardround.records import Examples, Floats, Observation, concatenate
@@ -46,7 +46,7 @@ def beat_examples(observations: Sequence[Observation]) -> Examples:
     """The beats of every subject, of the lead with the most data (the first in LEADS among equals)."""
     parts: list[Examples] = []
     for subject, signals in by_subject(observations).items():
-        leads = [[resample(s, RATE_HZ) for s in join(signals[code])] for code in LEADS if code in signals]
+        leads = [at_rate(join(signals[code]), RATE_HZ) for code in LEADS if code in signals]
         if leads:
             lead = max(leads, key=lambda series: sum(len(s.values) for s in series))
             parts.append(_examples(subject, lead, signals.get(LABEL_CODE, ())))
@@ -141,13 +141,14 @@ def qrs_width_s(waves: Floats) -> Floats:
 def match_labels(t_us: Floats, marks: Iterable[Observation]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     """The label of each peak, shape (n,): that of the mark nearest to it, each mark used once, -1 where there is none."""
     labels = np.full(len(t_us), -1, np.int32)
-    times = [(float(t), int(c)) for o in marks for t, c in zip(o.times_us(), np.round(o.samples()), strict=False)]
+    times = [(float(t), int(c)) for o in marks if usable(o) for t, c in zip(o.times_us(), np.round(o.samples()), strict=False)]
     if not times or not len(t_us):
         return labels
     order = np.argsort(t_us, kind="stable")
+    ordered = t_us[order]
     best: dict[int, float] = {}
     for time, value in sorted(times):
-        at = int(np.searchsorted(t_us[order], time))
+        at = int(np.searchsorted(ordered, time))
         near = [int(order[i]) for i in (at - 1, at) if 0 <= i < len(order)]
         peak = min(near, key=lambda i: abs(t_us[i] - time))
         apart = abs(float(t_us[peak]) - time)
