@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from wardround.cli import doctor
+from wardround.cli import alert, demo, doctor, edge, hub, study
 from wardround.errors import WardroundError
 
 app = typer.Typer(
@@ -30,6 +30,11 @@ app = typer.Typer(
         "New here? [b]wardround demo[/b] runs all of it on this machine in about two minutes."
     ),
 )
+app.command("demo")(demo.demo)
+app.add_typer(hub.app, name="hub")
+app.add_typer(edge.app, name="edge")
+app.add_typer(study.app, name="study")
+app.add_typer(alert.app, name="alert")
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,0 +1,119 @@
+"""`wardround hub`: make a hub, run it, invite edges to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from wardround.clock import SystemClock
+from wardround.errors import SettingsError
+from wardround.settings import HubSettings, load_settings, parse_settings
+from wardround.trust.certificates import Authority
+from wardround.trust.join import TOKEN_LIFE_S, mint
+from wardround.trust.names import check_name
+
+app = typer.Typer(no_args_is_help=True, help="The central hub: make one, run it, invite edges to it.")
+Home = Annotated[Path, typer.Option(help="The hub's folder.")]
+DEFAULT_HOME = Path.home() / ".wardround" / "hub"
+AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
+ROLES = ("viewer", "clinician", "operator", "data-officer", "admin")
+
+
+@app.command()
+def init(
+    home: Home = DEFAULT_HOME,
+    site: Annotated[str, typer.Option(help="The site's name, shown in the console.")] = "Wardround",
+    host: Annotated[str, typer.Option(help="The name or address under which edges reach this hub.")] = "127.0.0.1",
+    person: Annotated[str, typer.Option(help="Who may sign in to the console first.")] = "oncall",
+    as_json: AsJson = False,
+) -> None:
+    """Make a hub: its own certificate authority, its store, and a first sign-in for the console.
+
+    The password is shown once. Settings are in hub.toml in the hub's folder; docs/settings.md explains each.
+    """
+    from wardround.hub import create_home  # noqa: PLC0415 - the hub's libraries take a second
+    from wardround.store import Person  # noqa: PLC0415
+    from wardround.trust.passwords import hash_password, new_password  # noqa: PLC0415
+
+    check_name(person, what="name")
+    text = f"site = {json.dumps(site)}\npublic_host = {json.dumps(host)}\n"
+    settings = parse_settings(text, HubSettings, where="hub.toml")
+    password = new_password()
+    store = create_home(home, text, settings)
+    store.put_person(Person(person, "operator", hash_password(password), None))
+    store.close()
+    if as_json:
+        typer.echo(json.dumps({"home": str(home), "person": person, "password": password}))
+        return
+    console = Console()
+    console.print(f"A hub is ready in [b]{home}[/].")
+    console.print(f"Sign in to the console as [b]{person}[/] with [b]{password}[/] (shown once).")
+    console.print(f"Next: [b]wardround hub run --home {home}[/], then [b]wardround hub invite NAME[/]")
+
+
+@app.command()
+def run(home: Home = DEFAULT_HOME) -> None:
+    """Run the hub until it is stopped. Edges spool while it is away; rounds go on where they were."""
+    from wardround.hub import run_hub  # noqa: PLC0415
+
+    asyncio.run(run_hub(home))
+
+
+@app.command()
+def invite(
+    name: Annotated[str, typer.Argument(help="The edge's name: a-z, 0-9 and '-'.")],
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Make a one-time token with which one edge may join: 15 minutes, this name, this hub."""
+    from wardround.store import opened  # noqa: PLC0415
+
+    settings = load_settings(home / "hub.toml", HubSettings)
+    ready = home / "ready.json"
+    port = settings.enrolment.port
+    if port == 0 and ready.exists():
+        port = int(json.loads(ready.read_text())["enrolment_port"])
+    if port == 0:
+        raise SettingsError("the hub's enrolment port is not known", remedy="run the hub, or set enrolment.port in hub.toml")
+    with opened(home / "hub.sqlite") as store:
+        pin = Authority.load(home / "pki").fingerprint
+        token = mint(store, SystemClock(), name=name, host=settings.public_host, port=port, pin=pin)
+    if as_json:
+        typer.echo(json.dumps({"name": name, "token": token, "seconds": TOKEN_LIFE_S}))
+        return
+    typer.echo(f"On the edge, within {TOKEN_LIFE_S / 60:.0f} minutes:\n\n  wardround edge join {token}\n")
+
+
+@app.command()
+def password(
+    person: Annotated[str, typer.Argument(help="Who gets a new password.")],
+    home: Home = DEFAULT_HOME,
+    role: Annotated[str, typer.Option(help=f"One of: {', '.join(ROLES)}.")] = "operator",
+) -> None:
+    """Give someone a sign-in to the console, or a new password; it is shown once."""
+    from wardround.store import Person, opened  # noqa: PLC0415
+    from wardround.trust.passwords import hash_password, new_password  # noqa: PLC0415
+
+    check_name(person, what="name")
+    if role not in ROLES:
+        raise SettingsError(f"role {role!r} is not known", remedy=f"choose one of: {', '.join(ROLES)}")
+    new = new_password()
+    with opened(home / "hub.sqlite") as store:
+        store.put_person(Person(person, role, hash_password(new), None))
+    typer.echo(f"{person} ({role}): {new}")
+
+
+@app.command()
+def revoke(name: Annotated[str, typer.Argument(help="The edge.")], home: Home = DEFAULT_HOME) -> None:
+    """Shut an edge out: its open streams end within about two seconds, and it cannot come back with this certificate."""
+    from wardround.store import opened  # noqa: PLC0415
+
+    with opened(home / "hub.sqlite") as store:
+        if not store.revoke_edge(name, SystemClock().now_us()):
+            raise SettingsError(f"no edge is called {name!r}", remedy="see the names in the console")
+    typer.echo(f"{name} is revoked")
