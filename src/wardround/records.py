@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
 from typing import Literal, NewType
 
@@ -193,3 +194,14 @@ def concatenate(parts: Iterable[Examples], feature_names: Sequence[str]) -> Exam
         t_us=np.concatenate([p.t_us for p in kept]),
         feature_names=names,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """What the hub keeps of a join token: never its secret. `used_by` is SHA-256 of the public key that burnt it."""
+
+    token_id: str
+    name: str
+    secret_sha256: bytes
+    expires_us: int
+    used_by: bytes | None = None

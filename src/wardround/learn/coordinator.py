@@ -358,7 +358,7 @@ class Coordinator:
             elif isinstance(command, rounds.Cancel):
                 self._send(command.edge, command)
             elif isinstance(command, rounds.Commit):
-                self._commit(command.edges)
+                self._commit_or_abandon(command.edges)
             else:
                 self._abandon(command.reason)
 
@@ -391,6 +391,14 @@ class Coordinator:
         self._emit("abandoned", reason=reason)
         self._state = None
         self._not_before_s = self._clock.monotonic_s() + RETRY_S
+
+    def _commit_or_abandon(self, edges: Sequence[EdgeId]) -> None:
+        """A fold that fails (a full disk, a fault in a strategy) is an abandoned round, loudly; never a round that hangs."""
+        try:
+            self._commit(edges)
+        except Exception as error:
+            log.exception("round could not be committed", study=self.study.name)
+            self._abandon(f"the hub could not commit it: {type(error).__name__}: {error}"[:300])
 
     def _commit(self, edges: Sequence[EdgeId]) -> None:
         """Screen, fold, keep the model, and move the study to it."""

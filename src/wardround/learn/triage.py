@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,14 +23,20 @@ EXAMPLES_SLACK = 1_000
 PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Protocol):
     """What the screen says of one update; a score above the threshold is refused."""
 
-    accepted: bool
-    reason: str
-    score: float
-    threshold: float
+    @property
+    def accepted(self) -> bool: ...
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def threshold(self) -> float: ...
 
 
 class Screen(Protocol):

@@ -46,7 +46,8 @@ class GoldJob:
 
     def plan(self) -> list[str]:
         """The subjects that have something new."""
-        return self._changed(self._done_version(), self._lake.version(BRONZE))
+        done, upto = self._done_version(), self._lake.version(BRONZE)
+        return self._changed(done, upto) if upto > done else []
 
     def run(self, progress: Callable[[int, int], None] = lambda _done, _all: None) -> JobReport:
         """Work through what is new; subjects that fail go to the dead letters, the others complete."""

@@ -17,9 +17,9 @@ from alembic.config import Config
 from sqlalchemy.dialects import postgresql, sqlite
 
 from wardround.errors import WardroundError
+from wardround.records import TokenRecord
 from wardround.store import schema
 from wardround.store.records import AlertRecord, EdgeRecord, Happening, Person, Quarantined, RoundRecord, StudyRecord
-from wardround.trust.join import TokenRecord
 
 __all__ = [
     "AlertRecord",

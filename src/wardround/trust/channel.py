@@ -13,17 +13,20 @@ os.environ["GRPC_SSL_CIPHER_SUITES"] = "ECDHE-RSA-AES256-GCM-SHA384"
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 
 from wardround.errors import CertificateRefused, PortTaken
 from wardround.records import EdgeId
 from wardround.trust.certificates import describe
 
+log = structlog.get_logger(__name__)
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 DENY_CHECK_S = 1.0
 _OPTIONS = [
@@ -113,33 +116,49 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             async def stream_stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
                 await self._check(context)
                 async with _watched(context, self._check):
-                    async for response in handler.stream_stream(incoming(requests, context), context):
-                        await self._check(context)
-                        yield response
+                    with _told():
+                        async for response in handler.stream_stream(incoming(requests, context), context):
+                            await self._check(context)
+                            yield response
 
             return grpc.stream_stream_rpc_method_handler(stream_stream, handler.request_deserializer, handler.response_serializer)
         if handler.request_streaming:
 
             async def stream_unary(requests: AsyncIterator[Any], context: Any) -> Any:
                 await self._check(context)
-                return await handler.stream_unary(incoming(requests, context), context)
+                with _told():
+                    return await handler.stream_unary(incoming(requests, context), context)
 
             return grpc.stream_unary_rpc_method_handler(stream_unary, handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
 
             async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
                 await self._check(context)
-                async for response in handler.unary_stream(request, context):
-                    await self._check(context)
-                    yield response
+                with _told():
+                    async for response in handler.unary_stream(request, context):
+                        await self._check(context)
+                        yield response
 
             return grpc.unary_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
 
         async def unary_unary(request: Any, context: Any) -> Any:
             await self._check(context)
-            return await handler.unary_unary(request, context)
+            with _told():
+                return await handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(unary_unary, handler.request_deserializer, handler.response_serializer)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A handler's own mistake is logged here: gRPC would tell the edge "unknown" and nobody else."""
+    try:
+        yield
+    except grpc.aio.AbortError:
+        raise
+    except Exception:
+        log.exception("a call failed in its handler")
+        raise
 
 
 class _watched:  # noqa: N801 - a context manager, used as a statement

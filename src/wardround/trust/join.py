@@ -18,6 +18,7 @@ from typing import Protocol
 
 from wardround.clock import Clock
 from wardround.errors import JoinRefused
+from wardround.records import TokenRecord
 from wardround.trust.names import check_name
 
 TOKEN_LIFE_S = 900.0
@@ -36,17 +37,6 @@ class JoinToken:
 
     def __repr__(self) -> str:
         return f"JoinToken({self.host}:{self.port}, {self.token_id})"
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRecord:
-    """What the hub keeps of a token. `used_by` is SHA-256 of the public key that burnt it."""
-
-    token_id: str
-    name: str
-    secret_sha256: bytes
-    expires_us: int
-    used_by: bytes | None = None
 
 
 class TokenStore(Protocol):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from wardround.records import TokenRecord
 from wardround.store import AlertRecord, EdgeRecord, Happening, Person, Quarantined, RoundRecord, Store, StudyRecord, open_store
 from wardround.store.schema import metadata
-from wardround.trust.join import TokenRecord
 
 
 def reopened(path: Path, store: Store) -> Store:

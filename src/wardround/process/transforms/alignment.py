@@ -60,7 +60,9 @@ class _Piece:
     t0_us: float
     period_us: float
     values: Floats
-    error_us: float
+
+    def without_start(self, skipped: int) -> _Piece:
+        return _Piece(self.t0_us + skipped * self.period_us, self.period_us, self.values[skipped:])
 
 
 def by_subject(observations: Iterable[Observation]) -> dict[str, dict[str, list[Observation]]]:
@@ -77,35 +79,44 @@ def join(runs: Iterable[Observation]) -> list[Series]:
     Runs that a device marked as invalid, and those taken with the lead off, count as gaps. Samples that overlap what
     is there already are dropped. A run of one sample has no rate of its own and takes that of its neighbours.
     """
-    pieces = sorted((p for o in runs if usable(o) for p in _pieces(o)), key=lambda p: (p.t0_us, len(p.values)))
-    pieces = _with_rate(pieces)
-    joined: list[Series] = []
-    current: list[_Piece] = []
-    anchors: list[tuple[int, float]] = []
-    length = 0
+    pieces = _with_rate(sorted((p for o in runs if usable(o) for p in _pieces(o)), key=lambda p: (p.t0_us, len(p.values))))
+    growing: list[_Growing] = []
     for piece in pieces:
-        if current:
-            index, anchor = anchors[-1]
-            period = current[0].period_us
-            ahead_us = piece.t0_us - (anchor + (length - index) * period)
-            tolerance_us = max(0.5 * period, JOIN_TOLERANCE_US, piece.error_us)
-            same_rate = abs(piece.period_us / period - 1) < RATE_TOLERANCE
-            if ahead_us < -tolerance_us:
-                piece = _without_start(piece, int(np.ceil((-ahead_us - 0.5 * period) / piece.period_us)))  # noqa: PLW2901
-                if not len(piece.values):
-                    continue
-                ahead_us = piece.t0_us - (anchor + (length - index) * period)
-            if same_rate and abs(ahead_us) <= tolerance_us:
-                if abs(ahead_us) > 0.5 * tolerance_us:
-                    anchors.append((length, piece.t0_us))
-                current.append(piece)
-                length += len(piece.values)
-                continue
-            joined.append(_series(current, anchors))
-        current, anchors, length = [piece], [(0, piece.t0_us)], len(piece.values)
-    if current:
-        joined.append(_series(current, anchors))
-    return joined
+        rest = growing[-1].add(piece) if growing else piece
+        if rest is not None:
+            growing.append(_Growing(rest))
+    return [g.series() for g in growing]
+
+
+class _Growing:
+    """A series that later pieces may continue."""
+
+    def __init__(self, first: _Piece) -> None:
+        self._period_us = first.period_us
+        self._values = [first.values]
+        self._length = len(first.values)
+        self._anchors = [(0, first.t0_us)]
+
+    def add(self, piece: _Piece) -> _Piece | None:
+        """Take the piece if it goes on where this ends, or adds nothing; else give back what starts a new series."""
+        index, anchor_us = self._anchors[-1]
+        end_us = anchor_us + (self._length - index) * self._period_us
+        tolerance_us = max(0.5 * self._period_us, JOIN_TOLERANCE_US)
+        if piece.t0_us < end_us - tolerance_us:
+            piece = piece.without_start(int(np.ceil((end_us - piece.t0_us) / piece.period_us - 0.5)))
+        if not len(piece.values):
+            return None
+        ahead_us = piece.t0_us - end_us
+        if abs(piece.period_us / self._period_us - 1) >= RATE_TOLERANCE or abs(ahead_us) > tolerance_us:
+            return piece
+        if abs(ahead_us) > 0.5 * tolerance_us:
+            self._anchors.append((self._length, piece.t0_us))
+        self._values.append(piece.values)
+        self._length += len(piece.values)
+        return None
+
+    def series(self) -> Series:
+        return Series(np.concatenate(self._values), self._period_us, tuple(self._anchors))
 
 
 def at_rate(series: Iterable[Series], rate_hz: float) -> list[Series]:
@@ -185,7 +196,7 @@ def _pieces(o: Observation) -> Iterator[_Piece]:
     values = o.samples()
     if o.offsets_us is None or len(values) < 2:
         if len(values):
-            yield _Piece(float(o.t0_us), o.period_us or 0.0, values, float(o.clock_error_us))
+            yield _Piece(float(o.t0_us), o.period_us or 0.0, values)
         return
     order = np.argsort(o.times_us(), kind="stable")
     times, values = o.times_us()[order].astype(np.float64), values[order]
@@ -197,7 +208,7 @@ def _pieces(o: Observation) -> Iterator[_Piece]:
         n = round((times[part[-1]] - times[part[0]]) / period) + 1
         exact = (times[part[-1]] - times[part[0]]) / (n - 1) if n > 1 else period
         grid = times[part[0]] + np.arange(n) * exact
-        yield _Piece(float(times[part[0]]), exact, np.interp(grid, times[part], values[part]), float(o.clock_error_us))
+        yield _Piece(float(times[part[0]]), exact, np.interp(grid, times[part], values[part]))
 
 
 def _with_rate(pieces: list[_Piece]) -> list[_Piece]:
@@ -207,12 +218,4 @@ def _with_rate(pieces: list[_Piece]) -> list[_Piece]:
         return pieces
     steps = np.diff([p.t0_us for p in pieces if p.period_us <= 0])
     period = float(np.median(known)) if known else float(np.median(steps[steps > 0])) if (steps > 0).any() else 1e6
-    return [p if p.period_us > 0 else _Piece(p.t0_us, period, p.values, p.error_us) for p in pieces]
-
-
-def _without_start(piece: _Piece, skipped: int) -> _Piece:
-    return _Piece(piece.t0_us + skipped * piece.period_us, piece.period_us, piece.values[skipped:], piece.error_us)
-
-
-def _series(pieces: list[_Piece], anchors: list[tuple[int, float]]) -> Series:
-    return Series(np.concatenate([p.values for p in pieces]), pieces[0].period_us, tuple(anchors))
+    return [p if p.period_us > 0 else _Piece(p.t0_us, period, p.values) for p in pieces]

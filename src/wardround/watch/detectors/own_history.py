@@ -11,6 +11,7 @@ Sources: count-sketch, Charikar, Chen and Farach-Colton, ICALP 2002; own-history
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -75,8 +76,8 @@ class OwnHistory:
         for edge in updates:
             update = updates[edge]
             sketches[edge], norms[edge] = self._sketch(update), _norm(update)
-        usual = float(np.median([np.log(n + 1e-12) for n in norms.values()])) if norms else 0.0
-        return {edge: self._judge(edge, sketches, np.log(norms[edge] + 1e-12) - usual) for edge in sketches}
+        usual = float(np.median([math.log(n + 1e-12) for n in norms.values()])) if norms else 0.0
+        return {edge: self._judge(edge, sketches, math.log(norms[edge] + 1e-12) - usual) for edge in sketches}
 
     def state(self) -> bytes:
         """The history."""

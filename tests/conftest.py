@@ -1,0 +1,17 @@
+"""Fixtures that tests of every kind may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real recordings; a test that needs it is skipped, with how to give it, where it is absent."""
+    root = Path(os.environ.get("WARDROUND_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    if not (root / "mitbih_subset").is_dir():
+        pytest.skip(f"no recordings at {root}: set WARDROUND_DATA to a folder with mitbih_subset/ and har_smartphone/")
+    return root
