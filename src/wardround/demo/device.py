@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from wardround.collect.devices.senml import Reading, encode_pack
 from wardround.collect.mqtt_link import DeviceLink
@@ -108,16 +109,29 @@ class _Player:
     def _send(self, link: DeviceLink, readings: Sequence[Reading], form: str) -> None:
         payload = encode_pack(readings, base_name=f"urn:dev:wr:{self.spec.device}:", form=form)  # type: ignore[arg-type]
         seq = self.sent + 1
-        self._runs[seq] = [self._run(seq, i, r) for i, r in enumerate(readings)]
+        self._runs[seq] = self._runs_of(seq, readings)
         got = link.publish(payload, timeout_s=PUBLISH_TIMEOUT_S)
         if got != seq:
             raise AssertionError(f"sequence {got} is not {seq}")
         self.sent = seq
 
-    def _run(self, seq: int, index: int, reading: Reading) -> Run:
-        sum_ = checksum(sent_us(reading), reading.n, reading.values, reading.values_type, stored_value(reading))
-        travels = self.spec.consent is Consent.RAW and _decodes(reading)
-        return Run(self.spec.device, self.boot, seq, index, reading.name, reading.n, sum_, int(travels))
+    def _runs_of(self, seq: int, readings: Sequence[Reading]) -> list[Run]:
+        """What the message carries, signal by signal."""
+        by_name: dict[str, list[Reading]] = {}
+        for reading in readings:
+            by_name.setdefault(reading.name, []).append(reading)
+        return [self._run(seq, name, sorted(same, key=lambda r: r.t_us)) for name, same in by_name.items()]
+
+    def _run(self, seq: int, name: str, readings: Sequence[Reading]) -> Run:
+        try:
+            signal = load_signals().resolve(name)
+            conversion = load_signals().conversion(readings[0].unit, signal)
+        except DecodeError:
+            return Run(self.spec.device, self.boot, seq, name, sum(r.n for r in readings), 0, travels=0)
+        values = np.concatenate([_values(r) for r in readings]) * conversion.factor + conversion.offset
+        sum_ = checksum(sent_us(readings[0]), values)
+        travels = int(self.spec.consent is Consent.RAW)
+        return Run(self.spec.device, self.boot, seq, signal.code, len(values), sum_, travels)
 
     def _receipted(self, seqs: Sequence[int]) -> None:
         runs = [run for seq in seqs for run in self._runs.pop(seq, [])]
@@ -131,23 +145,12 @@ def sent_us(reading: Reading) -> int:
     return round(reading.t_us / 1e6 * 1e6)
 
 
-def stored_value(reading: Reading) -> float | None:
-    """The value in the unit it is stored in."""
-    if reading.value is None:
-        return None
-    try:
-        conversion = load_signals().conversion(reading.unit, load_signals().resolve(reading.name))
-    except DecodeError:
-        return None
-    return reading.value * conversion.factor + conversion.offset
-
-
-def _decodes(reading: Reading) -> bool:
-    try:
-        load_signals().conversion(reading.unit, load_signals().resolve(reading.name))
-    except DecodeError:
-        return False
-    return True
+def _values(reading: Reading) -> NDArray[np.float64]:
+    """In the device's unit."""
+    if reading.values is None:
+        return np.array([reading.value], np.float64)
+    counts = np.frombuffer(reading.values, "<" + reading.values_type)
+    return reading.origin + counts * reading.scale
 
 
 def play(plan: PlayPlan) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -54,6 +55,10 @@ STUDY_STARTS_AT = {"ventricular-beats": 0.25, "activity": 0.6}  # share of the r
 KILL_EDGE_ROUND, KILL_HUB_ROUND, POISON_ROUND = 5, 9, 14
 DEAD_SENSOR_AT = 0.55
 DOWN_S = 1.5
+COUNTED = (
+    *("device", "device_boot", "device_seq", "device_index", "code", "n", "t0_device_us"),
+    *("values", "values_type", "value", "scale", "origin"),
+)
 STUDY = {
     "ventricular-beats": """\
 name = "ventricular-beats"
@@ -495,12 +500,7 @@ def _harm_us(run: _Run, finding: dict[str, int | str]) -> int:
 
 def _count(run: _Run, lake: Lake, aside_hub: int) -> Counted:
     ledger = Ledger(run.folder / "ledger.sqlite")
-    columns = ("device", "device_boot", "device_seq", "device_index", "n", "t0_device_us", "values", "values_type", "value")
-    table = lake.read(BRONZE, columns=columns).to_pydict()
-    stored = [
-        StoredRun((device, boot, seq, index), n, checksum(t_us, n, values, kind, value))
-        for device, boot, seq, index, n, t_us, values, kind, value in zip(*(table[c] for c in columns), strict=True)
-    ]
+    stored = [_stored(row) for row in lake.read(BRONZE, columns=COUNTED).to_pylist()]
     aside = aside_hub
     for edge in run.plan.edges:
         quarantine = Quarantine(FolderStorage(run.edge_home(edge.name) / "spool"))
@@ -509,6 +509,14 @@ def _count(run: _Run, lake: Lake, aside_hub: int) -> Counted:
     counted = count(ledger.runs(), stored, aside)
     ledger.close()
     return counted
+
+
+def _stored(row: dict[str, Any]) -> StoredRun:
+    values = np.array([row["value"]], np.float64)
+    if row["values"] is not None:
+        values = row["origin"] + np.frombuffer(row["values"], "<" + row["values_type"]) * row["scale"]
+    key = (row["device"], row["device_boot"], row["device_seq"], row["code"])
+    return StoredRun(key, row["device_index"], row["n"], checksum(row["t0_device_us"], values))
 
 
 def _scores(run: _Run, lake: Lake, study: Study, model: str) -> Scores:

@@ -4,7 +4,8 @@ ECG: McSharry, Clifford, Tarassenko and Smith, A dynamical model for generating 
 Trans. Biomed. Eng. 50(3), 2003: waves are Gaussian kicks at angles of a cycle, dz/dt = -sum a_i d_i exp(-d_i^2 / 2 b_i^2) - z.
 The cycle runs on its limit circle here, so its angle follows from the beats alone and z from one linear filter. Beat intervals
 have a low (0.1 Hz) and a high (respiratory) frequency part as there. Ventricular ectopic beats are ours: early, wide, without a
-P wave, with an inverted T, followed by a compensatory pause; their shape differs from patient to patient.
+P wave, with an inverted T, followed by a compensatory pause; their shape differs from patient to patient. Some patients also
+have atrial ectopic beats, early like them but narrow: to be early is not enough to be ventricular.
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ def simulate_patient(patient: str, device: str, *, seed: int, duration_s: float)
 
 
 def simulate_beats(rng: np.random.Generator, duration_s: float) -> Beats:
-    """Beat times with heart-rate variability; 1 to 20 % of them ectopic, by patient."""
+    """Beat times with heart-rate variability; 1 to 20 % of them ventricular ectopic and up to 8 % atrial, by patient."""
     mean_s = 60.0 / rng.uniform(58, 92)
     share = float(np.exp(rng.uniform(np.log(0.01), np.log(0.20))))
+    atrial_share = rng.uniform(0.0, 0.08)
     n = int(duration_s / mean_s * 1.3) + 10
     t = np.arange(n) * mean_s
     breathing_hz = rng.uniform(0.2, 0.3)
@@ -84,9 +86,11 @@ def simulate_beats(rng: np.random.Generator, duration_s: float) -> Beats:
     ectopic = rng.random(n) < share
     ectopic[1:] &= ~ectopic[:-1]  # one at a time: a run of them is another disease
     ectopic[0] = False
-    early = np.flatnonzero(ectopic[:-1])
-    prematurity = rng.uniform(0.6, 0.78, len(early))
-    intervals[early + 1] += intervals[early] * (1 - prematurity)
+    atrial = (rng.random(n) < atrial_share) & ~ectopic & ~np.roll(ectopic, 1) & ~np.roll(ectopic, -1)
+    early = np.flatnonzero((ectopic | atrial)[:-1])
+    prematurity = rng.uniform(0.6, 0.92, len(early))
+    pause = np.where(ectopic[early], 1.0, rng.uniform(0.0, 0.6))  # an atrial beat resets the sinus node: hardly a pause
+    intervals[early + 1] += intervals[early] * (1 - prematurity) * pause
     intervals[early] *= prematurity
     times = 0.4 + np.cumsum(intervals)
     inside = times < duration_s - 0.4
@@ -97,8 +101,9 @@ def simulate_ecg_mv(rng: np.random.Generator, beats: Beats, duration_s: float) -
     """The ECG of these beats, millivolts, at ECG_HZ, with noise and a wandering baseline."""
     t = np.arange(int(duration_s * ECG_HZ)) / ECG_HZ
     angle, owner, speed = _cycle(t, beats.times_s)
-    shape = rng.normal(1.0, 0.12, (2, 5))
-    widths = rng.normal(1.0, 0.1, (2, 5))
+    shape = rng.normal(1.0, 0.15, (2, 5))
+    widths = rng.normal(1.0, 0.15, (2, 5))
+    widths[1] *= rng.uniform(0.55, 1.0)  # some ventricular beats are hardly wide (they begin near the septum)
     polarity = 1.0 if rng.random() < 0.7 else -1.0
     drive = np.zeros_like(t)
     ectopic = beats.ectopic[owner]
@@ -112,7 +117,7 @@ def simulate_ecg_mv(rng: np.random.Generator, beats: Beats, duration_s: float) -
     z *= rng.uniform(0.8, 1.5) / max(float(np.percentile(np.abs(z), 99.7)), 1e-9)
     wander = 0.08 * np.sin(2 * np.pi * rng.uniform(0.2, 0.33) * t + rng.uniform(0, 6))
     hum = 0.01 * np.sin(2 * np.pi * 50.0 * t)
-    return np.asarray(z + wander + hum + rng.uniform(0.01, 0.03) * rng.standard_normal(len(t)), np.float64)
+    return np.asarray(z + wander + hum + rng.uniform(0.02, 0.06) * rng.standard_normal(len(t)), np.float64)
 
 
 def _cycle(t: Floats, peaks_s: Floats) -> tuple[Floats, NDArray[np.int64], Floats]:

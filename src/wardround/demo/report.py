@@ -14,14 +14,15 @@ from rich.text import Text
 
 from wardround.demo.ledger import Run
 
-Key = tuple[str, str, int, int]  # device, boot, sequence, index
+Key = tuple[str, str, int, str]  # device, boot, sequence, code
 
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """One run as the lake holds it."""
+    """One row of the lake; a repeated one has the same key and index."""
 
     key: Key
+    index: int
     n: int
     checksum: int
 
@@ -140,19 +141,19 @@ class Report:
 
 def count(ledger: Sequence[Run], stored: Sequence[StoredRun], quarantined: int) -> Counted:
     """Compare what devices were receipted with what the lake holds, by number and by content."""
-    promised = {(r.device, r.boot, r.seq, r.index): r for r in ledger if r.travels}
-    times = Counter(s.key for s in stored)
-    kept_back = {(r.device, r.boot, r.seq, r.index) for r in ledger if not r.travels}
+    promised = {(r.device, r.boot, r.seq, r.code): r for r in ledger if r.travels}
+    kept_back = {(r.device, r.boot, r.seq, r.code) for r in ledger if not r.travels}
+    rows = Counter((s.key, s.index) for s in stored)
     content = {s.key: (s.n, s.checksum) for s in stored}
     return Counted(
         acknowledged=len(promised),
         acknowledged_all=len(ledger),
         samples=sum(r.n for r in ledger),
-        stored=len(times),
-        lost=sum(1 for key in promised if key not in times),
-        duplicated=sum(n - 1 for n in times.values()),
+        stored=len(content),
+        lost=sum(1 for key in promised if key not in content),
+        duplicated=sum(n - 1 for n in rows.values()),
         altered=sum(1 for key, r in promised.items() if key in content and content[key] != (r.n, r.checksum)),
-        leaked=sum(1 for key in times if key in kept_back),
+        leaked=sum(1 for key in content if key in kept_back),
         quarantined=quarantined,
     )
 

@@ -165,6 +165,11 @@ class AlertBook:
         """An alert by its id."""
         return self._alerts.get(alert_id)
 
+    def is_open(self, fingerprint: str) -> bool:
+        """Whether people already know of this cause."""
+        known = self._alerts.get(self._by_fingerprint.get(fingerprint, ""))
+        return known is not None and known.open
+
     def alerts(self) -> list[Alert]:
         """Every alert, newest first."""
         return sorted(self._alerts.values(), key=lambda a: (-a.raised_us, a.alert_id))

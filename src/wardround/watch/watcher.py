@@ -87,7 +87,10 @@ class Watch:
             del series[:-EVIDENCE_MAX]
 
     def update_refused(self, study: str, edge: str, round_number: int, reason: str, detail: str) -> None:
-        """Triage refused an update."""
+        """Triage refused an update; an edge that is set aside already has its alert."""
+        with self._lock:
+            if self._book.is_open(_fingerprint("update-poisoned", edge, study=study)):
+                return
         now_us = self._clock.now_us()
         self._raise(
             Finding(
