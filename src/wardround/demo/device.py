@@ -128,7 +128,7 @@ class _Player:
             conversion = load_signals().conversion(readings[0].unit, signal)
         except DecodeError:
             return Run(self.spec.device, self.boot, seq, name, sum(r.n for r in readings), 0, travels=0)
-        values = np.concatenate([_values(r) for r in readings]) * conversion.factor + conversion.offset
+        values = np.concatenate([_values(r, conversion.factor, conversion.offset) for r in readings])
         sum_ = checksum(sent_us(readings[0]), values)
         travels = int(self.spec.consent is Consent.RAW)
         return Run(self.spec.device, self.boot, seq, signal.code, len(values), sum_, travels)
@@ -145,12 +145,12 @@ def sent_us(reading: Reading) -> int:
     return round(reading.t_us / 1e6 * 1e6)
 
 
-def _values(reading: Reading) -> NDArray[np.float64]:
-    """In the device's unit."""
+def _values(reading: Reading, factor: float, offset: float) -> NDArray[np.float64]:
+    """In the unit it is stored in."""
     if reading.values is None:
-        return np.array([reading.value], np.float64)
+        return np.array([reading.value], np.float64) * factor + offset
     counts = np.frombuffer(reading.values, "<" + reading.values_type)
-    return reading.origin + counts * reading.scale
+    return reading.origin * factor + offset + counts * (reading.scale * factor)
 
 
 def play(plan: PlayPlan) -> None:

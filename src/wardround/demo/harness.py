@@ -118,6 +118,7 @@ class _Run:
     secrets: dict[str, str] = field(default_factory=dict)
     held_back: set[str] = field(default_factory=set)
     harm_us: dict[str, int] = field(default_factory=dict)
+    expected: list[tuple[str, str]] = field(default_factory=list)  # alert kind, edge
     kills: list[str] = field(default_factory=list)
     password: str = ""
     store: Store | None = None
@@ -359,6 +360,7 @@ def _play(run: _Run) -> None:
         if not poisoned and number >= POISON_ROUND:
             (run.edge_home(liar) / "poison").touch()
             run.harm_us["update-poisoned"] = time.time_ns() // 1_000
+            run.expected.append(("update-poisoned", liar))
             run.kills.append(f"{liar} sends updates turned round, eight times as large, after round {number}")
             run.voice.event(f"{liar} begins to send poisoned updates")
             poisoned = True
@@ -420,6 +422,7 @@ def _kill_sensor(run: _Run, edge: str) -> None:
     planned = next(e for e in run.plan.edges if e.name == edge)
     device = next(d.device for d in planned.devices if d.consent.value == "raw" and not d.held_back)
     run.harm_us["sensor-dead"] = time.time_ns() // 1_000
+    run.expected.append(("sensor-dead", edge))
     partial = run.folder / "control.partial"
     partial.write_text(json.dumps({"dead": {device: run.plan.dead_signal}}))
     partial.replace(run.folder / "control.json")
@@ -490,6 +493,7 @@ def _report(run: _Run, seconds: float) -> Report:
         alerts=tuple(facts),
         kills=tuple(run.kills),
         seconds=seconds,
+        expected=tuple(run.expected),
         notes=run.plan.notes,
     )
 

@@ -30,9 +30,12 @@ class Run:
     travels: int  # 1: consent is `raw`, and the reading can be decoded
 
 
+STEP = np.sqrt(2) * 1e-6  # of a unit; irrational, so that no decimal lies on the border between two counts
+
+
 def checksum(t_us: int, values: NDArray[np.float64]) -> int:
-    """CRC-32 of a run in time order: the device's time of its first sample, its length, its values in millionths of the unit."""
-    counts = np.rint(values * 1e6).astype("<i8")
+    """CRC-32 of a run in time order: the device's time of its first sample, its length, its values to a millionth of the unit."""
+    counts = np.rint(values / STEP).astype("<i8")
     return zlib.crc32(t_us.to_bytes(8, "little", signed=True) + len(counts).to_bytes(4, "little") + counts.tobytes())
 
 

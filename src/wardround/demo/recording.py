@@ -21,6 +21,12 @@ class Track:
     counts: NDArray[np.int32]
     scale: float = 1.0
     origin: float = 0.0
+    start_s: float = 0.0
+
+    def between(self, start_s: float, end_s: float) -> tuple[int, int]:
+        """The samples of a stretch of the recording: first, and one past the last."""
+        first, last = (round((s - self.start_s) / self.period_s) for s in (start_s, end_s))
+        return max(0, first), max(0, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Recording:
     def _between(self, start: float, end: float) -> list[Reading]:
         readings: list[Reading] = []
         for track in self.tracks:
-            first, last = round(start / track.period_s), round(end / track.period_s)
+            first, last = track.between(start, end)
             counts = track.counts[first:last]
             if not len(counts):
                 continue
@@ -74,7 +80,7 @@ class Recording:
                 Reading(
                     name=track.key,
                     unit=track.unit,
-                    t_us=round(first * track.period_s * 1e6),
+                    t_us=round((track.start_s + first * track.period_s) * 1e6),
                     n=len(counts),
                     period_us=track.period_s * 1e6,
                     values=counts.astype("<" + kind).tobytes(),

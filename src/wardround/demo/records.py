@@ -68,32 +68,26 @@ def open_har(path: Path) -> Recording:
     name = f"{int(path.stem[7:]):02d}"
     experiment = columns["exp"].astype(int)
     labels = columns["label"].astype(np.int32)
-    tracks: list[Track] = []
-    numbers = np.unique(experiment)
-    gap = round(HAR_GAP_S * HAR_HZ)
     scales = {"a": ("accel-", "[g]", HAR_ACCEL_PER_COUNT), "g": ("gyro-", "rad/s", HAR_GYRO_PER_COUNT)}
-    for kind, (key, unit, scale) in scales.items():
-        for axis in "xyz":
-            counts = np.round(columns[kind + axis].astype(np.float64) / scale).astype(np.int32)
-            tracks.append(Track(key + axis, unit, 1 / HAR_HZ, _joined(counts, experiment, numbers, gap), scale))
-    tracks.append(Track("activity-label", "1", 1 / HAR_HZ, _joined(labels, experiment, numbers, gap)))
+    tracks: list[Track] = []
+    start_s = 0.0
+    for number in np.unique(experiment):
+        here = experiment == number
+        for kind, (key, unit, scale) in scales.items():
+            for axis in "xyz":
+                counts = np.round(columns[kind + axis][here].astype(np.float64) / scale).astype(np.int32)
+                tracks.append(Track(key + axis, unit, 1 / HAR_HZ, counts, scale, start_s=start_s))
+        tracks.append(Track("activity-label", "1", 1 / HAR_HZ, labels[here], start_s=start_s))
+        duration_s = start_s + int(here.sum()) / HAR_HZ
+        start_s = duration_s + HAR_GAP_S
     return Recording(
         patient=f"har-{name}",
         device=f"waist-{name}",
-        duration_s=len(tracks[0].counts) / HAR_HZ,
+        duration_s=duration_s,
         simulated=False,
         source="UCI dataset 341, Reyes-Ortiz et al. 2016",
         tracks=tuple(tracks),
     )
-
-
-def _joined(values: NDArray[np.int32], experiment: NDArray[Any], numbers: NDArray[Any], gap: int) -> NDArray[np.int32]:
-    """The experiments one after the other, each ended by its last value held for the gap with no label."""
-    parts = []
-    for number in numbers:
-        part = values[experiment == number]
-        parts += [part, np.zeros(gap, np.int32)]
-    return np.concatenate(parts[:-1])
 
 
 def open_mitbih(path: Path) -> Recording:

@@ -81,11 +81,12 @@ class Report:
     alerts: tuple[AlertFact, ...]
     kills: tuple[str, ...]
     seconds: float
+    expected: tuple[tuple[str, str], ...] = ()  # kind and edge of each fault that was made on purpose
     notes: tuple[str, ...] = field(default=())
 
     @property
     def problems(self) -> list[str]:
-        """What must never happen, and did."""
+        """What must never happen, and did; what must be seen, and was not."""
         counted = self.observations
         found = {
             "observations lost": counted.lost,
@@ -93,7 +94,9 @@ class Report:
             "observations altered": counted.altered,
             "observations in the lake without consent": counted.leaked,
         }
-        return [f"{n} {what}" for what, n in found.items() if n]
+        seen = {(a.kind, a.edge) for a in self.alerts}
+        missed = [f"no alert {kind} for {edge}" for kind, edge in self.expected if (kind, edge) not in seen]
+        return [f"{n} {what}" for what, n in found.items() if n] + missed
 
     def as_json(self) -> dict[str, Any]:
         """The facts, with the keys that are promised."""
@@ -169,12 +172,12 @@ def render(report: Report) -> Group:
     _rows(
         grid,
         {
-            "acknowledged to devices, may travel": f"{counted.acknowledged:,}",
+            "acknowledged, may travel": f"{counted.acknowledged:,}",
             "stored in the lake": f"{counted.stored:,}",
             "lost": _zero(counted.lost),
             "duplicated": _zero(counted.duplicated),
-            "altered, or there without consent": _zero(counted.altered + counted.leaked),
-            "stayed at their edge (consent local)": f"{counted.acknowledged_all - counted.acknowledged:,}",
+            "altered or without consent": _zero(counted.altered + counted.leaked),
+            "kept at the edge by consent": f"{counted.acknowledged_all - counted.acknowledged:,}",
             "set aside with a reason": f"{counted.quarantined:,}",
             "samples in all": f"{counted.samples:,}",
         },
@@ -183,12 +186,12 @@ def render(report: Report) -> Group:
     grid.add_row("[b]Rounds[/]", "", "")
     _rows(grid, {"committed": f"{report.rounds}", "seconds each, median": f"{report.seconds_median:.2f}"})
     grid.add_row("", "", "")
-    grid.add_row(f"[b]Score[/] on unseen subjects, {scores.metric}", "", "")
+    grid.add_row("[b]Score[/] on unseen people", f"[dim]{scores.metric.replace('-', ' ')}[/]", "")
     low = min(scores.local_only_mean, scores.local_only_worst, scores.pooled, scores.federated)
     for name, value, note in (
         ("each edge alone, mean", scores.local_only_mean, f"worst {scores.local_only_worst:.3f}"),
         ("federated", scores.federated, f"worst edge {scores.federated_worst_edge:.3f} {scores.worst_edge}"),
-        ("pooled (only a rehearsal can)", scores.pooled, ""),
+        ("pooled (a rehearsal only)", scores.pooled, ""),
     ):
         grid.add_row(f"  {name}", f"{value:.3f}", Text.assemble((_bar(value, low), "blue"), f" {note}"))
     if scores.gap_closed == scores.gap_closed:
@@ -196,13 +199,25 @@ def render(report: Report) -> Group:
     alerts = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title="Alerts", title_justify="left", title_style="bold")
     for heading in ("what", "found after", "what was done"):
         alerts.add_column(heading, header_style="dim")
-    for alert in report.alerts:
-        alerts.add_row(alert.title, f"{alert.seconds_to_detect:.1f} s", alert.response)
+    for title, seconds, response in _grouped(report.alerts):
+        alerts.add_row(title, f"{seconds:.1f} s", response)
     harm = Text("Harm done on purpose: " + "; ".join(report.kills) + ".", style="dim")
     lines: list[Any] = [grid, Text(), alerts, Text(), harm]
     lines += [Text(note, style="dim") for note in report.notes]
     title = f"Wardround demo: {report.task}, {label}"
     return Group(Panel(Group(*lines), title=title, title_align="left", subtitle=f"{report.seconds:.0f} s", padding=(1, 2)))
+
+
+def _grouped(alerts: Sequence[AlertFact]) -> list[tuple[str, float, str]]:
+    """One line for the same fault at several edges: several edges may live in one process and die together."""
+    groups: dict[tuple[str, str], list[AlertFact]] = {}
+    for alert in alerts:
+        groups.setdefault((alert.kind, alert.response), []).append(alert)
+    lines = []
+    for same in groups.values():
+        title = same[0].title if len(same) == 1 else f"{same[0].title}, and {len(same) - 1} more like it"
+        lines.append((title, max(a.seconds_to_detect for a in same), same[0].response))
+    return lines
 
 
 def _rows(grid: Table, rows: Mapping[str, str]) -> None:
@@ -214,6 +229,6 @@ def _zero(n: int) -> str:
     return "0" if n == 0 else f"[bold red]{n:,}[/]"
 
 
-def _bar(value: float, low: float, width: int = 28) -> str:
+def _bar(value: float, low: float, width: int = 14) -> str:
     floor = max(0.0, low - 0.1)
     return "█" * max(1, round((value - floor) / max(1e-9, 1.0 - floor) * width))
