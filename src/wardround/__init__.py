@@ -1,1 +1,5 @@
-"""Wardround."""
+"""Wardround: federated learning over the Internet of Medical Things."""
+
+from importlib.metadata import version
+
+__version__ = version("wardround")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import json
 import secrets
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from wardround import __version__
 from wardround.clock import SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
@@ -21,6 +22,8 @@ from wardround.collect.inbox import Inbox, InboxRow
 from wardround.collect.intake import Committer, Intake
 from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
+from wardround.console.server import Console, Listening
+from wardround.desk import Arrivals, HubDesk, Place
 from wardround.errors import DecodeError, WardroundError
 from wardround.learn.coordinator import RoundEvent
 from wardround.learn.grpc_link import SERVICE as LEARN
@@ -46,6 +49,7 @@ log = structlog.get_logger(__name__)
 TICK_S = 0.05
 LOOK_S = 1.0
 COMPACT_FILES = 400
+APPENDS_MAX = 100_000
 HUB_CERTIFICATE_HOURS = 24.0 * 90
 
 
@@ -112,15 +116,26 @@ class Hub:
         )
         self.studies = Studies(self.store, self.clock, self._make_study)
         self.beats: dict[str, Beat] = {}
-        self.received = 0
-        self.reports: dict[str, JobReport] = {}
-        self.gold_done_us = 0
+        self.arrivals = Arrivals(self.clock)
+        self._not_in_gold_s: collections.deque[float] = collections.deque(maxlen=APPENDS_MAX)  # when lake commits were made
         self._subject_edge = {
             str(s): str(e) for s, e in zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True)
         }
         self._denied: frozenset[str] = frozenset()
-        self._stopping = threading.Event()
         self.link: HubLink | None = None
+        self.desk = HubDesk(
+            Place(self.settings.name, __version__, self.settings.site, self.settings.simulated),
+            clock=self.clock,
+            store=self.store,
+            watch=self.watch,
+            arrivals=self.arrivals,
+            beats=self.beats,
+            attached=lambda: set(self.link.attached) if self.link is not None else set(),
+            studies=lambda: self.studies.running,
+            subjects=lambda: len(self._subject_edge),
+            waiting=self.inbox.waiting,
+            behind_s=self._behind_s,
+        )
 
     # -- running
 
@@ -165,21 +180,23 @@ class Hub:
             },
             on_joined=self._edge_joined,
         )
+        console = Console(self.desk, self._console_listening(), self.clock)
+        console.start()
         if self.outbox is not None:
             self.outbox.start()
-        on_ready({"grpc_port": port, "enrolment_port": enrolment.port})
+        on_ready({"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port})
         self.happened("Hub started", f"{len(self.store.edges())} edges known")
-        log.info("hub runs", grpc_port=port, enrolment_port=enrolment.port)
-        tasks = [asyncio.create_task(t) for t in (self._ticks(), self._looks(), self._commits(), self._jobs())]
+        log.info("hub runs", grpc_port=port, enrolment_port=enrolment.port, console_port=console.port)
+        tasks = [asyncio.create_task(t) for t in (self._ticks(), self._looks(), self._commits(), self._jobs(), self._views())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            self._stopping.set()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            console.close()
             enrolment.close()
             await server.stop(0.2)
 
@@ -227,13 +244,19 @@ class Hub:
                 await asyncio.to_thread(running.score_pending)
             await asyncio.sleep(self.settings.processing.interval_s if self.studies.running else LOOK_S)
 
+    async def _views(self) -> None:
+        while True:
+            await asyncio.to_thread(self.desk.refresh)
+            await asyncio.sleep(LOOK_S)
+
     def run_job(self, task: str) -> JobReport:
         """Make a task's gold rows from what is new in bronze."""
         if self.lake.files(BRONZE) > COMPACT_FILES:
             self.lake.compact(BRONZE)
+        started_s = self.clock.monotonic_s()
         report = GoldJob(self.lake, TASKS[task], self.runner, self.clock).run()
-        self.reports[task] = report
-        self.gold_done_us = self.clock.now_us()
+        while self._not_in_gold_s and self._not_in_gold_s[0] <= started_s:
+            self._not_in_gold_s.popleft()
         if report.failed:
             self.happened(f"{len(report.failed)} subjects could not be prepared", report.failed[0][1])
         return report
@@ -247,9 +270,10 @@ class Hub:
     def _append(self, rows: Sequence[InboxRow], app: str, version: int) -> None:
         decoded = [(decode_observation(r.data), r.boot, r.seq, r.t_hub_us) for r in rows]
         self.lake.append(BRONZE, observation_rows(decoded), app=app, version=version)
+        self._not_in_gold_s.append(self.clock.monotonic_s())
 
     def _committed(self, observations: Sequence[Observation]) -> None:
-        self.received += len(observations)
+        self.arrivals.add(observations)
         self._subject_edge.update({o.subject: o.edge for o in observations})
         self.watch.observe(observations)
 
@@ -324,6 +348,20 @@ class Hub:
             edge_of=lambda subject: self._subject_edge.get(subject, ""),
             on_event=self._round_event,
         )
+
+    def _behind_s(self) -> float | None:
+        """How long the oldest commit that is not in gold yet has waited."""
+        if not self.studies.running:
+            return None
+        waiting = tuple(self._not_in_gold_s)
+        return self.clock.monotonic_s() - waiting[0] if waiting else 0.0
+
+    def _console_listening(self) -> Listening:
+        """On this machine alone in the clear; on any other address with the hub's certificate."""
+        console = self.settings.console
+        if console.host in ("127.0.0.1", "::1", "localhost"):
+            return Listening(console.host, console.port)
+        return Listening(console.host, console.port, self.home / "pki" / "hub.pem", self.home / "pki" / "hub.key")
 
     def _make_outbox(self) -> Outbox | None:
         if not self.settings.webhook_url:

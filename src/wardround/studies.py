@@ -76,6 +76,7 @@ class RunningStudy:
         self._learner: Learner = make_learner(self.study.learner, len(self.task.feature_names), len(self.task.classes))
         folder = home / "studies" / record.name
         self.latest: Score | None = None
+        self.newest: RoundRecord | None = next(reversed(store.rounds(record.name)), None)
         self._pending: dict[str, RoundEvent] = {}
         self._scoring = threading.Lock()
         self.coordinator = Coordinator(
@@ -134,7 +135,8 @@ class RunningStudy:
         if event.kind == "committed":
             if event.round_number > 0:
                 self._pending[event.model] = event
-            self._store.put_round(self._record(event, None))
+            self.newest = self._record(event, None)
+            self._store.put_round(self.newest)
         self._on_event(event)
 
     def _record(self, event: RoundEvent, score: Score | None) -> RoundRecord:

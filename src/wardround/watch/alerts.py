@@ -59,9 +59,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """What Wardround did about an alert, and whether that was undone. `undo` names the command; empty: nothing to undo."""
+    """What Wardround did about an alert, and whether that was undone. `undo` names the command; empty: nothing to undo.
+
+    `person_too`: what was done bounds the harm, and a person must still put it right.
+    """
 
     what: str
+    person_too: bool = False
     undo: str = ""
     until: str = ""
     undone_us: int = 0
@@ -90,7 +94,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def handled(self) -> bool:
         """Whether Wardround has done what can be done without a person."""
-        return self.response is not None and self.response.undone_us == 0
+        return self.response is not None and self.response.undone_us == 0 and not self.response.person_too
 
 
 class _Saved(msgspec.Struct):

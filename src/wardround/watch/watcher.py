@@ -243,7 +243,7 @@ class Watch:
                 causes=("an electrode or cable is off", "the sensor has failed", "the device is worn wrongly"),
                 action=f"Have {change.device} at {change.edge} looked at.",
             ),
-            Response(what="flagged as a flat line, left out of windows") if flat else None,
+            Response(what="flagged as a flat line, left out of windows", person_too=True) if flat else None,
         )
 
     def _edge_silent(self, edge: str, since_us: int, now_us: int) -> None:

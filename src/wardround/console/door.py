@@ -1,0 +1,167 @@
+"""The console's door: who may come in, and the same question for every request and every live connection.
+
+A session is a random token in a cookie that scripts cannot read and other sites cannot send; the hub keeps the rest. Everything
+but the sign-in page and the static files needs one, the live connection included, and both must come from the console's own
+pages. No page may be put into a frame.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from dataclasses import dataclass, replace
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wardround.clock import Clock
+from wardround.console.pictures import LOGO
+from wardround.console.words import safe
+
+COOKIE = "wr-session"
+SESSION_S = 12 * 3600.0  # one shift
+IDLE_S = 3600.0
+SESSIONS_MAX = 1_000
+OPEN_PATHS = ("/login", "/static/", "/_nicegui/")
+HEADERS = {
+    "x-frame-options": "DENY",
+    "content-security-policy": "frame-ancestors 'none'; base-uri 'self'; form-action 'self'; object-src 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Someone who has signed in. `since_us` is when they were last here before."""
+
+    name: str
+    role: str
+    since_us: int | None
+    started_s: float
+    used_s: float
+
+
+class Sessions:
+    """Who is signed in, in memory: a restart of the hub signs everybody out. Safe to use from several threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sessions: dict[str, Session] = {}
+
+    def start(self, name: str, role: str, since_us: int | None) -> str:
+        """A new session's token; the oldest session ends when there are too many."""
+        token, now_s = secrets.token_urlsafe(32), self._clock.monotonic_s()
+        with self._lock:
+            self._sessions = {t: s for t, s in self._sessions.items() if self._lives(s, now_s)}
+            while len(self._sessions) >= SESSIONS_MAX:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[token] = Session(name, role, since_us, now_s, now_s)
+        return token
+
+    def get(self, token: str, *, use: bool = True) -> Session | None:
+        """The session of a token while it lives; `use` puts off its end by idleness."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            session = self._sessions.get(token)
+            if session is None or not self._lives(session, now_s):
+                self._sessions.pop(token, None)
+                return None
+            if use:
+                self._sessions[token] = session = replace(session, used_s=now_s)
+            return session
+
+    def end(self, token: str) -> None:
+        """Sign out."""
+        with self._lock:
+            self._sessions.pop(token, None)
+
+    @staticmethod
+    def _lives(session: Session, now_s: float) -> bool:
+        return now_s - session.started_s < SESSION_S and now_s - session.used_s < IDLE_S
+
+
+class Door:
+    """The guard, as ASGI middleware around the whole console."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions) -> None:
+        self._app, self._sessions = app, sessions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let it in, send it to sign in, or refuse it."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        path, headers = scope["path"], _headers(scope)
+        known = self._sessions.get(token_of(headers.get("cookie", ""))) is not None
+        changes = scope["type"] == "websocket" or scope.get("method") not in ("GET", "HEAD")
+        if changes and not _same_origin(headers):
+            await _refuse(scope, receive, send, 403, "This request does not come from the console's own pages.")
+        elif known or path.startswith(OPEN_PATHS):
+            await self._app(scope, receive, _with_headers(send))
+        elif scope["type"] == "websocket" or path.startswith("/_nicegui_ws"):
+            await _refuse(scope, receive, send, 401, "Sign in first.")
+        else:
+            await RedirectResponse("/login", status_code=303)(scope, receive, _with_headers(send))
+
+
+def token_of(cookie: str) -> str:
+    """The session's token out of a Cookie header; empty when there is none."""
+    jar = SimpleCookie()
+    try:
+        jar.load(cookie)
+    except CookieError:
+        return ""
+    return jar[COOKIE].value if COOKIE in jar else ""
+
+
+def login_page(site: str, *, simulated: bool, wrong: str = "", name: str = "") -> str:
+    """The sign-in page; `wrong` says what did not fit."""
+    tag = '<span class="sim">SIMULATED PATIENTS</span>' if simulated else ""
+    alert = f'<p class="wrong" role="alert">{safe(wrong)}</p>' if wrong else ""
+    return f"""\
+<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Sign in - Wardround</title><link rel="stylesheet" href="/static/tokens.css">
+<link rel="stylesheet" href="/static/console.css">
+</head><body><main class="door"><form class="panel" method="post" action="/login">
+<span class="brand">{LOGO}<b>Wardround</b></span><h1>{safe(site)}</h1>{tag}{alert}
+<label class="field">Name<input name="name" autocomplete="username" autocapitalize="off" required value="{safe(name)}"></label>
+<label class="field">Password<input name="password" type="password" autocomplete="current-password" required></label>
+<button class="btn primary" type="submit">Sign in</button>
+<p class="dim s12">Forgotten? Whoever runs the hub sets a new one: <code>wardround hub password NAME</code></p>
+</form></main></body></html>"""
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {key.decode("latin-1").lower(): value.decode("latin-1") for key, value in scope["headers"]}
+
+
+def _same_origin(headers: dict[str, str]) -> bool:
+    """Whether a request that may change something was made by a page of this console."""
+    origin = headers.get("origin")
+    if origin is not None:
+        return urlsplit(origin).netloc == headers.get("host", "")
+    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+
+
+def _with_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            present = {key.lower() for key, _ in message["headers"]}
+            extra = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in present]
+            message = {**message, "headers": [*message["headers"], *extra]}
+        await send(message)
+
+    return wrapped
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, words: str) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 4000 + status, "reason": words})
+        return
+    await Response(words, status_code=status)(scope, receive, _with_headers(send))

@@ -1,0 +1,94 @@
+"""Read models: everything a screen shows, as frozen values. The hub builds them once a second and every session shares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Priority = Literal["high", "medium", "low", "info"]
+EdgeState = Literal["connected", "silent", "set-aside"]
+Part = Literal["accepted", "set-aside", "absent"]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeView:
+    """One edge. `spooled` observations wait there; `per_s` observations came from it lately."""
+
+    name: str
+    state: EdgeState
+    silent_s: float = 0.0
+    spooled: int = 0
+    per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    """One study; scores are None until the first model has been scored on held-back subjects."""
+
+    name: str
+    round_number: int
+    rounds: int
+    metric: str = ""
+    score: float | None = None
+    worst_edge: str = ""
+    worst: float | None = None
+    parts: tuple[tuple[str, Part], ...] = ()  # of the newest committed round, by edge
+    state: str = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertView:
+    """One alert, in the words of its finding. `undo_title` is empty when there is nothing to undo."""
+
+    alert_id: str
+    title: str
+    detail: str
+    priority: Priority
+    category: str
+    since_us: int
+    raised_us: int
+    open: bool
+    needs_person: bool
+    acknowledged_by: str = ""
+    response: str = ""
+    action: str = ""
+    undo_title: str = ""
+    undo_words: str = ""
+    undo_keep: str = ""
+    undo_consequences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of what happened."""
+
+    t_us: int
+    title: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The first screen. Rates are of the last ten seconds; `behind_s` is how far gold is behind what
+    has arrived, None when no study asks for gold."""
+
+    now_us: int
+    hub: str
+    version: str
+    site: str
+    simulated: bool
+    subjects: int
+    edges: tuple[EdgeView, ...] = ()
+    samples_per_s: float = 0.0
+    behind_s: float | None = None
+    waiting: int = 0
+    set_aside: int = 0
+    study: StudyView | None = None
+    studies: int = 0
+    alerts: tuple[AlertView, ...] = ()
+    happened: tuple[Line, ...] = field(default=())
+
+    @property
+    def open_alerts(self) -> tuple[AlertView, ...]:
+        """What is open, in the order people should look."""
+        return tuple(a for a in self.alerts if a.open)

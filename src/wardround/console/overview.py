@@ -1,0 +1,250 @@
+"""The Overview as text: pure functions from the read model to HTML, one for each part that changes by itself."""
+
+from __future__ import annotations
+
+from wardround.console import pictures
+from wardround.console.model import AlertView, Overview
+from wardround.console.words import clock, count, duration, full_clock, metric, rate, safe, spoken
+
+LINES_SHOWN = 8
+HANDLED_SHOWN = 8
+KEYS = (
+    ("this list", "?"),
+    ("acknowledge the first alert", "a"),
+    ("undo the last response", "u"),
+    ("pause or resume live updates", "Space"),
+    ("switch light and dark", "t"),
+)
+
+
+def sections(view: Overview, *, since_us: int | None) -> dict[str, str]:
+    """Every part of the screen by the id of its element; `since_us` is when this person was last here."""
+    return {
+        "answer": _answer(view, since_us),
+        "step-collect": _collect(view),
+        "step-process": _process(view),
+        "step-learn": _learn(view),
+        "step-watch": _watch(view),
+        "need": _need(view),
+        "handled": _handled(view),
+        "since": _since(view, since_us),
+        "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>',
+    }
+
+
+def frame(view: Overview, *, who: str, role: str) -> str:
+    """The whole page around the sections, which are filled by `sections`."""
+    tag = '<span class="sim" title="Every patient on this site is simulated">SIMULATED PATIENTS</span>' if view.simulated else ""
+    steps = "".join(
+        f'<section class="step" aria-label="{title}"><div class="head"><span class="i">{i}</span><h2 class="h">{title}</h2></div>'
+        f'<div id="step-{title.lower()}"></div></section>'
+        for i, title in enumerate(("Collect", "Process", "Learn", "Watch"), 1)
+    )
+    return f"""\
+<a class="skip" href="#main">Skip to content</a>
+<div class="app">
+<nav class="nav" aria-label="Screens">
+  <a class="brand" href="/">{pictures.LOGO}<b>Wardround</b></a>
+  <ul><li><a class="item" href="/" aria-current="page" title="Overview"><svg class="ic" viewBox="0 0 18 18" aria-hidden="true">\
+<path d="M9 2.2a6.8 6.8 0 0 1 6.4 4.5M15.6 10a6.8 6.8 0 0 1-4.5 5.4M8 15.7a6.8 6.8 0 0 1-5.4-4.6M2.4 8A6.8 6.8 0 0 1 6 2.9"/>\
+<circle cx="9" cy="9" r="1.6"/></svg>\
+<span class="l">Overview</span></a></li></ul>
+  <div class="foot"><span>{safe(view.hub)}, version {safe(view.version)}</span>
+  <button class="link" data-act="keys" style="justify-self:start"><kbd>?</kbd> keyboard shortcuts</button></div>
+</nav>
+<div>
+<header class="bar"><span class="where">{safe(view.site)}</span>{tag}
+  <span class="right"><button class="btn quiet live" data-act="pause-toggle" title="Press Space to pause"><i></i>\
+<span id="live-word">Live</span></button><span class="m" id="now"></span><span class="opt">{safe(who)}, {safe(role)}</span>
+  <button class="icon" data-act="theme" title="Switch light and dark" aria-label="Switch light and dark">\
+<svg viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="6.2"/>\
+<path d="M8 1.8a6.2 6.2 0 0 1 0 12.4z" fill="currentColor" stroke="none"/></svg></button>
+  <form method="post" action="/logout"><button class="btn sm" type="submit">Sign out</button></form></span>
+</header>
+<div class="lost" role="status">The hub cannot be reached. This is its last picture; edges keep their data and go on.</div>
+<main id="main" tabindex="-1">
+<div class="answer"><div aria-live="polite" id="answer"></div></div>
+<section class="panel picture" aria-label="The four steps"><div class="steps">{steps}</div>
+ <div class="back"><svg class="loop" viewBox="0 0 1184 44" preserveAspectRatio="none" aria-hidden="true">\
+<path d="M740 0v14c0 8-6 14-14 14H52c-8 0-14-6-14-14V6" fill="none" stroke="var(--series-1)" stroke-opacity=".38" \
+stroke-width="3"/><path d="M32 10l6-8 6 8" fill="none" stroke="var(--series-1)" stroke-opacity=".7" stroke-width="2"/></svg>\
+<span>the model returns to the edges and trains where the data is</span></div></section>
+<div class="grid low"><div class="panel"><div id="need"></div><div id="handled"></div></div>
+<div class="panel" id="since"></div></div>
+<p class="dim s12" style="margin-top:14px">Decision support for staff. Never the primary alarm of a patient.</p>
+</main></div></div>
+<dialog id="ask"></dialog><div id="toast" role="status" aria-live="polite"></div>
+{_keys()}"""
+
+
+def undo_dialog(alert: AlertView) -> str:
+    """What undoing will do, and why it is undone."""
+    consequences = "".join(f"<li>{pictures.mark('info', 16)}<span>{safe(line)}</span></li>" for line in alert.undo_consequences)
+    return (
+        f'<h2 id="ask-title">{safe(alert.undo_title)}</h2><p class="mid s13">{safe(alert.detail)}</p>'
+        f'<ul class="cons">{consequences}</ul><label class="field">Reason<input maxlength="300" '
+        'placeholder="What made you decide this?"></label><div class="acts">'
+        f'<button class="btn" data-act="close">{safe(alert.undo_keep)}</button>'
+        f'<button class="btn primary" data-act="undo" data-alert="{safe(alert.alert_id)}">{safe(alert.undo_words)}</button></div>'
+    )
+
+
+def _answer(view: Overview, since_us: int | None) -> str:
+    need = [a for a in view.open_alerts if a.needs_person]
+    rest = len(view.open_alerts) - len(need)
+    silent = [e for e in view.edges if e.state == "silent"]
+    if len(need) == 1:
+        words = f"{need[0].title}: it needs a person now."
+        words += " Everything else runs or is being handled." if rest or view.edges else ""
+    elif need:
+        words = f"{spoken(len(need)).capitalize()} things need a person now. First: {need[0].title}."
+    elif rest:
+        handled = f"{spoken(rest)} {'fault is' if rest == 1 else 'faults are'} handled or can wait"
+        words = f"Nothing needs a person now; {handled}."
+    elif silent:
+        words = f"{len(view.edges) - len(silent)} of {count(len(view.edges), 'edge')} are connected. {silent[0].name} is silent."
+    elif view.edges:
+        words = f"Everything runs as expected. {_connected(view)}."
+    else:
+        words = "No edge has joined yet."
+    kind = "simulated patient" if view.simulated else "subject"
+    sub = f"{count(len(view.edges), 'edge')}, {count(view.subjects, kind)}, {count(view.studies, 'study', 'studies')}."
+    if since_us:
+        newer = sum(1 for line in view.happened if line.t_us > since_us)
+        things = f"{spoken(newer)} {'thing has' if newer == 1 else 'things have'} happened since"
+        sub += f" You were last here at {clock(since_us)} UTC; {things}."
+    return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
+
+
+def _connected(view: Overview) -> str:
+    connected = sum(e.state != "silent" for e in view.edges)
+    return f"{connected} of {count(len(view.edges), 'edge')} connected"
+
+
+def _figure(number: str, unit: str, caption: str, mark: str, state: str) -> str:
+    return (
+        f'<div class="fig"><span class="num">{number}</span><span class="u">{safe(unit)}</span></div>'
+        f'<div class="cap">{safe(caption)}</div><div class="st">{mark}<span>{safe(state)}</span></div>'
+    )
+
+
+def _collect(view: Overview) -> str:
+    silent = [e for e in view.edges if e.state == "silent"]
+    figure, unit = rate(view.samples_per_s)
+    state = _connected(view)
+    if silent:
+        state += f"; {silent[0].name} silent {duration(silent[0].silent_s)}"
+        state += f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+    spooled = sum(e.spooled for e in view.edges)
+    if spooled and not silent:
+        state += f"; {spooled:,} on their way"
+    sign = pictures.mark("medium", 15) if silent else pictures.tick()
+    return pictures.collect(view.edges) + _figure(figure, unit, "samples arriving, last 10 s", sign, state)
+
+
+def _process(view: Overview) -> str:
+    figure, unit = ("–", "") if view.behind_s is None else duration(view.behind_s).split(" ", 1)
+    state = "nothing waits" if not view.waiting else f"{view.waiting:,} observations wait in the inbox"
+    state += f"; {count(view.set_aside, 'item')} set aside" if view.set_aside else ""
+    caption = "no study asks for gold tables" if view.behind_s is None else "gold tables behind live"
+    return pictures.process(view.behind_s, view.waiting) + _figure(figure, unit, caption, pictures.tick(), state)
+
+
+def _learn(view: Overview) -> str:
+    study = view.study
+    if study is None:
+        return pictures.learn(None) + _figure("–", "", "no study runs", "", "wardround study start study.toml")
+    aside = [name for name, part in study.parts if part == "set-aside"]
+    state = f"{aside[0]} set aside: weight 0" if len(aside) == 1 else f"{len(aside)} edges set aside: weight 0" if aside else ""
+    sign = pictures.mark("medium", 15) if aside else pictures.tick()
+    if not state:
+        state = f"{study.name}: round {study.round_number} of {study.rounds}" + (
+            ", finished" if study.state == "finished" else ""
+        )
+    if study.score is None:
+        return pictures.learn(study) + _figure("–", metric(study.metric), "no model has been scored yet", sign, state)
+    caption = f"round {study.round_number}"
+    caption += f", worst edge {study.worst:.3f} ({study.worst_edge})" if study.worst is not None else ""
+    return pictures.learn(study) + _figure(f"{study.score:.3f}", metric(study.metric), caption, sign, state)
+
+
+def _watch(view: Overview) -> str:
+    need = [a for a in view.open_alerts if a.needs_person]
+    n_open = len(view.open_alerts)
+    picture = pictures.watch(view.alerts, view.now_us)
+    if not n_open:
+        return picture + _figure("0", "open", "open alerts", pictures.tick(), "all as expected")
+    unit, rest = f"of {n_open}", n_open - len(need)
+    caption = f"open {'alert needs' if len(need) == 1 else 'alerts need'} a person now"
+    state = f"the other {rest} are handled or can wait" if need and rest else "handled, or can wait" if rest else "see below"
+    sign = pictures.mark(need[0].priority if need else view.open_alerts[0].priority, 15)
+    return picture + _figure(str(len(need)), unit, caption, sign, state)
+
+
+def _need(view: Overview) -> str:
+    need = [a for a in view.open_alerts if a.needs_person]
+    head = f'<header><h2>Needs a person now</h2><span class="note">{len(need)}</span></header>'
+    if not need:
+        return head + f'<p class="calm">{pictures.tick(17)}<span>Nothing. What comes up shows here first.</span></p>'
+    rows = []
+    for i, alert in enumerate(need[:HANDLED_SHOWN]):
+        tint = alert.priority if i == 0 else ""
+        told = f"{safe(alert.acknowledged_by)} is on it" if alert.acknowledged_by else "<b>not yet acknowledged</b>"
+        button = (
+            ""
+            if alert.acknowledged_by
+            else f'<button class="btn primary" data-act="acknowledge" data-alert="{safe(alert.alert_id)}">Acknowledge'
+            f"{' <kbd>a</kbd>' if i == 0 else ''}</button>"
+        )
+        rows.append(
+            f'<li class="att {tint}" data-key="{safe(alert.alert_id)}"><div>{pictures.mark(alert.priority, 24)}</div>'
+            f'<div class="tx"><div class="meta"><span class="pri {alert.priority}">{alert.priority.capitalize()}</span>'
+            f"<span>{safe(alert.category)}</span><span>since {clock(alert.since_us)}</span></div>"
+            f'<span class="ti">{safe(alert.title)}</span><p>{safe(alert.detail)} {safe(alert.action)}</p>'
+            f'<p class="done">{told}</p></div><div class="go">{button}</div></li>'
+        )
+    return head + f"<ul>{''.join(rows)}</ul>"
+
+
+def _handled(view: Overview) -> str:
+    handled = [a for a in view.open_alerts if not a.needs_person]
+    head = f'<header style="padding-top:2px"><h2>Handled, or can wait</h2><span class="note">{len(handled)}</span></header>'
+    if not handled:
+        return head + '<p class="calm">None open.</p>'
+    rows = []
+    for alert in handled[:HANDLED_SHOWN]:
+        undo = (
+            f'<span class="end"><button class="btn sm" data-act="ask-undo" data-alert="{safe(alert.alert_id)}">Undo</button>'
+            "</span>"
+            if alert.undo_title
+            else ""
+        )
+        rows.append(
+            f'<li class="hrow" data-key="{safe(alert.alert_id)}">{pictures.mark(alert.priority)}'
+            f'<span class="m nw">{safe(alert.title)}</span><span class="dim" title="{safe(alert.detail)}">'
+            f"{safe(alert.response or alert.detail)}</span>{undo}</li>"
+        )
+    more = f'<li class="hrow dim">and {len(handled) - HANDLED_SHOWN} more</li>' if len(handled) > HANDLED_SHOWN else ""
+    return head + f'<ul class="hlist">{"".join(rows)}{more}</ul>'
+
+
+def _since(view: Overview, since_us: int | None) -> str:
+    title = "Since you were here" if since_us else "What happened"
+    lines = [line for line in view.happened if not since_us or line.t_us > since_us][:LINES_SHOWN]
+    note = f"{clock(since_us)} to now" if since_us else "newest first"
+    if not lines:
+        return f'<header><h2>{title}</h2><span class="note">{note}</span></header><p class="calm">Nothing new.</p>'
+    rows = "".join(
+        f'<li data-key="{line.t_us}"><time>{clock(line.t_us)}</time><span><b class="m">{safe(line.title)}</b> '
+        f'<span class="dim">{safe(line.detail)}</span></span></li>'
+        for line in lines
+    )
+    return f'<header><h2>{title}</h2><span class="note">{note}</span></header><ol class="tl">{rows}</ol>'
+
+
+def _keys() -> str:
+    rows = "".join(f'<dt class="mid">{words}</dt><dd><kbd>{key}</kbd></dd>' for words, key in KEYS)
+    return (
+        '<dialog id="keys" class="keys" aria-label="Keyboard shortcuts"><h2>Keyboard shortcuts</h2>'
+        f'<dl>{rows}</dl><div class="acts"><button class="btn" data-act="close">Close</button></div></dialog>'
+    )

@@ -1,0 +1,255 @@
+"""The console's server: NiceGUI in a thread with a loop of its own, so that a slow browser costs frames and never the hub's time.
+
+The page is drawn once; then each session gets, once a second, the parts that have changed. Acts (acknowledge, undo) go to the
+same functions as the command line's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Form, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.staticfiles import StaticFiles
+from nicegui import Client, events, ui
+
+from wardround.clock import Clock
+from wardround.console.door import COOKIE, SESSION_S, Door, Session, Sessions, login_page, token_of
+from wardround.console.model import Overview
+from wardround.console.overview import frame, sections, undo_dialog
+from wardround.errors import LoginRefused, PortTaken
+
+log = structlog.get_logger(__name__)
+STATIC = Path(__file__).parent / "static"
+TICK_S = 1.0
+STOP_DEADLINE_S = 5.0
+HEAD = (
+    '<link rel="stylesheet" href="/static/tokens.css"><link rel="stylesheet" href="/static/console.css">'
+    '<script src="/static/console.js"></script>'
+)
+
+
+class Desk(Protocol):
+    """What the console asks of the hub."""
+
+    def overview(self) -> Overview:
+        """The newest read model."""
+
+    def sign_in(self, name: str, password: str) -> tuple[str, int | None]:
+        """The role, and when this person was last here.
+
+        Raises:
+            LoginRefused: name and password do not fit, or there were too many attempts.
+        """
+
+    def seen(self, name: str) -> None:
+        """Someone is looking now."""
+
+    def acknowledge(self, alert_id: str, who: str) -> bool:
+        """Someone is on it; False when there is nothing to acknowledge any more."""
+
+    def undo(self, alert_id: str, who: str, reason: str) -> bool:
+        """Undo a response; False when there is nothing to undo any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where the console listens. A certificate makes it HTTPS: needed as soon as it is not this machine alone."""
+
+    host: str
+    port: int
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class Console:
+    """One console. One may run in a process: NiceGUI keeps its pages in the module."""
+
+    def __init__(self, desk: Desk, listening: Listening, clock: Clock) -> None:
+        """Open the port.
+
+        Raises:
+            PortTaken: another process listens there.
+        """
+        self._desk, self._listening, self._clock = desk, listening, clock
+        self.sessions = Sessions(clock)
+        self._socket = _bind(listening.host, listening.port)
+        self.port: int = self._socket.getsockname()[1]
+        self._server: uvicorn.Server | None = None
+        self._thread = threading.Thread(target=self._run, name="console", daemon=True)
+
+    @property
+    def secure(self) -> bool:
+        """Whether it speaks HTTPS."""
+        return self._listening.certificate is not None
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; open pages say that the hub cannot be reached."""
+        if self._server is not None:
+            self._server.should_exit = True
+            self._server.force_exit = True
+        self._thread.join(STOP_DEADLINE_S)
+        self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            app = self._app()
+            config = uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                ws_ping_interval=20.0,
+                ssl_certfile=self._listening.certificate,
+                ssl_keyfile=self._listening.key,
+                server_header=False,
+            )
+            self._server = uvicorn.Server(config)
+            self._server.run(sockets=[self._socket])
+        except Exception:
+            log.exception("the console has stopped")
+
+    def _app(self) -> FastAPI:
+        app = FastAPI(title="Wardround console", docs_url=None, redoc_url=None, openapi_url=None)
+        app.mount("/static", StaticFiles(directory=STATIC), name="static")
+        self._add_sign_in(app)
+        ui.page("/", title="Overview - Wardround")(self._page)
+        ui.run_with(app, tailwind=False, show_welcome_message=False, dark=None, reconnect_timeout=5.0, message_history_length=0)
+        app.add_middleware(Door, sessions=self.sessions)
+        return app
+
+    def _add_sign_in(self, app: FastAPI) -> None:
+        def page(wrong: str = "", name: str = "", status: int = 200) -> HTMLResponse:
+            view = self._desk.overview()
+            return HTMLResponse(login_page(view.site, simulated=view.simulated, wrong=wrong, name=name), status)
+
+        @app.get("/login")
+        def ask() -> HTMLResponse:
+            return page()
+
+        @app.post("/login")
+        def enter(name: str = Form(max_length=100), password: str = Form(max_length=300)) -> Response:
+            try:
+                role, since_us = self._desk.sign_in(name, password)
+            except LoginRefused as refused:
+                return page(f"{refused}.", name, 403)
+            token = self.sessions.start(name, role, since_us)
+            log.info("signed in", name=name, role=role)
+            answer = RedirectResponse("/", status_code=303)
+            answer.set_cookie(
+                COOKIE, token, max_age=round(SESSION_S), httponly=True, samesite="strict", secure=self.secure, path="/"
+            )
+            return answer
+
+        @app.post("/logout")
+        def leave(request: Request) -> Response:
+            self.sessions.end(token_of(request.headers.get("cookie", "")))
+            answer = RedirectResponse("/login", status_code=303)
+            answer.delete_cookie(COOKIE, path="/")
+            return answer
+
+    async def _page(self, request: Request, client: Client) -> None:
+        token = token_of(request.headers.get("cookie", ""))
+        session = self.sessions.get(token)
+        if session is None:  # it ended between the door and here
+            ui.navigate.to("/login")
+            return
+        _Screen(self, client, token, session).draw()
+
+
+class _Screen:
+    """One open page: what it has been sent, and what it sends back."""
+
+    def __init__(self, console: Console, client: Client, token: str, session: Session) -> None:
+        self._console, self._client, self._token, self._session = console, client, token, session
+        self._desk = console._desk
+        self._sent: dict[str, str] = {}
+        self._paused = False
+        self._ticks = 0
+
+    def draw(self) -> None:
+        """The page, complete before any live connection."""
+        view = self._desk.overview()
+        ui.add_head_html(HEAD)
+        parts = sections(view, since_us=self._session.since_us)
+        self._sent = parts
+        html = frame(view, who=self._session.name, role=self._session.role)
+        for key, text in parts.items():
+            html = html.replace(f'id="{key}"></', f'id="{key}">{text}</', 1)
+        root = ui.html(html, sanitize=False).classes("wr-root")
+        root.on("wr-act", self._act, js_handler="(e) => emit(e.detail)")
+        dispatch = f"document.getElementById('{root.html_id}').dispatchEvent(new CustomEvent('wr-act', {{detail: f}}))"
+        ui.timer(0.01, lambda: self._run(f"wr.connect((f) => {dispatch})"), once=True)
+        ui.timer(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        """Send what has changed; a page whose session has ended is sent to sign in."""
+        self._ticks += 1
+        if self._console.sessions.get(self._token, use=not self._paused) is None:
+            ui.navigate.to("/login")
+            return
+        if self._paused:
+            return
+        if self._ticks % 60 == 2:
+            self._desk.seen(self._session.name)
+        parts = sections(self._desk.overview(), since_us=self._session.since_us)
+        changed = {key: text for key, text in parts.items() if self._sent.get(key) != text}
+        self._sent = parts
+        if changed:
+            self._run(f"wr.patch({json.dumps(changed)})")
+
+    async def _act(self, event: events.GenericEventArguments) -> None:
+        facts = event.args if isinstance(event.args, dict) else {}
+        act, alert_id = str(facts.get("act", "")), str(facts.get("alert", ""))[:40]
+        if act in ("pause", "resume"):
+            self._paused = act == "pause"
+        elif self._console.sessions.get(self._token) is None:
+            ui.navigate.to("/login")
+        elif act == "acknowledge":
+            done = await asyncio.to_thread(self._desk.acknowledge, alert_id, self._session.name)
+            self._toast(f"{alert_id}: you are on it." if done else f"{alert_id} no longer waits for anybody.")
+        elif act == "ask-undo":
+            self._ask_undo(alert_id)
+        elif act == "undo":
+            reason = str(facts.get("reason", ""))[:300]
+            done = await asyncio.to_thread(self._desk.undo, alert_id, self._session.name, reason)
+            self._toast("Undone." if done else f"There is nothing left to undo in {alert_id}.")
+
+    def _ask_undo(self, alert_id: str) -> None:
+        found = [a for a in self._desk.overview().alerts if a.alert_id == alert_id and a.undo_title]
+        if found:
+            self._run(f"wr.dialog({json.dumps(undo_dialog(found[0]))})")
+        else:
+            self._toast(f"There is nothing left to undo in {alert_id}.")
+
+    def _toast(self, text: str) -> None:
+        self._run(f"wr.toast({json.dumps(text)})")
+
+    def _run(self, code: str) -> None:
+        with contextlib.suppress(RuntimeError):  # the page was closed a moment ago
+            self._client.run_javascript(code)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    opened = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+        opened.listen(256)
+    except OSError as error:
+        opened.close()
+        raise PortTaken(host, port, setting="console.port") from error
+    return opened

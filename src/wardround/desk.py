@@ -1,0 +1,239 @@
+"""The hub's desk: what the console asks of the hub. One read model a second, shared by every session; acts go to the parts."""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from wardround.clock import Clock
+from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, StudyView
+from wardround.learn.grpc_link import Beat
+from wardround.records import EdgeId, Observation
+from wardround.store import Store
+from wardround.studies import RunningStudy
+from wardround.trust.passwords import SignIn
+from wardround.watch.alerts import Alert, needs_person
+from wardround.watch.watcher import Watch
+
+RATE_S = 10.0
+LINES_MAX = 200
+ALERTS_SHOWN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What stands on every page."""
+
+    hub: str
+    version: str
+    site: str
+    simulated: bool
+
+
+class Arrivals:
+    """How many samples came in the last ten seconds, and observations by edge. Safe to use from several threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._groups: collections.deque[tuple[float, int, dict[str, int]]] = collections.deque()
+
+    def add(self, observations: Sequence[Observation]) -> None:
+        """These have just become durable."""
+        by_edge = collections.Counter(o.edge for o in observations)
+        with self._lock:
+            self._groups.append((self._clock.monotonic_s(), sum(o.n for o in observations), dict(by_edge)))
+            self._forget()
+
+    def rates(self) -> tuple[float, Mapping[str, float]]:
+        """Samples a second, and observations a second by edge."""
+        with self._lock:
+            self._forget()
+            totals: collections.Counter[str] = collections.Counter()
+            for _, _, by_edge in self._groups:
+                totals.update(by_edge)
+            return sum(n for _, n, _ in self._groups) / RATE_S, {e: n / RATE_S for e, n in totals.items()}
+
+    def _forget(self) -> None:
+        until = self._clock.monotonic_s() - RATE_S
+        while self._groups and self._groups[0][0] < until:
+            self._groups.popleft()
+
+
+class HubDesk:
+    """The desk of one hub. `refresh` is called once a second; the rest may be called from any thread."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        clock: Clock,
+        store: Store,
+        watch: Watch,
+        arrivals: Arrivals,
+        beats: Mapping[str, Beat],
+        attached: Callable[[], set[str]],
+        studies: Callable[[], Mapping[str, RunningStudy]],
+        subjects: Callable[[], int],
+        waiting: Callable[[], int],
+        behind_s: Callable[[], float | None],
+    ) -> None:
+        self._place, self._clock, self._store, self._watch = place, clock, store, watch
+        self._arrivals, self._beats, self._attached = arrivals, beats, attached
+        self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
+        self._sign_in = SignIn(clock)
+        self._overview = Overview(
+            clock.now_us(), place.hub, place.version, place.site, simulated=place.simulated, subjects=subjects()
+        )
+
+    # -- what the console asks
+
+    def overview(self) -> Overview:
+        """The newest read model."""
+        return self._overview
+
+    def sign_in(self, name: str, password: str) -> tuple[str, int | None]:
+        """The role, and when this person was last here.
+
+        Raises:
+            LoginRefused: name and password do not fit, or there were too many attempts.
+        """
+        person = self._store.person(name)
+        self._sign_in.check(name, password, person.password_hash if person is not None else None)
+        assert person is not None  # noqa: S101 - a password of nobody never fits
+        self.seen(name)
+        return person.role, person.seen_us
+
+    def seen(self, name: str) -> None:
+        """Someone is looking now."""
+        self._store.seen(name, self._clock.now_us())
+
+    def acknowledge(self, alert_id: str, who: str) -> bool:
+        """Someone is on it."""
+        done = self._watch.acknowledge(alert_id, who)
+        self.refresh()
+        return done
+
+    def undo(self, alert_id: str, who: str, reason: str) -> bool:
+        """Undo what was done about an alert: an edge that was set aside counts again."""
+        command = self._watch.undo(alert_id, who, reason)
+        kind, _, rest = command.partition(":")
+        study, _, edge = rest.partition(":")
+        running = self._studies().get(study)
+        if kind == "release" and running is not None:
+            running.coordinator.release(EdgeId(edge))
+        self.refresh()
+        return bool(command)
+
+    # -- the read model
+
+    def refresh(self) -> None:
+        """Build the read model anew."""
+        now_us = self._clock.now_us()
+        studies = self._studies()
+        study = self._study(next(reversed(list(studies.values())), None))
+        alerts = self._watch.open_alerts()
+        resolved = [a for a in self._watch.alerts() if not a.open]
+        need = {a.alert_id for a in needs_person(alerts)}
+        samples, per_edge = self._arrivals.rates()
+        self._overview = Overview(
+            now_us=now_us,
+            hub=self._place.hub,
+            version=self._place.version,
+            site=self._place.site,
+            simulated=self._place.simulated,
+            subjects=self._subjects(),
+            edges=self._edges(now_us, per_edge, study),
+            samples_per_s=samples,
+            behind_s=self._behind_s(),
+            waiting=self._waiting(),
+            set_aside=self._store.quarantine_count(),
+            study=study,
+            studies=len(studies),
+            alerts=tuple(self._alert(a, studies, needs=a.alert_id in need) for a in (alerts + resolved)[:ALERTS_SHOWN]),
+            happened=tuple(Line(h.t_us, h.title, h.detail) for h in self._store.happenings(limit=LINES_MAX)),
+        )
+
+    def _edges(self, now_us: int, per_edge: Mapping[str, float], study: StudyView | None) -> tuple[EdgeView, ...]:
+        seen, attached = self._watch.edges(), self._attached()
+        aside = {name for name, part in study.parts if part == "set-aside"} if study is not None else set()
+        views = []
+        for record in self._store.edges():
+            if record.revoked_us is not None:
+                continue
+            name, known, beat = record.name, seen.get(record.name), self._beats.get(record.name)
+            silent = known.silent if known is not None else name not in attached
+            quiet_s = (now_us - (known.last_us if known is not None else record.joined_us)) / 1e6
+            state = "silent" if silent else "set-aside" if name in aside else "connected"
+            spooled = beat.spooled if beat is not None else 0
+            views.append(EdgeView(name, state, quiet_s if silent else 0.0, spooled, per_edge.get(name, 0.0)))  # type: ignore[arg-type]  # one of the three
+        return tuple(views)
+
+    def _study(self, running: RunningStudy | None) -> StudyView | None:
+        if running is None:
+            return None
+        newest, latest = running.newest, running.latest
+        parts: tuple[tuple[str, Part], ...] = ()
+        if newest is not None:
+            folded, aside = set(newest.facts["folded"]), set(newest.facts["aside"])
+            aside |= set(running.coordinator.quarantined())
+            names = sorted(
+                {e.name for e in self._store.edges() if e.revoked_us is None} - self._held_back(running) | folded | aside
+            )
+            parts = tuple((n, "set-aside" if n in aside else "accepted" if n in folded else "absent") for n in names)
+        return StudyView(
+            name=running.study.name,
+            round_number=newest.number if newest is not None else 0,
+            rounds=running.study.rounds.count,
+            metric=running.metric,
+            score=latest.value if latest is not None else None,
+            worst_edge=latest.worst_edge if latest is not None else "",
+            worst=latest.worst if latest is not None and latest.worst == latest.worst else None,
+            parts=parts,
+            state="finished" if running.coordinator.finished else "running",
+        )
+
+    @staticmethod
+    def _held_back(running: RunningStudy) -> set[str]:
+        return set(running.study.score.held_back_edges)
+
+    def _alert(self, alert: Alert, studies: Mapping[str, RunningStudy], *, needs: bool) -> AlertView:
+        finding, response = alert.finding, alert.response
+        words: dict[str, str] = {}
+        consequences: tuple[str, ...] = ()
+        if alert.open and response is not None and response.undo and not response.undone_us:
+            running = studies.get(finding.study)
+            newest = running.newest if running is not None else None
+            number = newest.number + 1 if newest is not None else 1
+            words = {
+                "undo_title": f"Let {finding.edge} count again from round {number}?",
+                "undo_words": f"Let {finding.edge} count again",
+                "undo_keep": "Keep it set aside",
+            }
+            consequences = (
+                f"Its next update enters the model of {finding.study}. Rounds that are over do not change.",
+                "The screen stays on: the same score would set it aside again at once.",
+                "Your name and reason are kept with the alert. It can be set aside again at any time.",
+            )
+        done = ""
+        if response is not None:
+            done = ", ".join(part for part in (response.what, response.until) if part)
+            done += f"; undone by {response.undone_by}" if response.undone_us else ""
+        return AlertView(
+            alert_id=alert.alert_id,
+            title=finding.title,
+            detail=finding.detail,
+            priority=finding.priority,
+            category=finding.category,
+            since_us=finding.since_us,
+            raised_us=alert.raised_us,
+            open=alert.open,
+            needs_person=needs,
+            acknowledged_by=alert.acknowledged_by,
+            response=done,
+            action=finding.action,
+            undo_consequences=consequences,
+            **words,
+        )
