@@ -59,7 +59,7 @@ def frame(view: Overview, *, who: str, role: str) -> str:
   <button class="icon" data-act="theme" title="Switch light and dark" aria-label="Switch light and dark">\
 <svg viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="6.2"/>\
 <path d="M8 1.8a6.2 6.2 0 0 1 0 12.4z" fill="currentColor" stroke="none"/></svg></button>
-  <form method="post" action="/logout"><button class="btn sm" type="submit">Sign out</button></form></span>
+  <form method="post" action="/logout"><button class="btn small" type="submit">Sign out</button></form></span>
 </header>
 <div class="lost" role="status">The hub cannot be reached. This is its last picture; edges keep their data and go on.</div>
 <main id="main" tabindex="-1">
@@ -111,7 +111,8 @@ def _answer(view: Overview, since_us: int | None) -> str:
     sub = f"{count(len(view.edges), 'edge')}, {count(view.subjects, kind)}, {count(view.studies, 'study', 'studies')}."
     if since_us:
         newer = sum(1 for line in view.happened if line.t_us > since_us)
-        things = f"{spoken(newer)} {'thing has' if newer == 1 else 'things have'} happened since"
+        things = "nothing has" if not newer else f"{spoken(newer)} {'thing has' if newer == 1 else 'things have'}"
+        things += " happened since"
         sub += f" You were last here at {clock(since_us)} UTC; {things}."
     return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
 
@@ -176,7 +177,8 @@ def _watch(view: Overview) -> str:
         return picture + _figure("0", "open", "open alerts", pictures.tick(), "all as expected")
     unit, rest = f"of {n_open}", n_open - len(need)
     caption = f"open {'alert needs' if len(need) == 1 else 'alerts need'} a person now"
-    state = f"the other {rest} are handled or can wait" if need and rest else "handled, or can wait" if rest else "see below"
+    others = f"the other {rest} are" if rest > 1 else "the other is"
+    state = f"{others} handled or can wait" if need and rest else "handled, or can wait" if rest else "see below"
     sign = pictures.mark(need[0].priority if need else view.open_alerts[0].priority, 15)
     return picture + _figure(str(len(need)), unit, caption, sign, state)
 
@@ -214,7 +216,7 @@ def _handled(view: Overview) -> str:
     rows = []
     for alert in handled[:HANDLED_SHOWN]:
         undo = (
-            f'<span class="end"><button class="btn sm" data-act="ask-undo" data-alert="{safe(alert.alert_id)}">Undo</button>'
+            f'<span class="end"><button class="btn small" data-act="ask-undo" data-alert="{safe(alert.alert_id)}">Undo</button>'
             "</span>"
             if alert.undo_title
             else ""

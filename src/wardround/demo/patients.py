@@ -5,7 +5,8 @@ Trans. Biomed. Eng. 50(3), 2003: waves are Gaussian kicks at angles of a cycle, 
 The cycle runs on its limit circle here, so its angle follows from the beats alone and z from one linear filter. Beat intervals
 have a low (0.1 Hz) and a high (respiratory) frequency part as there. Ventricular ectopic beats are ours: early, wide, without a
 P wave, with an inverted T, followed by a compensatory pause; their shape differs from patient to patient. Some patients also
-have atrial ectopic beats, early like them but narrow: to be early is not enough to be ventricular.
+have atrial ectopic beats, early like them; they are mostly narrow but may be conducted aberrantly, and a ventricular beat may
+be fused with a normal one. So neither to be early nor to be wide is enough, and no model is perfect.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Beats:
-    """R peaks of a patient, and which of them are ventricular ectopic."""
+    """R peaks of a patient, which of them are ventricular ectopic, and how much each has of that shape: 0 none, 1 all."""
 
     times_s: Floats
     ectopic: NDArray[np.bool_]
+    wideness: Floats
 
 
 def simulate_patient(patient: str, device: str, *, seed: int, duration_s: float) -> Recording:
@@ -94,7 +96,9 @@ def simulate_beats(rng: np.random.Generator, duration_s: float) -> Beats:
     intervals[early] *= prematurity
     times = 0.4 + np.cumsum(intervals)
     inside = times < duration_s - 0.4
-    return Beats(times[inside], ectopic[inside])
+    fused, aberrant = rng.uniform(0.35, 0.8), rng.uniform(0.05, 0.35)  # of this patient: the least and the most
+    wideness = np.where(ectopic, rng.uniform(fused, 1.0, n), np.where(atrial, rng.uniform(0.0, aberrant, n), 0.0))
+    return Beats(times[inside], ectopic[inside], wideness[inside])
 
 
 def simulate_ecg_mv(rng: np.random.Generator, beats: Beats, duration_s: float) -> Floats:
@@ -106,13 +110,13 @@ def simulate_ecg_mv(rng: np.random.Generator, beats: Beats, duration_s: float) -
     widths[1] *= rng.uniform(0.55, 1.0)  # some ventricular beats are hardly wide (they begin near the septum)
     polarity = 1.0 if rng.random() < 0.7 else -1.0
     drive = np.zeros_like(t)
-    ectopic = beats.ectopic[owner]
+    wideness = beats.wideness[owner]
     for i in range(5):
         normal = (_ANGLES[i], _HEIGHTS[i] * shape[0, i], _WIDTHS[i] * widths[0, i])
         wide = (_ECTOPIC_ANGLES[i], polarity * _ECTOPIC_HEIGHTS[i] * shape[1, i], _ECTOPIC_WIDTHS[i] * widths[1, i])
-        for (at, height, width), mask in ((normal, ~ectopic), (wide, ectopic)):
-            d = angle[mask] - at
-            drive[mask] -= height * d * np.exp(-(d**2) / (2 * width**2)) * speed[mask] / (2 * np.pi)
+        for (at, height, width), part in ((normal, 1.0 - wideness), (wide, wideness)):
+            d = angle - at
+            drive -= part * height * d * np.exp(-(d**2) / (2 * width**2)) * speed / (2 * np.pi)
     z = lfilter([1 / ECG_HZ], [1, -(1 - 1 / ECG_HZ)], drive)  # dz/dt = drive - z, explicit Euler
     z *= rng.uniform(0.8, 1.5) / max(float(np.percentile(np.abs(z), 99.7)), 1e-9)
     wander = 0.08 * np.sin(2 * np.pi * rng.uniform(0.2, 0.33) * t + rng.uniform(0, 6))

@@ -191,7 +191,7 @@ def render(report: Report) -> Group:
     for name, value, note in (
         ("each edge alone, mean", scores.local_only_mean, f"worst {scores.local_only_worst:.3f}"),
         ("federated", scores.federated, f"worst edge {scores.federated_worst_edge:.3f} {scores.worst_edge}"),
-        ("pooled (a rehearsal only)", scores.pooled, ""),
+        ("pooled, rehearsal only", scores.pooled, ""),
     ):
         grid.add_row(f"  {name}", f"{value:.3f}", Text.assemble((_bar(value, low), "blue"), f" {note}"))
     if scores.gap_closed == scores.gap_closed:
@@ -229,6 +229,6 @@ def _zero(n: int) -> str:
     return "0" if n == 0 else f"[bold red]{n:,}[/]"
 
 
-def _bar(value: float, low: float, width: int = 14) -> str:
+def _bar(value: float, low: float, width: int = 12) -> str:
     floor = max(0.0, low - 0.1)
     return "█" * max(1, round((value - floor) / max(1e-9, 1.0 - floor) * width))
