@@ -11,6 +11,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from wardround.clock import Clock
 from wardround.collect.devices.senml import Reading, decode_pack
 from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import Quarantine, SetAside
-from wardround.collect.registry import DeviceRegistry
+from wardround.collect.registry import Device
 from wardround.collect.signals import Signal, Signals
 from wardround.collect.spool import AHEAD_MAX, DeviceMark, Spool
 from wardround.errors import DecodeError
@@ -30,6 +31,14 @@ FUTURE_US = 3_600_000_000
 LATE_US = 900_000_000
 FLAT_SAMPLES = 32
 PLAIN_DIGESTS_MAX = 10_000
+
+
+class Devices(Protocol):
+    """The devices an edge knows."""
+
+    def get(self, device_id: str, /) -> Device | None:
+        """A device by its name."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +69,7 @@ class Gateway:
         self,
         *,
         edge: str,
-        registry: DeviceRegistry,
+        registry: Devices,
         signals: Signals,
         consent: Callable[[str, str], tuple[Consent, int]],
         pseudonym: Callable[[str], SubjectId],
