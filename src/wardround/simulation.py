@@ -106,6 +106,8 @@ task = "activity"
 [rounds]
 count = {rounds}
 edges_min = {quorum}
+edges_max = {wanted}
+over_selection = 1.5
 deadline_s = 4.0
 examples_min = 1
 """
@@ -115,14 +117,24 @@ class Simulation:
     """One run. Build it with a seed, then `run` once."""
 
     def __init__(
-        self, seed: int, *, edges: int = 4, rounds: int = 3, messages: int = 6, faults: Faults = CALM, train: Train | None = None
+        self,
+        seed: int,
+        *,
+        edges: int = 4,
+        rounds: int = 3,
+        wanted: int = 0,
+        messages: int = 6,
+        faults: Faults = CALM,
+        train: Train | None = None,
     ) -> None:
-        """`messages` are those of each device; `train(edge, order, model)` makes updates, a toy by default."""
+        """`wanted` updates are enough for a round (0: all), `messages` are those of each of two devices of an edge;
+        `train(edge, order, model)` makes updates, a toy by default.
+        """
         self.seed, self.faults = seed, faults
         self.random = random.Random(seed)  # noqa: S311 - a schedule, not a secret
         self.clock = ManualClock()
         self.signals = load_signals()
-        self.study: Study = parse_study(STUDY.format(rounds=rounds, quorum=max(1, edges // 2)), where="simulation")
+        self.study: Study = parse_study(STUDY.format(rounds=rounds, quorum=max(1, edges // 2), wanted=wanted), where="simulation")
         self.train: Train = train if train is not None else toy_training
         self.lake = _Lake()
         self.kills = 0
@@ -544,7 +556,7 @@ class _Edge:
             if order.task == "train" and self._sim.chance(self._sim.faults.bad_update):
                 done = spoil(done, self._sim.random)
             ready = self._participant.keep(order, done.data, done.examples, done.metrics)
-        while number == self._work_number:
+        while number == self._work_number and self._order is order:
             try:
                 receipt = yield from self._upload(ready, number)
             except Unreachable:
@@ -552,7 +564,9 @@ class _Edge:
                 continue
             if receipt.accepted:
                 self._sim.accepted.add((self.name, order.round_number))
-            return
+            else:
+                self._participant.forget(order.study)
+            self._order = None
 
     def _upload(self, ready: Ready, number: int) -> Generator[float, None, UploadReceipt]:
         upload: Upload = ready.upload

@@ -305,6 +305,8 @@ class Coordinator:
         if number == 0 and now - self._quorum_since_s < SETTLE_S:
             return
         participants, wanted = self._choose(eligible, number)
+        delivered = frozenset(self._journal.accepted(number))  # of an abandoned attempt: acknowledged, so they count
+        participants, wanted = tuple(sorted(delivered.union(participants))), max(wanted, len(delivered))
         last = self._journal.last()
         previous = self._open
         attempt = previous.attempt + 1 if previous is not None and previous.number == number else 1
@@ -321,7 +323,6 @@ class Coordinator:
         self._journal.open_round(self._open)
         self._deadline_s = now + settings.deadline_s
         self._emit("opened", participants=participants)
-        delivered = frozenset(self._journal.accepted(number))
         self._state, commands = rounds.open_round(
             frozenset(participants), frozenset(self._attached), quorum=settings.edges_min, wanted=wanted, delivered=delivered
         )

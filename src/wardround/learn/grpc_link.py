@@ -408,7 +408,7 @@ class EdgeLink:
                     if position.accepted:
                         return
                     offset = position.offset
-                self._answered(order, await self._push(ready, offset))
+                await self._answered(order, await self._push(ready, offset))
             except grpc.aio.AioRpcError as error:
                 log.info("upload interrupted", code=error.code().name, round_number=order.round_number)
                 resumed = True
@@ -416,8 +416,9 @@ class EdgeLink:
             else:
                 return
 
-    def _answered(self, order: Order, receipt: pb.UpdateReceipt) -> None:
+    async def _answered(self, order: Order, receipt: pb.UpdateReceipt) -> None:
         if not receipt.accepted:
+            await asyncio.to_thread(self._participant.forget, order.study)
             self._refusals = [*self._refusals[-20:], (order.round_number, receipt.reason)]
             log.warning("update refused", study=order.study, round_number=order.round_number, reason=receipt.reason)
 

@@ -49,6 +49,10 @@ class Participant:
         same = (kept.round_number, kept.task, kept.base) == (order.round_number, order.task, order.base)
         return Ready(new_upload(order, data, kept.examples, kept.metrics), data) if same else None
 
+    def forget(self, study: str) -> None:
+        """Drop the kept update: the hub has refused it, and would refuse it again in the next attempt at the same round."""
+        self._blobs.delete(f"{study}.json")
+
     def keep(self, order: Order, data: bytes, examples: int, metrics: dict[str, float]) -> Ready:
         """Keep a finished update; durable when this returns. The facts follow the data, so half a write is no update."""
         self._blobs.delete(f"{order.study}.json")

@@ -1,0 +1,133 @@
+"""Seeded schedules of crashes, partitions, duplicates, slow edges and spoilt updates. A failure names its seed.
+
+WARDROUND_SEED=1234 plays that one alone; WARDROUND_SCHEDULES=100000 plays so many.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import pytest
+
+from wardround.collect.forwarder import Forwarder
+from wardround.collect.gateway import Gateway
+from wardround.collect.inbox import Inbox
+from wardround.collect.spool import Spool
+from wardround.learn import coordinator
+from wardround.learn.journal import Journal
+from wardround.learn.participant import Participant
+from wardround.simulation import Faults, Outcome, Simulation, _Lake
+
+SCHEDULES = int(os.environ.get("WARDROUND_SCHEDULES", "1000"))
+GROUPS = 20
+
+
+def play(seed: int) -> Outcome:
+    """The schedule of a seed: its size and its faults follow from it too."""
+    chance = random.Random(f"schedule/{seed}")
+    edges = chance.randint(2, 5)
+    faults = Faults(
+        kill=chance.choice((0.0, 0.002, 0.005, 0.01, 0.03)),
+        lose=chance.choice((0.0, 0.02, 0.1)),
+        lose_answer=chance.choice((0.0, 0.02, 0.1)),
+        twice=chance.choice((0.0, 0.05, 0.2)),
+        partition=chance.choice((0.0, 0.1, 0.3)),
+        slow=chance.choice((0.0, 0.3, 1.0)),
+        bad_update=chance.choice((0.0, 0.1, 0.4)),
+        until_s=chance.uniform(2.0, 10.0),
+    )
+    wanted = chance.choice((0, 0, max(1, edges // 2), edges - 1))
+    return Simulation(seed, edges=edges, rounds=chance.randint(1, 3), wanted=wanted, messages=5, faults=faults).run()
+
+
+def seeds(group: int) -> list[int]:
+    if "WARDROUND_SEED" in os.environ:
+        return [int(os.environ["WARDROUND_SEED"])] if group == 0 else []
+    return list(range(group, SCHEDULES, GROUPS))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_nothing_is_lost_doubled_leaked_or_late_whatever_happens(group):
+    for seed in seeds(group):
+        outcome = play(seed)
+        assert not outcome.violations, f"WARDROUND_SEED={seed} plays it again: " + "; ".join(outcome.violations[:5])
+
+
+def test_the_schedules_are_worth_playing():
+    outcomes = [play(seed) for seed in range(60)]
+    assert sum(o.kills for o in outcomes) > 30
+    assert {"not-finite", "shape", "dtype", "names", "examples"} <= {r for o in outcomes for r in o.refused}
+    assert sum(o.receipted for o in outcomes) > 60 * 2 * 2 * 5 - 1
+
+
+def test_the_same_seed_gives_the_same_run():
+    for seed in (3, 17, 42):
+        first, second = play(seed), play(seed)
+        assert first == second
+        assert len(first.model) == 64
+    assert len({play(seed).model for seed in (3, 17, 42)}) == 3
+
+
+# -- what the schedules must be able to see: each mutant breaks one promise, and some seed says so
+
+
+def broken_spool_commit(real):
+    def commit(self, observations, marks):
+        real(self, observations[:-1] if self.facts().last_seq % 3 == 2 else observations, marks)
+
+    return commit
+
+
+def receipt_beyond(real):
+    def receipted(self, receipt):
+        real(self, type(receipt)(receipt.boot, receipt.committed_seq + 1))
+
+    return receipted
+
+
+def every_update_is_fine(update, _base, _norms, _settings):
+    return float(len(update.shapes()))
+
+
+def accept_sometimes(real):
+    def accept(self, round_number, update):
+        if round_number % 2 == 0:
+            real(self, round_number, update)
+
+    return accept
+
+
+def travel_always(real):
+    def observe(self, reading, subject, device, now_us):
+        found = real(self, reading, subject, device, now_us)
+        return None if found is None else (type(found[0]).RAW, found[1])
+
+    return observe
+
+
+MUTANTS = {
+    "the spool forgets what it gave a receipt for": (Spool, "commit", broken_spool_commit),
+    "an edge forgets more than the hub has": (Forwarder, "receipted", receipt_beyond),
+    "the hub forgets what it has had": (Inbox, "watermark", lambda _real: lambda _self, _edge, _boot: 0),
+    "the lake forgets what it has committed": (_Lake, "version", lambda _real: lambda _self, _app: -1),
+    "an acknowledged update is not written down": (Journal, "accept", accept_sometimes),
+    "data without consent travels": (Gateway, "_observe", travel_always),
+    "a refused update is offered for ever": (Participant, "forget", lambda _real: lambda _self, _study: None),
+    "nobody checks an update": (coordinator, "check_update", lambda _real: every_update_is_fine),
+}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda name: name.replace(" ", "-"))
+def test_a_broken_promise_is_seen(mutant, monkeypatch):
+    where, name, make = MUTANTS[mutant]
+    monkeypatch.setattr(where, name, make(getattr(where, name)))
+    for seed in range(400):
+        try:
+            if play(seed).violations:
+                return
+        except (ValueError, KeyError, AssertionError):
+            return  # it broke so badly that a part noticed by itself
+    pytest.fail(f"400 schedules did not see that {mutant}")
