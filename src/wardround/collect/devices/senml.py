@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ RECORDS_MAX = 20_000
 SAMPLES_MAX = 500_000
 NAME_MAX = 200
 RELATIVE_BELOW = 2**28  # a time below this is relative to now (section 4.5.3)
+RUN_GAP_US = 600_000_000
+RUN_SPAN_US = 2**31 - 1  # what offsets can hold
 VERSION = 10
 LABELS = {-1: "bver", -2: "bn", -3: "bt", -4: "bu", -5: "bv", -6: "bs", 0: "n", 1: "u", 2: "v", 3: "vs", 4: "vb", 5: "s"}
 LABELS |= {6: "t", 7: "ut", 8: "vd"}
@@ -53,7 +55,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decode_pack(payload: bytes, *, now_us: int) -> list[Reading]:
-    """The readings of a pack, in the order of their first record.
+    """The readings of a pack, in the order of their first record; plain records of one name and unit become one run.
 
     Args:
         payload: JSON if it begins with "[", CBOR otherwise.
@@ -75,7 +77,13 @@ def decode_pack(payload: bytes, *, now_us: int) -> list[Reading]:
         record = _record(raw)
         base.update({k: v for k, v in record.items() if k in ("bn", "bt", "bu", "bv", "bs", "bver")})
         _resolve(record, base, now_us, points, order)
-    return [entry if isinstance(entry, Reading) else _run(*entry, points[entry]) for entry in order]
+    readings: list[Reading] = []
+    for entry in order:
+        if isinstance(entry, Reading):
+            readings.append(entry)
+        else:
+            readings += [_run(*entry, part) for part in _apart(sorted(points[entry]))]
+    return readings
 
 
 def encode_pack(readings: Sequence[Reading], *, base_name: str, form: Literal["json", "cbor"]) -> bytes:
@@ -239,9 +247,18 @@ def _bytes(value: Any, name: str) -> bytes:
     raise DecodeError("malformed-run", f"data of {name} is not a byte string")
 
 
+def _apart(points: list[tuple[int, float]]) -> Iterator[list[tuple[int, float]]]:
+    """Sorted points, cut where time stands still for long: a point with a wrong clock spoils no other."""
+    start = 0
+    for i in range(1, len(points)):
+        if points[i][0] - points[i - 1][0] > RUN_GAP_US or points[i][0] - points[start][0] > RUN_SPAN_US:
+            yield points[start:i]
+            start = i
+    yield points[start:]
+
+
 def _run(name: str, unit: str, points: list[tuple[int, float]]) -> Reading:
     """One run out of plain records: a scalar, a regular run, or an irregular one; values as scaled integers."""
-    points = sorted(points)
     t_us, n = points[0][0], len(points)
     if n == 1:
         return Reading(name=name, unit=unit, t_us=t_us, value=points[0][1])
@@ -249,8 +266,6 @@ def _run(name: str, unit: str, points: list[tuple[int, float]]) -> Reading:
     counts, scale, origin = quantise(np.array([v for _, v in points]))
     steps = np.diff(times)
     regular = bool(steps.min() > 0 and steps.max() - steps.min() <= 1)
-    if not regular and times[-1] >= 2**31:
-        raise DecodeError("time", f"{name} spans more than 35 minutes in one pack")
     return Reading(
         name=name,
         unit=unit,

@@ -1,0 +1,122 @@
+"""The edge's gate: what comes in, what is set aside with its reason, what may travel, and that nothing else is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from wardround.errors import StorageFull
+from wardround.records import Consent, Quality, Validity
+
+DAY_S = 86_400.0
+BAD = {
+    "an unknown code": ({"n": "moon-phase", "u": "1", "v": 1.0}, "unknown-code"),
+    "a unit that does not convert": ({"n": "heart-rate", "u": "kg", "v": 60.0}, "unit-does-not-convert"),
+    "a time from 1970": ({"n": "heart-rate", "u": "/min", "v": 60.0, "t": 2**28 + 1.0}, "time-before-2000"),
+    "a time from next year": ({"n": "heart-rate", "u": "/min", "v": 60.0, "t": 1_700_000_000 + 365 * DAY_S}, "time-in-future"),
+}
+
+
+@pytest.mark.parametrize(("record", "reason"), BAD.values(), ids=BAD)
+def test_one_bad_reading_is_set_aside_and_the_others_of_its_message_are_kept(gate, record, reason):
+    receipts = gate.send([gate.record(value=61.0), record, gate.record("spo2", "%", 97.0)])
+    assert [r.seq for r in receipts] == [1]
+    assert gate.reasons() == {reason: 1}
+    assert sorted(o.value for o in gate.waiting()) == [61.0, 97.0]
+    [row] = gate.quarantine.rows()
+    assert row.device == "d1"
+    assert record["n"] in row.detail
+    assert row.payload  # it can be replayed once the table knows it
+
+
+def test_a_malformed_message_is_set_aside_and_receipted_and_the_next_is_kept(gate):
+    assert gate.send(b"[{", seq=1)[0].seq == 1
+    assert gate.send([gate.record()], seq=2)[0].seq == 2
+    assert gate.reasons() == {"malformed-senml": 1}
+    assert len(gate.waiting()) == 1
+
+
+def test_a_device_that_is_not_registered_is_set_aside(gate):
+    gate.send([gate.record()], device="stranger")
+    assert gate.reasons() == {"unknown-device": 1}
+    assert gate.waiting() == []
+
+
+def test_consent_decides_what_is_kept_and_what_may_travel(gate):
+    for device in ("d1", "d2", "d3"):  # raw, local, nothing on file
+        assert gate.send([gate.record()], device=device)[0].seq == 1
+    assert [o.subject for o in gate.waiting()] == ["P1"]
+    assert {o.subject for o in gate.local.read(["loinc:8867-4"])} == {"P1", "P2"}
+    assert gate.gateway.counts.not_kept == 1
+
+
+def test_consent_that_is_withdrawn_holds_from_the_next_observation(gate):
+    gate.send([gate.record()], seq=1)
+    gate.consents["P1"] = Consent.NONE
+    gate.send([gate.record()], seq=2)
+    assert len(gate.waiting()) == 1
+
+
+def test_units_are_converted_and_it_is_said(gate):
+    gate.send([gate.record("body-temperature", "[degF]", 98.6)])
+    [observation] = gate.waiting()
+    assert observation.value == pytest.approx(37.0)
+    assert observation.unit == "Cel"
+    assert observation.flags & Quality.UNIT_CONVERTED
+
+
+def test_out_of_range_is_flagged_not_refused(gate):
+    gate.send([gate.record(value=500.0)])
+    [observation] = gate.waiting()
+    assert observation.flags & Quality.RANGE
+    assert observation.validity == Validity.QUESTIONABLE
+
+
+def test_a_repeated_message_is_kept_once_and_receipted_again(gate):
+    gate.send([gate.record()])
+    assert gate.send([gate.record()])[0].seq == 1
+    assert len(gate.waiting()) == 1
+    gate.open()  # a restart forgets nothing
+    assert gate.send([gate.record()])[0].seq == 1
+    assert len(gate.waiting()) == 1
+
+
+def test_messages_out_of_order_are_receipted_up_to_the_hole(gate):
+    assert gate.send([gate.record()], seq=2) == []
+    assert gate.send([gate.record()], seq=1)[0].seq == 2
+
+
+def test_before_commit_nothing_is_receipted_and_a_crash_loses_nothing_that_was(gate):
+    gate.gateway.receive("d1", "b", 1, b'[{"n":"heart-rate","u":"/min","v":60}]')
+    gate.open()
+    assert gate.waiting() == []
+    assert gate.send([gate.record()])[0].seq == 1
+    assert len(gate.waiting()) == 1
+
+
+def fill(gate):
+    """Send until it refuses."""
+    for seq in range(1, 100):
+        gate.send([gate.record()], seq=seq)
+
+
+def test_a_full_spool_refuses_rather_than_forgets(small_gate):
+    gate = small_gate
+    with pytest.raises(StorageFull, match="its cap is 1000") as full:
+        fill(gate)
+    assert "nothing is lost" in full.value.remedy
+    kept = len(gate.waiting())
+    assert kept > 0
+    with pytest.raises(StorageFull):
+        gate.send([gate.record()], seq=kept + 1)
+    assert len(gate.waiting()) == kept
+    gate.spool.acknowledge(kept)  # the hub has them: there is room again
+    assert gate.send([gate.record()], seq=kept + 1)[0].seq == kept + 1
+
+
+def test_a_full_disk_refuses_and_the_device_may_send_again(gate):
+    gate.storage.free = 100
+    with pytest.raises(StorageFull, match="free on the spool's disk"):
+        gate.send([gate.record()])
+    gate.storage.free = 10**12
+    assert gate.send([gate.record()])[0].seq == 1
+    assert len(gate.waiting()) == 1
