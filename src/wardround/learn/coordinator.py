@@ -306,7 +306,9 @@ class Coordinator:
             return
         participants, wanted = self._choose(eligible, number)
         delivered = frozenset(self._journal.accepted(number))  # of an abandoned attempt: acknowledged, so they count
-        participants, wanted = tuple(sorted(delivered.union(participants))), max(wanted, len(delivered))
+        if delivered:
+            participants = tuple(sorted(delivered.union(participants)))
+            wanted = len(participants) if settings.edges_max == 0 else max(wanted, len(delivered))
         last = self._journal.last()
         previous = self._open
         attempt = previous.attempt + 1 if previous is not None and previous.number == number else 1

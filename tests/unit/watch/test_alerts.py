@@ -1,0 +1,149 @@
+"""Alerts: one for each cause, from raised to resolved, and what was done about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from wardround.clock import ManualClock
+from wardround.records import Observation, Quality
+from wardround.watch.alerts import COOL_DOWN_US, AlertBook, Finding, Response, State, needs_person
+from wardround.watch.detectors.sensors import Sensors
+from wardround.watch.watcher import Watch
+
+
+def finding(kind="sensor-dead", edge="icu-a", **changes):
+    facts = {"kind": kind, "title": f"{kind} at {edge}", "priority": "medium", "category": "technical", "edge": edge}
+    return Finding(**{**facts, "since_us": 0, "detected_us": 1, **changes})
+
+
+def test_one_cause_is_one_alert_however_often_it_is_seen():
+    book = AlertBook()
+    assert book.raise_(finding(), 1).state is State.FIRING
+    assert book.raise_(finding(), 2) is None
+    assert [a.times for a in book.alerts()] == [2]
+    assert book.raise_(finding(edge="icu-b"), 3).alert_id == "A-0002"
+
+
+def test_a_cause_that_comes_back_soon_opens_its_old_alert_again():
+    book = AlertBook()
+    first = book.raise_(finding(), 0)
+    assert book.clear(finding().fingerprint, 10).state is State.RESOLVED
+    assert book.clear(finding().fingerprint, 11) is None
+    assert book.raise_(finding(), 20).alert_id == first.alert_id
+    book.clear(finding().fingerprint, 30)
+    assert book.raise_(finding(), 31 + COOL_DOWN_US).alert_id != first.alert_id
+
+
+def test_acknowledged_means_somebody_is_on_it_and_hides_nothing():
+    book = AlertBook()
+    alert = book.raise_(finding(), 0)
+    assert book.acknowledge(alert.alert_id, "oncall", 5).acknowledged_by == "oncall"
+    assert book.acknowledge(alert.alert_id, "another", 6) is None
+    assert book.acknowledge("A-9999", "oncall", 6) is None
+    assert len(book.open_alerts()) == 1
+
+
+def test_a_response_is_undone_once_and_the_reason_is_kept():
+    book = AlertBook()
+    alert = book.raise_(finding(), 0, Response(what="set aside", undo="release:s:icu-a"))
+    done = book.undone(alert.alert_id, "oncall", "the cable was wrong", 9)
+    assert (done.response.undone_by, done.response.reason) == ("oncall", "the cable was wrong")
+    assert not done.handled
+    assert book.undone(alert.alert_id, "oncall", "", 10) is None
+
+
+def test_who_needs_a_person_comes_first():
+    book = AlertBook()
+    book.raise_(finding("a"), 0, Response(what="handled"))
+    book.raise_(finding("b", priority="low"), 1)
+    book.raise_(finding("c", priority="high"), 2)
+    book.raise_(finding("d"), 3, Response(what="flagged", person_too=True))
+    assert [a.finding.kind for a in book.open_alerts()] == ["c", "d", "b", "a"]
+    assert [a.finding.kind for a in needs_person(book.open_alerts())] == ["c", "d"]
+
+
+def test_the_book_survives_a_restart():
+    book = AlertBook()
+    book.raise_(finding(), 0, Response(what="x", undo="y"))
+    again = AlertBook()
+    again.restore(book.save())
+    assert again.alerts() == book.alerts()
+    assert again.raise_(finding(), 5) is None
+
+
+# -- the watch
+
+
+@pytest.fixture
+def watch():
+    clock = ManualClock()
+    changes = []
+    made = Watch(clock=clock, heartbeat_s=1.0, signal_title=lambda c: f"signal {c}", on_change=changes.append)
+    made.clock, made.changes = clock, changes
+    return made
+
+
+def chunk(code="mdc:131330", *, flat=False, period_us=4000.0, n=1250, device="patch-1"):
+    flags = int(Quality.FLAT_LINE) if flat else 0
+    return Observation(
+        subject="s", device=device, edge="icu-a", code=code, unit="mV", t0_us=0, t0_device_us=0, n=n, period_us=period_us,
+        values=b"\0" * 2 * n, flags=flags,
+    )  # fmt: skip
+
+
+def test_a_dead_sensor_is_named_and_its_end_resolves_the_alert(watch):
+    watch.observe([chunk(flat=True)])
+    [alert] = watch.open_alerts()
+    assert (alert.finding.kind, alert.finding.edge, alert.finding.device) == ("sensor-dead", "icu-a", "patch-1")
+    assert "signal mdc:131330" in alert.finding.title
+    watch.observe([chunk()])
+    assert watch.open_alerts() == []
+
+
+def test_a_short_flat_stretch_is_no_dead_sensor(watch):
+    watch.observe([chunk(flat=True, n=500), chunk(), chunk(flat=True, n=500)])
+    assert watch.alerts() == []
+
+
+def test_a_signal_that_stops_while_its_device_goes_on_is_named(watch):
+    for _ in range(10):
+        watch.observe([chunk(), chunk("wr:accel-x")])
+        watch.clock.advance(1.0)
+    for _ in range(12):
+        watch.observe([chunk("wr:accel-x")])
+        watch.clock.advance(1.0)
+        watch.tick()
+    assert [a.finding.kind for a in watch.open_alerts()] == ["signal-silent"]
+    watch.observe([chunk()])
+    assert watch.open_alerts() == []
+
+
+def test_a_silent_edge_is_named_after_three_beats_and_resolved_when_it_is_back(watch):
+    watch.edge_seen("icu-a")
+    watch.clock.advance(2.5)
+    watch.tick()
+    assert watch.open_alerts() == []
+    watch.clock.advance(1.0)
+    watch.tick()
+    assert [a.finding.title for a in watch.open_alerts()] == ["icu-a is silent"]
+    watch.edge_seen("icu-a")
+    assert watch.open_alerts() == []
+
+
+def test_a_set_aside_edge_has_one_alert_and_undo_gives_the_command(watch):
+    watch.edge_quarantined("s", "icu-a", 7, reason="own-history-direction", score=9.0, threshold=6.0, until_round=37)
+    watch.update_refused("s", "icu-a", 8, "norm", "too large")  # the same cause
+    [alert] = watch.open_alerts()
+    assert alert.finding.evidence[-1] == (7.0, 9.0)
+    assert watch.undo(alert.alert_id, "oncall", "seen") == "release:s:icu-a"
+    assert watch.undo(alert.alert_id, "oncall", "seen") == ""
+    watch.edge_released("s", "icu-a")
+    assert watch.open_alerts() == []
+
+
+def test_the_sensors_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr("wardround.watch.detectors.sensors.STREAMS_MAX", 10)
+    sensors = Sensors()
+    for i in range(100):
+        sensors.observe(chunk(device=f"d{i}"), i)
+    assert len(sensors._streams) == 10

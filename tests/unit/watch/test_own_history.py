@@ -1,0 +1,88 @@
+"""The own-history screen: it learns each edge, sees what turns round, and takes slow change for what it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wardround.watch.detectors.own_history import OwnHistory
+
+DIMENSIONS, EDGES = 400, 6
+
+
+def healthy(rng, round_number, edges=EDGES):
+    """Updates as training gives them: a common direction that fades, and a part of each edge's own."""
+    common = np.random.default_rng(1).normal(size=DIMENSIONS)
+    out = {}
+    for i in range(edges):
+        own = np.random.default_rng(100 + i).normal(size=DIMENSIONS)
+        update = (common + 0.8 * own + 0.7 * rng.normal(size=DIMENSIONS)) / (1 + 0.05 * round_number)
+        out[f"e{i}"] = {"w": update.astype(np.float32)}
+    return out
+
+
+def warmed(rounds=12, seed=0):
+    screen, rng = OwnHistory("seed"), np.random.default_rng(seed)
+    for number in range(1, rounds + 1):
+        verdicts = screen.judge_round(number, healthy(rng, number))
+        assert all(v.accepted for v in verdicts.values())
+    return screen, rng
+
+
+FAULTS = {
+    "turned round and eight times as large": lambda u: -8 * u,
+    "turned round": lambda u: -3 * u,
+    "noise of the same size": lambda u: np.random.default_rng(9).normal(size=u.shape) * np.std(u) * 4,
+    "forty times as large": lambda u: 40 * u,
+    "nothing at all": lambda u: u * 1e-6,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_it_names_the_edge_that_has_changed_and_no_other(fault):
+    screen, rng = warmed()
+    updates = healthy(rng, 13)
+    updates["e2"] = {"w": fault(updates["e2"]["w"]).astype(np.float32)}
+    verdicts = screen.judge_round(13, updates)
+    assert [e for e, v in verdicts.items() if not v.accepted] == ["e2"]
+    assert verdicts["e2"].score > verdicts["e2"].threshold
+    assert verdicts["e2"].reason
+
+
+def test_a_healthy_hundred_rounds_raise_hardly_anything():
+    refused = 0
+    for seed in range(3):
+        screen, rng = OwnHistory("seed"), np.random.default_rng(seed)
+        for number in range(1, 101):
+            refused += sum(not v.accepted for v in screen.judge_round(number, healthy(rng, number)).values())
+    assert refused <= 2  # of 1,800
+
+
+def test_what_it_refused_teaches_it_nothing():
+    screen, rng = warmed()
+    for number in range(13, 20):
+        updates = healthy(rng, number)
+        updates["e2"] = {"w": -8 * updates["e2"]["w"]}
+        assert not screen.judge_round(number, updates)["e2"].accepted
+    assert screen.judge_round(20, healthy(rng, 20))["e2"].accepted
+
+
+def test_its_history_survives_a_restart():
+    screen, rng = warmed()
+    again = OwnHistory("seed")
+    again.restore(screen.state())
+    updates = healthy(rng, 13)
+    updates["e1"] = {"w": -8 * updates["e1"]["w"]}
+    first, second = screen.judge_round(13, updates), again.judge_round(13, updates)
+    assert {e: v.score for e, v in first.items()} == pytest.approx({e: v.score for e, v in second.items()}, rel=1e-5)
+    assert screen.state() == again.state()
+
+
+def test_its_memory_does_not_grow_with_the_model():
+    sizes = []
+    for dimensions in (100, 100_000):
+        screen, rng = OwnHistory("s"), np.random.default_rng(0)
+        for number in range(8):
+            screen.judge_round(number, {f"e{i}": {"w": rng.normal(size=dimensions).astype(np.float32)} for i in range(4)})
+        sizes.append(len(screen.state()))
+    assert sizes[1] < 1.5 * sizes[0]
