@@ -60,7 +60,7 @@ def collect(edges: Sequence[EdgeView]) -> str:
     drawn, rest = _drawn(edges)
     rows = [(e.name, e.state == "silent", e.per_s) for e in drawn]
     if rest:
-        rows.append((f"{len(rest)} as expected", False, max(e.per_s for e in rest)))
+        rows.append((f"{len(rest):,} as usual", False, max(e.per_s for e in rest)))
     most = max((r for _, _, r in rows), default=0.0) or 1.0
     gap = min(13.2, 150 / max(1, len(rows)))
     top = 84 - gap * (len(rows) - 1) / 2

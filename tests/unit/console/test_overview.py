@@ -1,0 +1,187 @@
+"""The Overview from frozen read models, in each of its states; no colour outside the tokens; names made safe."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wardround import console
+from wardround.clock import ManualClock
+from wardround.console.door import Sessions, token_of
+from wardround.console.model import AlertView, EdgeView, Line, Overview, StudyView
+from wardround.console.overview import frame, sections, undo_dialog
+from wardround.console.words import duration, rate
+
+NOW = 1_764_000_000_000_000
+STATIC = Path(console.__file__).parent / "static"
+EMPTY = Overview(NOW, "hub-1", "1.0", "Northmoor", simulated=True, subjects=0)
+EDGES = tuple(EdgeView(f"edge-{i}", "connected", per_s=float(i)) for i in range(4))
+NEED = AlertView(
+    "A-0001",
+    "ECG of patch-1 is a flat line",
+    "No change for 30 s.",
+    "medium",
+    "technical",
+    NOW,
+    NOW,
+    open=True,
+    needs_person=True,
+)
+HANDLED = AlertView(
+    "A-0002", "cardio-1 sends updates far from its own history", "Score 9.", "medium", "model", NOW, NOW, open=True,
+    needs_person=False, response="quarantined", undo_title="Let cardio-1 count again from round 16?",
+    undo_words="Let cardio-1 count again", undo_keep="Keep it set aside", undo_consequences=("One.", "Two."),
+)  # fmt: skip
+STUDY = StudyView(
+    "vb", 15, 24, "average-precision", 0.992, "cardio-2", 0.987, (("a", "accepted"), ("b", "set-aside"), ("c", "absent"))
+)
+FULL = replace(
+    EMPTY, subjects=17, edges=EDGES, samples_per_s=31_400.0, behind_s=3.0, waiting=12, set_aside=17, study=STUDY, studies=1,
+    alerts=(NEED, HANDLED), happened=(Line(NOW, "Hub started", "4 edges known"),),
+)  # fmt: skip
+
+
+def text(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+
+
+def test_the_answer_is_one_sentence_made_from_state():
+    def answer(view, since=None):
+        return text(sections(view, since_us=since)["answer"])
+
+    assert "No edge has joined yet." in answer(EMPTY)
+    assert "Everything runs as expected. 4 of 4 edges connected." in answer(replace(FULL, alerts=()))
+    assert "ECG of patch-1 is a flat line: it needs a person now." in answer(FULL)
+    assert "Nothing needs a person now; one fault is handled or can wait." in answer(replace(FULL, alerts=(HANDLED,)))
+    two = (NEED, replace(NEED, alert_id="A-9"))
+    assert "Two things need a person now." in answer(replace(FULL, alerts=two))
+    silent = replace(FULL, alerts=(), edges=(*EDGES[:3], EdgeView("edge-3", "silent", 90.0)))
+    assert "3 of 4 edges are connected. edge-3 is silent." in answer(silent)
+    assert "one thing has happened since" in answer(FULL, NOW - 1)
+    assert "nothing has happened since" in answer(FULL, NOW)
+
+
+def test_each_step_has_its_number_unit_and_one_line_of_state():
+    parts = {key: text(html) for key, html in sections(FULL, since_us=None).items()}
+    assert "31.4 k/s samples arriving" in parts["step-collect"]
+    assert "3 s gold tables behind live 12 observations wait in the inbox; 17 items set aside" in parts["step-process"]
+    assert "0.992 AUPRC round 15, worst edge 0.987 (cardio-2) b set aside: weight 0" in parts["step-learn"]
+    assert "1 of 2 open alert needs a person now the other is handled or can wait" in parts["step-watch"]
+
+
+def test_empty_states_teach_the_next_command():
+    parts = {key: text(html) for key, html in sections(EMPTY, since_us=None).items()}
+    assert "wardround study start study.toml" in parts["step-learn"]
+    assert "What comes up shows here first." in parts["need"]
+
+
+def test_what_can_be_undone_offers_it_with_its_consequences():
+    parts = sections(FULL, since_us=None)
+    assert 'data-act="ask-undo" data-alert="A-0002"' in parts["handled"]
+    assert 'data-act="acknowledge" data-alert="A-0001"' in parts["need"]
+    dialog = undo_dialog(HANDLED)
+    assert "Let cardio-1 count again from round 16?" in dialog
+    assert "Keep it set aside" in dialog
+    assert dialog.count("<li>") == 2
+    taken = sections(replace(FULL, alerts=(replace(NEED, acknowledged_by="oncall"),)), since_us=None)["need"]
+    assert "oncall is on it" in taken
+    assert "data-act" not in taken
+
+
+def test_a_simulated_site_says_so_and_another_does_not():
+    assert "SIMULATED PATIENTS" in frame(FULL, who="oncall", role="operator")
+    assert "SIMULATED" not in frame(replace(FULL, simulated=False), who="oncall", role="operator")
+
+
+def test_names_cannot_become_markup():
+    evil = '<img src=x onerror="alert(1)">'
+    view = replace(
+        FULL,
+        site=evil,
+        edges=(EdgeView(evil, "silent"),),
+        alerts=(replace(NEED, title=evil, detail=evil), replace(HANDLED, undo_title=evil, response=evil)),
+        happened=(Line(NOW, evil, evil),),
+        study=replace(STUDY, name=evil, worst_edge=evil, parts=((evil, "set-aside"),)),
+    )
+    everything = "".join(sections(view, since_us=None).values()) + frame(view, who=evil, role=evil) + undo_dialog(view.alerts[1])
+    assert "<img" not in everything
+
+
+def test_a_thousand_edges_are_drawn_as_those_that_differ_and_one_row():
+    edges = tuple(EdgeView(f"e{i}", "silent" if i in (7, 70) else "connected") for i in range(1_000))
+    picture = sections(replace(FULL, edges=edges), since_us=None)["step-collect"]
+    assert "998 as expected" in picture
+    assert ">e7<" in picture
+    assert len(picture) < 10_000
+
+
+def test_every_part_has_its_place_in_the_frame():
+    html = frame(FULL, who="oncall", role="operator")
+    for key in sections(FULL, since_us=None):
+        assert f'id="{key}"></' in html, key
+
+
+def test_colours_are_written_in_the_tokens_alone():
+    found = []
+    for path in [*Path(console.__file__).parent.glob("*.py"), *STATIC.iterdir()]:
+        if path.name != "tokens.css":
+            found += [f"{path.name}: {c}" for c in re.findall(r"(?<!&)#[0-9a-fA-F]{3,8}\b|rgba?\(", path.read_text())]
+    assert found == []
+
+
+def _tokens(theme: str) -> dict[str, str]:
+    css = (STATIC / "tokens.css").read_text()
+    block = css.split(":root {")[1].split("}")[0] if theme == "light" else css.split('[data-theme="dark"] {')[1].split("}")[0]
+    return dict(re.findall(r"--([\w-]+): (#[0-9A-F]{6});", block))
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_meets_aa_on_every_surface(theme):
+    tokens = _tokens(theme)
+    pairs = [(ink, on) for ink in ("ink", "ink-2", "ink-3", "accent") for on in ("bg", "surface", "surface-2", "sunken")]
+    pairs += [(f"{p}-text", f"{p}-tint") for p in ("high", "medium", "low")] + [
+        (f"{p}-ink", p) for p in ("high", "medium", "low")
+    ]
+    for ink, on in [*pairs, ("accent-ink", "accent"), ("ink", "medium-tint"), ("ink-2", "high-tint")]:
+        a, b = sorted((_luminance(tokens[ink]), _luminance(tokens[on])))
+        assert (b + 0.05) / (a + 0.05) >= 4.5, f"{ink} on {on} in {theme}"
+
+
+def test_numbers_have_their_units():
+    assert [duration(s) for s in (0, 38, 61, 2460, 22_200, 180_000)] == [
+        "0 s",
+        "38 s",
+        "1 min",
+        "41 min",
+        "6 h 10 min",
+        "2 d 2 h",
+    ]
+    assert [rate(r) for r in (0, 12.3, 31_400, 2.5e6)] == [("0", "/s"), ("12", "/s"), ("31.4", "k/s"), ("2.5", "M/s")]
+
+
+def test_sessions_end_by_idleness_and_by_age():
+    clock = ManualClock()
+    sessions = Sessions(clock)
+    token = sessions.start("oncall", "operator", None)
+    for _ in range(11):
+        clock.advance(3_000)
+        assert sessions.get(token) is not None
+    clock.advance(3_700)
+    assert sessions.get(token) is None
+    token = sessions.start("oncall", "operator", None)
+    for _ in range(15):
+        clock.advance(3_000)
+        sessions.get(token)
+    assert sessions.get(token) is None
+    assert sessions.get("") is None
+    assert token_of("wr-session=abc; other=1") == "abc"
+    assert token_of("rubbish;;==") == ""
