@@ -22,7 +22,7 @@ EDGES = tuple(EdgeView(f"edge-{i}", "connected", per_s=float(i)) for i in range(
 NEED = AlertView(
     "A-0001",
     "ECG of patch-1 is a flat line",
-    "No change for 30 s.",
+    "No change.",
     "medium",
     "technical",
     NOW,
@@ -45,7 +45,7 @@ FULL = replace(
 
 
 def text(html: str) -> str:
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", html)))
 
 
 def test_the_answer_is_one_sentence_made_from_state():
@@ -113,7 +113,7 @@ def test_names_cannot_become_markup():
 def test_a_thousand_edges_are_drawn_as_those_that_differ_and_one_row():
     edges = tuple(EdgeView(f"e{i}", "silent" if i in (7, 70) else "connected") for i in range(1_000))
     picture = sections(replace(FULL, edges=edges), since_us=None)["step-collect"]
-    assert "998 as expected" in picture
+    assert "998 as usual" in picture
     assert ">e7<" in picture
     assert len(picture) < 10_000
 
