@@ -145,6 +145,23 @@ class Hub:
         Raises:
             PortTaken: another process listens on one of them.
         """
+        async with contextlib.AsyncExitStack() as opened:
+            ports = await self._open(opened)
+            on_ready(ports)
+            self.happened("Hub started", f"{len(self.store.edges())} edges known")
+            log.info("hub runs", **ports)
+            tasks = [asyncio.create_task(t) for t in (self._ticks(), self._looks(), self._commits(), self._jobs(), self._views())]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _open(self, opened: contextlib.AsyncExitStack) -> dict[str, object]:
+        """Every listener, each closed with the stack; their ports."""
         settings = self.settings
         self.link = link = HubLink(
             studies=lambda: self.studies.coordinators,
@@ -165,6 +182,7 @@ class Hub:
             pki=self.home / "pki",
             denied=lambda name, _serial: name in self._denied,
         )
+        opened.push_async_callback(server.stop, 0.2)
         enrolment = EnrolmentListener(
             host=settings.enrolment.host,
             port=settings.enrolment.port,
@@ -180,25 +198,13 @@ class Hub:
             },
             on_joined=self._edge_joined,
         )
+        opened.callback(enrolment.close)
         console = Console(self.desk, self._console_listening(), self.clock)
+        opened.callback(console.close)
         console.start()
         if self.outbox is not None:
             self.outbox.start()
-        on_ready({"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port})
-        self.happened("Hub started", f"{len(self.store.edges())} edges known")
-        log.info("hub runs", grpc_port=port, enrolment_port=enrolment.port, console_port=console.port)
-        tasks = [asyncio.create_task(t) for t in (self._ticks(), self._looks(), self._commits(), self._jobs(), self._views())]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            console.close()
-            enrolment.close()
-            await server.stop(0.2)
+        return {"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port}
 
     def close(self) -> None:
         """Close files and workers."""

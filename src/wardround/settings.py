@@ -30,6 +30,7 @@ class SpoolSettings(Settings, frozen=True, kw_only=True):
 
     bytes_max: int = 2_000_000_000  # then the spool refuses, and devices keep what they have
     disk_reserve_bytes: int = 200_000_000  # always left free on the disk
+    ballast_bytes: int = 8_000_000  # held in a file that is given up when the disk is full: to forget takes room too
     commit_interval_s: float = 0.1  # group commit: the longest a device waits for its receipt
     commit_observations_max: int = 500
     file_bytes_max: int = 64_000_000  # a spool file is unlinked once the hub has all of it

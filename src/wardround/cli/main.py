@@ -27,7 +27,7 @@ app = typer.Typer(
         "Federated learning over the Internet of Medical Things.\n\n"
         "Devices report to [b]edges[/b]; edges send what consent allows to a [b]hub[/b]; hub and edges train one model "
         "together; Wardround watches the training, the fleet and the sensors, and alerts the team.\n\n"
-        "New here? [b]wardround demo[/b] runs all of it on this machine in about two minutes."
+        "New here? [b]wardround demo[/b] runs all of it on this machine in about a minute."
     ),
 )
 app.command("demo")(demo.demo)
@@ -55,9 +55,9 @@ def run() -> None:
     except WardroundError as error:
         if os.environ.get("WARDROUND_DEBUG"):
             raise
-        stderr.print(f"[bold]error:[/bold] {escape(str(error))}")
+        stderr.print(f"[bold]error:[/bold] {escape(str(error))}", soft_wrap=True)
         if error.remedy:
-            stderr.print(f"[bold]   do:[/bold] {escape(error.remedy)}")
+            stderr.print(f"[bold]   do:[/bold] {escape(error.remedy)}", soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         stderr.print("stopped")

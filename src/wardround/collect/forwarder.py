@@ -54,6 +54,12 @@ class Forwarder:
         missing = [Gap(self._sent + 1, first - 1, "missing")] if first > self._sent + 1 else []
         observations: list[bytes] = []
         for row in rows:
+            expected = first + len(observations)
+            if row.seq != expected:  # rows are gone from the middle of the spool
+                if observations:
+                    break
+                missing.append(Gap(expected, row.seq - 1, "missing"))
+                first = row.seq
             if row.data is None:  # its checksum no longer fits: said, not sent
                 if observations:
                     break

@@ -2,7 +2,8 @@
 
 SQLite, WAL, `synchronous=FULL`, one writer. Observations and the marks of which device messages are durable are one
 transaction. Sequences are consecutive from 1 within a `boot`, one life of this spool; an acknowledged row is deleted, its
-sequence never used again. At the byte cap or the disk reserve the spool refuses: a device keeps what was not receipted.
+sequence never used again. At the byte cap or the disk reserve the spool refuses: a device keeps what was not receipted. When
+others have filled the disk to its last byte, a ballast file is given up so that receipts can still be noted and rows forgotten.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from wardround.errors import StorageFull
 from wardround.records import BootId
 from wardround.settings import SpoolSettings
 
+FORGET_ROWS = 200  # in one transaction, when the disk is full
 AHEAD_MAX = 256  # messages of one device that may arrive before an earlier one
 
 
@@ -76,6 +78,7 @@ class Spool:
     def __init__(self, storage: Storage, settings: SpoolSettings) -> None:
         self._storage, self._settings = storage, settings
         self._lock = threading.RLock()
+        storage.ballast(settings.ballast_bytes)
         self._db = storage.connect("spool")
         self._db.executescript(_SCHEMA)
         self._db.execute("INSERT OR IGNORE INTO facts VALUES ('boot', ?)", (secrets.token_hex(8),))
@@ -145,18 +148,17 @@ class Spool:
                 return
             if seq > self._last:
                 raise ValueError(f"acknowledged {seq}, but the last sequence is {self._last}")
-            self._db.execute("BEGIN IMMEDIATE")
-            count, size = self._db.execute(
-                "SELECT count(*), coalesce(sum(length(data)), 0) FROM waiting WHERE seq <= ?", (seq,)
-            ).fetchone()
-            self._db.execute("DELETE FROM waiting WHERE seq <= ?", (seq,))
-            self._db.execute("UPDATE facts SET value = ? WHERE key = 'acknowledged_seq'", (str(seq),))
-            self._db.execute("COMMIT")
-            self._acknowledged = seq
-            self._count -= count
-            self._bytes -= size
+            try:
+                self._forget(seq)
+            except sqlite3.OperationalError:  # even to delete takes room: give up the ballast, and go in small steps
+                self._roll_back()
+                self._storage.ballast(0)
+                while self._acknowledged < seq:
+                    self._forget(min(seq, self._acknowledged + FORGET_ROWS))
+                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             if self._count == 0:
                 self._shrink()
+                self._storage.ballast(self._settings.ballast_bytes)
 
     def facts(self) -> SpoolFacts:
         """What waits."""
@@ -166,6 +168,19 @@ class Spool:
         """Close the database; what is not committed is gone."""
         with self._lock:
             self._db.close()
+
+    def _forget(self, seq: int) -> None:
+        """One transaction."""
+        self._db.execute("BEGIN IMMEDIATE")
+        count, size = self._db.execute(
+            "SELECT count(*), coalesce(sum(length(data)), 0) FROM waiting WHERE seq <= ?", (seq,)
+        ).fetchone()
+        self._db.execute("DELETE FROM waiting WHERE seq <= ?", (seq,))
+        self._db.execute("UPDATE facts SET value = ? WHERE key = 'acknowledged_seq'", (str(seq),))
+        self._db.execute("COMMIT")
+        self._acknowledged = seq
+        self._count -= count
+        self._bytes -= size
 
     def _check_room(self, size: int) -> None:
         if self._bytes + size > self._settings.bytes_max:

@@ -7,6 +7,7 @@ outlives a connection that is dropped without a commit, exactly as on a disk.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -26,6 +27,10 @@ class Storage(Protocol):
         """What is left on the disk."""
         ...
 
+    def ballast(self, size: int) -> None:
+        """Hold so many bytes of the disk in a file that can be given up; 0 gives them up. What cannot be held is not."""
+        ...
+
 
 class FolderStorage:
     """Databases as files in a folder."""
@@ -42,6 +47,17 @@ class FolderStorage:
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self._folder).free
+
+    def ballast(self, size: int) -> None:
+        path = self._folder / "ballast"
+        if size == 0:
+            path.unlink(missing_ok=True)
+        elif not path.exists() or path.stat().st_size < size:
+            try:
+                with path.open("wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, size)
+            except OSError:
+                path.unlink(missing_ok=True)
 
 
 class MemoryStorage:
@@ -61,6 +77,9 @@ class MemoryStorage:
 
     def free_bytes(self) -> int:
         return self.free
+
+    def ballast(self, size: int) -> None:
+        """Memory has none."""
 
     def close(self) -> None:
         """Forget everything."""

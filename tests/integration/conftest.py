@@ -1,0 +1,113 @@
+"""Real programs in their own processes, on loopback ports of their own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from wardround.clock import SystemClock
+from wardround.demo.programs import Program
+from wardround.edge import EdgeHome
+from wardround.hub import create_home
+from wardround.records import Consent
+from wardround.settings import HubSettings, parse_settings
+from wardround.store import Store, open_store
+from wardround.trust.certificates import Authority
+from wardround.trust.enrolment import join_hub
+from wardround.trust.join import mint
+
+READY_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wardround(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """The command line, as a person runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "wardround.cli.main", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@dataclass
+class Site:
+    """A hub, and the edges that have joined it."""
+
+    folder: Path
+    programs: list[Program] = field(default_factory=list)
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.home = self.folder / "hub"
+        self.ports = {name: free_port() for name in ("grpc", "enrolment", "console")}
+        text = 'site = "Test"\nheartbeat_s = 1.0\n' + "".join(f"[{k}]\nport = {p}\n" for k, p in self.ports.items())
+        text += "[processing]\nlake_commit_interval_s = 0.1\ninterval_s = 1.0\n"
+        create_home(self.home, text, parse_settings(text, HubSettings, where="test")).close()
+        self.hub = self._program("hub", ["wardround.cli.main", "hub", "run", "--home", str(self.home)], self.home)
+
+    def _program(self, name, arguments, home):
+        program = Program(name, arguments, self.folder / f"{name}.log", home / "ready.json")
+        self.programs.append(program)
+        return program
+
+    def start_hub(self):
+        self.hub.start()
+        return self.hub.wait_ready(READY_S)
+
+    def store(self) -> Store:
+        return open_store(self.home / "hub.sqlite")
+
+    def token(self, name: str) -> str:
+        store = self.store()
+        pin = Authority.load(self.home / "pki").fingerprint
+        made = mint(store, SystemClock(), name=name, host="127.0.0.1", port=self.ports["enrolment"], pin=pin)
+        store.close()
+        return made
+
+    def edge(self, name: str) -> Program:
+        """Join an edge; its program, not started yet."""
+        home = self.folder / name
+        joined = join_hub(self.token(name), home)
+        (home / "edge.toml").write_text(
+            f'name = "{name}"\nhub_host = "{joined.hub_host}"\nhub_port = {joined.hub_port}\n[mqtt]\nport = {free_port()}\n'
+        )
+        return self._program(name, ["wardround.cli.main", "edge", "run", "--home", str(home)], home)
+
+    def device(self, edge: str, device: str, consent: Consent) -> tuple[str, str]:
+        """Register a device; its secret and its subject."""
+        home = EdgeHome.open(self.folder / edge)
+        secret = home.registry().add(device, f"patient-of-{device}")
+        subject = home.pseudonyms().of(f"patient-of-{device}")
+        consents = home.consents()
+        consents.set(subject, "*", consent)
+        consents.close()
+        return secret, subject
+
+    def mqtt_port(self, edge: str) -> int:
+        return json.loads((self.folder / edge / "ready.json").read_text())["mqtt_port"]
+
+    def stop(self):
+        for program in self.programs:
+            program.stop()
+
+
+@pytest.fixture(scope="session")
+def command():
+    """The command line, as a function."""
+    return wardround
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    made.stop()
