@@ -1,0 +1,168 @@
+"""Mutual TLS 1.3 between edge and hub: who gets an answer, and who does not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+
+import grpc
+import pytest
+
+from wardround.trust.certificates import Authority, key_pem, new_key, write_private
+from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def identity(folder, authority, name, hours=1.0):
+    folder.mkdir()
+    key = new_key()
+    write_private(folder / "edge.key", key_pem(key))
+    write_private(folder / "edge.pem", authority.issue_edge(name, key.public_key(), hours), 0o644)
+    write_private(folder / "ca.pem", authority.pem, 0o644)
+    return folder
+
+
+async def echo(request, context):
+    return f"{peer_name(context)}:".encode() + request
+
+
+async def quiet(_requests, _context):
+    yield b"here"
+    await asyncio.sleep(30)
+
+
+class Hub:
+    """A listener with one method that answers and one stream that says little."""
+
+    def __init__(self, folder):
+        self.folder, self.denied = folder, set()
+        self.authority = Authority.create(folder / "pki", "hub")
+        key = new_key()
+        write_private(folder / "pki" / "hub.key", key_pem(key))
+        write_private(folder / "pki" / "hub.pem", self.authority.issue_hub("hub", key.public_key(), ["127.0.0.1"], 1.0), 0o644)
+
+    async def __aenter__(self):
+        handlers = {
+            "Echo": grpc.unary_unary_rpc_method_handler(echo),
+            "Quiet": grpc.stream_stream_rpc_method_handler(quiet),
+        }
+        self._server, self.port = await start_hub_listener(
+            {"test.Test": handlers},
+            host="127.0.0.1",
+            port=0,
+            pki=self.folder / "pki",
+            denied=lambda name, _serial: name in self.denied,
+        )
+        return self
+
+    async def __aexit__(self, *_):
+        await self._server.stop(0)
+
+    async def ask(self, folder, within_s=5.0):
+        channel = edge_channel(folder, "127.0.0.1", self.port)
+        try:
+            return await channel.unary_unary("/test.Test/Echo")(b"hello", timeout=within_s)
+        finally:
+            await channel.close(None)
+
+
+@pytest.fixture
+def hub(tmp_path):
+    return Hub(tmp_path)
+
+
+def code_of(coroutine) -> grpc.StatusCode:
+    async def ask():
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await coroutine
+        return refused.value.code()
+
+    return ask()
+
+
+def test_an_edge_is_known_by_its_certificate(hub, tmp_path):
+    async def run():
+        async with hub:
+            return await hub.ask(identity(tmp_path / "a", hub.authority, "icu-a"))
+
+    assert asyncio.run(run()) == b"icu-a:hello"
+
+
+def test_no_answer_without_a_certificate_that_holds(hub, tmp_path):
+    stranger = Authority.create(tmp_path / "other", "other")
+    foreign = identity(tmp_path / "foreign", stranger, "icu-a")
+    (foreign / "ca.pem").write_bytes(hub.authority.pem)
+    expired = identity(tmp_path / "expired", hub.authority, "icu-a", hours=0.0002)
+    time.sleep(1.5)
+    listener = tmp_path / "listener"
+    listener.mkdir()
+    key = new_key()
+    write_private(listener / "edge.key", key_pem(key))
+    write_private(listener / "edge.pem", hub.authority.issue_listener("icu-a", key.public_key(), ["x"], 1.0), 0o644)
+    write_private(listener / "ca.pem", hub.authority.pem, 0o644)
+
+    async def run():
+        async with hub:
+            return [await code_of(hub.ask(folder, within_s=3.0)) for folder in (foreign, expired, listener)]
+
+    assert set(asyncio.run(run())) <= {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+    }
+
+
+def test_an_edge_does_not_talk_to_another_hub(hub, tmp_path):
+    mine = Authority.create(tmp_path / "mine", "mine")
+    edge = identity(tmp_path / "a", mine, "icu-a")
+
+    async def run():
+        async with hub:
+            return await code_of(hub.ask(edge, within_s=3.0))
+
+    assert asyncio.run(run()) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_a_revoked_edge_gets_no_answer_and_its_open_stream_ends(hub, tmp_path):
+    edge = identity(tmp_path / "a", hub.authority, "icu-a")
+
+    async def run():
+        async with hub:
+            channel = edge_channel(edge, "127.0.0.1", hub.port)
+            call = channel.stream_stream("/test.Test/Quiet")()
+            assert await call.read() == b"here"
+            hub.denied.add("icu-a")
+            began = time.monotonic()
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call.read()
+            took_s = time.monotonic() - began
+            await channel.close(None)
+            return took_s, await code_of(hub.ask(edge))
+
+    took_s, code = asyncio.run(run())
+    assert took_s < 5.0
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_older_tls_is_refused(hub, tmp_path):
+    edge = identity(tmp_path / "a", hub.authority, "icu-a")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.load_verify_locations(edge / "ca.pem")
+    context.load_cert_chain(edge / "edge.pem", edge / "edge.key")
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def connect(port):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain, context.wrap_socket(plain):
+            pass
+
+    async def run():
+        async with hub:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.to_thread(connect, hub.port)
+
+    asyncio.run(run())
