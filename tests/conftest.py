@@ -15,3 +15,21 @@ def shared_data() -> Path:
     if not (root / "mitbih_subset").is_dir():
         pytest.skip(f"no recordings at {root}: set WARDROUND_DATA to a folder with mitbih_subset/ and har_smartphone/")
     return root
+
+
+@pytest.fixture(scope="session")
+def command():
+    """The command line, as a function of its arguments."""
+    from programs_under_test import wardround
+
+    return wardround
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A hub of its own, to be started, and a way to add edges, devices and people."""
+    from programs_under_test import Site
+
+    made = Site(tmp_path)
+    yield made
+    made.stop()

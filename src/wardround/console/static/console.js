@@ -3,6 +3,7 @@
 window.wr = (() => {
   let emitAct = null;
   let paused = false;
+  const waiting = [];
 
   // Make `from` look like `to` with as few changes as possible, so that focus, selection and open dialogs survive.
   function morph(from, to) {
@@ -67,7 +68,8 @@ window.wr = (() => {
     setTheme(dark ? "light" : "dark");
   }
 
-  function act(facts) { if (emitAct) emitAct(facts); }
+  // What is pressed before the hub listens waits for it.
+  function act(facts) { if (emitAct) emitAct(facts); else if (waiting.length < 20) waiting.push(facts); }
 
   function pause(on) {
     paused = on;
@@ -77,6 +79,12 @@ window.wr = (() => {
     act({ act: on ? "pause" : "resume" });
   }
 
+  // At once, and with the focus out of it: the next key may follow before the browser has done either.
+  function shut(dialog) {
+    dialog.close();
+    if (dialog.contains(document.activeElement)) document.activeElement.blur();
+  }
+
   function clicked(event) {
     const button = event.target.closest("[data-act]");
     if (!button) return;
@@ -84,19 +92,21 @@ window.wr = (() => {
     if (facts.act === "theme") return toggleTheme();
     if (facts.act === "keys") return document.getElementById("keys").showModal();
     if (facts.act === "pause-toggle") return pause(!paused);
-    if (facts.act === "close") return button.closest("dialog").close();
+    if (facts.act === "close") return shut(button.closest("dialog"));
     if (facts.act === "undo") {
       const field = button.closest("dialog").querySelector("input");
       if (!field.value.trim()) { field.setAttribute("aria-invalid", "true"); field.focus(); return; }
       facts.reason = field.value.trim();
-      button.closest("dialog").close();
+      shut(button.closest("dialog"));
     }
     act(facts);
   }
 
   function pressed(event) {
+    const open = document.querySelector("dialog[open]");
+    if (open && event.key === "Escape") return shut(open);
     if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (document.querySelector("dialog[open]") && event.key !== "?") return;
+    if (open) return;
     const press = (selector) => { const b = document.querySelector(selector); if (b) { event.preventDefault(); b.click(); } };
     if (event.key === "?") document.getElementById("keys").showModal();
     else if (event.key === "a") press("[data-act=acknowledge]");
@@ -105,7 +115,7 @@ window.wr = (() => {
     else if (event.key === " " && !event.target.closest("button, a")) { event.preventDefault(); pause(!paused); }
   }
 
-  function connect(emit) { emitAct = emit; }
+  function connect(emit) { emitAct = emit; waiting.splice(0).forEach(emit); }
 
   const saved = localStorage.getItem("wardround-theme");
   if (saved) document.documentElement.dataset.theme = saved;

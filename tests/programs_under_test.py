@@ -9,18 +9,17 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from wardround.clock import SystemClock
 from wardround.demo.programs import Program
 from wardround.edge import EdgeHome
 from wardround.hub import create_home
 from wardround.records import Consent
 from wardround.settings import HubSettings, parse_settings
-from wardround.store import Store, open_store
+from wardround.store import Person, Store, open_store
 from wardround.trust.certificates import Authority
 from wardround.trust.enrolment import join_hub
 from wardround.trust.join import mint
+from wardround.trust.passwords import hash_password, new_password
 
 READY_S = 60.0
 
@@ -73,6 +72,14 @@ class Site:
         store.close()
         return made
 
+    def sign_in(self, name: str = "oncall") -> str:
+        """Someone who may sign in to the console; the password."""
+        store = self.store()
+        password = new_password()
+        store.put_person(Person(name, "operator", hash_password(password), None))
+        store.close()
+        return password
+
     def edge(self, name: str) -> Program:
         """Join an edge; its program, not started yet."""
         home = self.folder / name
@@ -98,16 +105,3 @@ class Site:
     def stop(self):
         for program in self.programs:
             program.stop()
-
-
-@pytest.fixture(scope="session")
-def command():
-    """The command line, as a function."""
-    return wardround
-
-
-@pytest.fixture
-def site(tmp_path):
-    made = Site(tmp_path)
-    yield made
-    made.stop()
