@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from wardround.errors import SettingsError
+from wardround.learn.study import Study
 from wardround.settings import EdgeSettings, HubSettings, Settings, load_settings, parse_settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -23,7 +24,7 @@ def keys(kind: type[Settings], prefix: str = "") -> Iterator[str]:
             yield prefix + field.name
 
 
-@pytest.mark.parametrize(("kind", "section"), [(HubSettings, "hub.toml"), (EdgeSettings, "edge.toml")])
+@pytest.mark.parametrize(("kind", "section"), [(HubSettings, "hub.toml"), (EdgeSettings, "edge.toml"), (Study, "study.toml")])
 def test_every_setting_is_documented_and_nothing_else_is(kind: type[Settings], section: str) -> None:
     text = DOCUMENT.read_text().split(f"## `{section}`")[1].split("\n## ")[0]
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
@@ -33,7 +34,11 @@ def test_every_setting_is_documented_and_nothing_else_is(kind: type[Settings], s
 
 def test_documented_defaults_are_the_defaults() -> None:
     text = DOCUMENT.read_text()
-    for kind, required in ((HubSettings, {}), (EdgeSettings, {"name": "a", "hub_host": "b", "hub_port": 1})):
+    for kind, required in (
+        (HubSettings, {}),
+        (EdgeSettings, {"name": "a", "hub_host": "b", "hub_port": 1}),
+        (Study, {"name": "a", "task": "b"}),
+    ):
         defaults = msgspec.to_builtins(kind(**required))
         for key, value in ((k, v) for k, v in _flat(defaults) if k not in required):
             row = next(line for line in text.splitlines() if line.startswith("| `") and f"`{key}`" in line.split("|")[1])

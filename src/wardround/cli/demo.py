@@ -37,6 +37,7 @@ def demo(
     from wardround.demo.plan import make_plan  # noqa: PLC0415
     from wardround.demo.report import render  # noqa: PLC0415
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the demo ends its programs too
     console = Console(stderr=False)
     plan = make_plan(records, edges=edges, seed=seed)
     label = "SIMULATED PATIENTS" if plan.simulated else f"REAL RECORDINGS from {records}"
@@ -62,7 +63,7 @@ def demo(
         progress.update(tasks[name], completed=min(1.0, share), words=words)
 
     def event(words: str) -> None:
-        progress.console.print(f"{time.monotonic() - started:6.1f} s  {words}", highlight=False)
+        progress.console.print(f"{time.monotonic() - started:6.1f} s  {words}", highlight=False, soft_wrap=True)
 
     with progress:
         finished = run_demo(plan, folder.absolute(), Voice(phase, event), seed=seed, play_s=play, stay=stay)

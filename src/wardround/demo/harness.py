@@ -134,6 +134,10 @@ class _Run:
     def hub_home(self) -> Path:
         return self.folder / "hub"
 
+    @property
+    def console(self) -> str:
+        return f"http://127.0.0.1:{self.ports['console']}"
+
     def edge_home(self, name: str) -> Path:
         return self.folder / "edges" / name
 
@@ -168,7 +172,7 @@ def run_demo(plan: Plan, folder: Path, voice: Voice, *, seed: int, play_s: float
         if not stay:
             _stop(run)
         report = _report(run, time.monotonic() - started)
-    return Finished(report, f"http://127.0.0.1:{run.ports['console']}", run.password, lambda: _stop(run))
+    return Finished(report, run.console, run.password, lambda: _stop(run))
 
 
 @contextlib.contextmanager
@@ -208,6 +212,7 @@ def _start(run: _Run) -> None:
     run.voice.phase("start", 0.2, "opening the recordings")
     _write_recordings(run)
     run.hub.wait_ready(START_DEADLINE_S)
+    run.voice.event(f"watch it at {run.console}, sign in as oncall with {run.password}")
     for i, edge in enumerate(run.plan.edges):
         run.voice.phase("start", 0.4 + 0.3 * i / len(run.plan.edges), f"{edge.name} joins with its own token")
         _join(run, edge)

@@ -166,8 +166,8 @@ def render(report: Report) -> Group:
     label = "SIMULATED PATIENTS" if report.simulated else "REAL RECORDINGS"
     counted, scores = report.observations, report.scores
     grid = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for _ in range(3):
-        grid.add_column()
+    for whole in (True, True, False):
+        grid.add_column(no_wrap=whole)
     grid.add_row("[b]Observations[/]", "", "")
     _rows(
         grid,

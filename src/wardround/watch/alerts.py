@@ -114,10 +114,10 @@ class AlertBook:
         """A cause was seen: the new or changed alert, or None when people already know."""
         known = self._alerts.get(self._by_fingerprint.get(finding.fingerprint, ""))
         if known is not None and known.open:
-            changed = response is not None and known.response is None
-            self._put(
-                msgspec.structs.replace(known, times=known.times + 1, response=response or known.response), quiet=not changed
-            )
+            # What was done first stays, unless it was undone since.
+            changed = response is not None and (known.response is None or known.response.undone_us > 0)
+            now = response if changed else known.response
+            self._put(msgspec.structs.replace(known, times=known.times + 1, response=now), quiet=not changed)
             return self._alerts[known.alert_id] if changed else None
         if known is not None and now_us - known.resolved_us < COOL_DOWN_US:
             alert = msgspec.structs.replace(

@@ -52,6 +52,15 @@ def test_a_response_is_undone_once_and_the_reason_is_kept():
     assert book.undone(alert.alert_id, "oncall", "", 10) is None
 
 
+def test_what_was_done_first_stays_until_it_is_undone():
+    book = AlertBook()
+    alert = book.raise_(finding(), 0, Response(what="round 15", undo="x"))
+    assert book.raise_(finding(), 1, Response(what="round 16", undo="x")) is None
+    assert book.get(alert.alert_id).response.what == "round 15"
+    book.undone(alert.alert_id, "oncall", "", 2)
+    assert book.raise_(finding(), 3, Response(what="round 17", undo="x")).response.what == "round 17"
+
+
 def test_who_needs_a_person_comes_first():
     book = AlertBook()
     book.raise_(finding("a"), 0, Response(what="handled"))
