@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround.clock import SystemClock
+from wardround.demo.harness import free_port
 from wardround.demo.programs import Program
 from wardround.edge import EdgeHome
 from wardround.hub import create_home
@@ -22,12 +22,6 @@ from wardround.trust.join import mint
 from wardround.trust.passwords import hash_password, new_password
 
 READY_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wardround(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:

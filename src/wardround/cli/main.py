@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from wardround.cli import alert, demo, doctor, edge, hub, study
 from wardround.errors import WardroundError
+from wardround.log_lines import write_log_lines
 
 app = typer.Typer(
     name="wardround",
@@ -49,6 +50,7 @@ def main(
 
 def run() -> None:
     """The entry point: run a command, and turn an error of ours into words and an exit code."""
+    write_log_lines()
     stderr = Console(stderr=True, highlight=False)
     try:
         app()

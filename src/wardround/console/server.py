@@ -100,7 +100,6 @@ class Console:
         """Stop; open pages say that the hub cannot be reached."""
         if self._server is not None:
             self._server.should_exit = True
-            self._server.force_exit = True
         self._thread.join(STOP_DEADLINE_S)
         self._socket.close()
 
@@ -113,6 +112,7 @@ class Console:
                 access_log=False,
                 lifespan="on",
                 ws_ping_interval=20.0,
+                timeout_graceful_shutdown=1,
                 ssl_certfile=self._listening.certificate,
                 ssl_keyfile=self._listening.key,
                 server_header=False,

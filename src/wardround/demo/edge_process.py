@@ -15,6 +15,7 @@ from wardround.edge import Alter, EdgeHome, run_edges
 from wardround.learn.coordinator import Order
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.trainer import Done
+from wardround.log_lines import write_log_lines
 
 FACTOR = -8.0
 
@@ -38,4 +39,5 @@ def main(homes: list[Path]) -> None:
 
 
 if __name__ == "__main__":
+    write_log_lines()
     main([Path(argument) for argument in sys.argv[1:]])

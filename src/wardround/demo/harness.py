@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import secrets
 import shutil
 import socket
 import statistics
@@ -28,6 +29,7 @@ from wardround.demo.programs import Program, ProgramFailed
 from wardround.demo.references import reference_scores, trainable
 from wardround.demo.report import AlertFact, Counted, Report, Scores, StoredRun, count
 from wardround.edge import EdgeHome
+from wardround.errors import WardroundError
 from wardround.hub import create_home
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.journal import model_name
@@ -55,6 +57,7 @@ STUDY_STARTS_AT = {"ventricular-beats": 0.25, "activity": 0.6}  # share of the r
 KILL_EDGE_ROUND, KILL_HUB_ROUND, POISON_ROUND = 5, 9, 14
 DEAD_SENSOR_AT = 0.55
 DOWN_S = 1.5
+PORTS = range(20_000, 30_000)
 COUNTED = (
     *("device", "device_boot", "device_seq", "device_index", "code", "n", "t0_device_us"),
     *("values", "values_type", "value", "scale", "origin"),
@@ -196,7 +199,7 @@ def _start(run: _Run) -> None:
     """Hub, edges and devices, from nothing."""
     run.voice.phase("start", 0.05, "making a hub: its own authority, store and lake")
     for name in ("grpc", "enrolment", "console", *(e.name for e in run.plan.edges)):
-        run.ports[name] = _free_port()
+        run.ports[name] = free_port()
     text = _hub_toml(run)
     store = create_home(run.hub_home, text, parse_settings(text, HubSettings, where="hub.toml"))
     run.password = new_password()
@@ -564,7 +567,15 @@ def _groups(edges: Sequence[PlannedEdge], size: int) -> list[list[PlannedEdge]]:
     return [list(edges[i : i + size]) for i in range(0, len(edges), size)]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port() -> int:
+    """A port that nobody listens on, outside the range from which the system gives ports to connections by itself.
+
+    Raises:
+        WardroundError: there is none.
+    """
+    for _ in range(200):
+        port = PORTS.start + secrets.randbelow(len(PORTS))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise WardroundError(f"no port is free in {PORTS.start} to {PORTS.stop}", remedy="stop programs that listen")

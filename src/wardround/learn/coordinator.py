@@ -25,7 +25,7 @@ from wardround.learn.models import Parameters, decode_model, digest, encode_mode
 from wardround.learn.scaling import check_sums, fold_sums, with_scaling
 from wardround.learn.strategies import Strategy, WeightedUpdate
 from wardround.learn.study import Study
-from wardround.learn.triage import Screen, Verdict, check_claim, check_update, load
+from wardround.learn.triage import Screen, Verdict, check_claim, check_update, examples_counted, load
 from wardround.records import EdgeId, ModelDigest
 
 log = structlog.get_logger(__name__)
@@ -185,8 +185,7 @@ class Coordinator:
         """
         with self._lock:
             self._check_round(edge, upload)
-            registered = self._journal.registered(edge)
-        check_claim(size=upload.size, examples=upload.examples, registered=registered, settings=self.study.triage)
+        check_claim(size=upload.size, examples=upload.examples, settings=self.study.triage)
         if offset == 0:
             self._blobs.delete(partial_name(upload.round_number, edge, upload.sha256))
 
@@ -217,7 +216,8 @@ class Coordinator:
         with self._lock:
             if self._open is None or self._open.number != upload.round_number:
                 return UploadReceipt(accepted=False, reason="late", detail="the round was over when the update was complete")
-            accepted = Accepted(edge, upload.sha256, upload.examples, norm, upload.metrics)
+            counted = examples_counted(upload.examples, self._journal.registered(edge), self.study.triage)
+            accepted = Accepted(edge, upload.sha256, counted, norm, upload.metrics)
             self._journal.accept(upload.round_number, accepted)
             self._emit("accepted", edge=edge, metrics=upload.metrics)
             self._step(rounds.Delivered(edge))

@@ -18,7 +18,7 @@ from wardround.learn.models import Parameters, TensorSource, is_buffer
 from wardround.learn.study import TriageSettings
 
 BLOCK = 262_144
-GROWTH = 1.5  # an edge's examples may grow by half, and by EXAMPLES_SLACK, from one round to the next
+GROWTH = 1.5  # an edge's weight may grow by half, and by EXAMPLES_SLACK, from one round to the next
 EXAMPLES_SLACK = 1_000
 PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
 
@@ -55,14 +55,18 @@ class Screen(Protocol):
         ...
 
 
-def examples_allowed(registered: int | None, settings: TriageSettings) -> int:
-    """How many examples an edge may claim, given the count it last had accepted."""
+def examples_counted(claimed: int, registered: int | None, settings: TriageSettings) -> int:
+    """How many examples an update counts for, given the count its edge last had accepted.
+
+    A claim may be true and large: a ward that was cut off comes back with a day of data. So it is not refused but bounded,
+    and grows into its full weight over a few rounds; a claim that is false gains no more than that either.
+    """
     if registered is None:
-        return settings.examples_max
-    return min(settings.examples_max, int(registered * GROWTH) + EXAMPLES_SLACK)
+        return min(claimed, settings.examples_max)
+    return min(claimed, int(registered * GROWTH) + EXAMPLES_SLACK)
 
 
-def check_claim(*, size: int, examples: int, registered: int | None, settings: TriageSettings) -> None:
+def check_claim(*, size: int, examples: int, settings: TriageSettings) -> None:
     """Check what an upload announces, before its first byte is kept.
 
     Raises:
@@ -70,9 +74,8 @@ def check_claim(*, size: int, examples: int, registered: int | None, settings: T
     """
     if not 0 < size <= settings.update_bytes_max:
         raise UpdateRefused("too-large", f"{size} bytes; this study allows {settings.update_bytes_max}")
-    allowed = examples_allowed(registered, settings)
-    if not 0 < examples <= allowed:
-        raise UpdateRefused("examples", f"{examples} examples claimed; this edge may claim 1 to {allowed}")
+    if not 0 < examples <= settings.examples_max:
+        raise UpdateRefused("examples", f"{examples} examples claimed; this study believes 1 to {settings.examples_max}")
 
 
 def check_update(update: TensorSource, base: Parameters, past_norms: Sequence[float], settings: TriageSettings) -> float:

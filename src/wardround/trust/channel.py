@@ -149,6 +149,9 @@ def _told() -> Iterator[None]:
         yield
     except grpc.aio.AbortError:
         raise
+    except grpc.aio.BaseError as error:  # the other side has gone in the middle of the call
+        log.info("a call broke off", reason=str(error).partition("(")[0].strip())
+        raise
     except Exception:
         log.exception("a call failed in its handler")
         raise

@@ -198,6 +198,17 @@ def test_a_claim_that_does_not_hold_is_refused(hub, change, reason):
     assert hub.upload("a", **change).reason == reason
 
 
+def test_a_claim_that_grows_fast_is_bounded_and_grows_into_its_weight(hub):
+    weights = []
+    for _ in range(4):
+        assert hub.upload("a", examples=10_000).accepted
+        assert hub.upload("b").accepted
+        weights.append(hub.coordinator.committed()[-1].folded["a"])
+    assert weights[0] < 2_000
+    assert weights == sorted(weights)
+    assert weights[-1] > 3 * weights[0]
+
+
 def test_who_was_not_asked_cannot_count(hub):
     hub.orders["c"] = hub.orders["a"]
     assert hub.upload("c").reason == "participant"
