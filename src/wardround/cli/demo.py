@@ -23,7 +23,7 @@ def demo(
     edges: Annotated[int, typer.Option(help="How many edges, with simulated patients.")] = 4,
     play: Annotated[float, typer.Option(help="Seconds in which the recordings are played.")] = 45.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same patients.")] = 7,
-    folder: Annotated[Path, typer.Option(help="Where hub and edges have their homes; emptied first.")] = Path("demo-run"),
+    folder: Annotated[Path, typer.Option(help="Homes of hub and edges; a demo's old one is emptied first.")] = Path("demo-run"),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the facts to this file.")] = None,
     stay: Annotated[bool, typer.Option("--stay", help="Leave everything running and print the console's address.")] = False,
 ) -> None:

@@ -57,6 +57,7 @@ STUDY_STARTS_AT = {"ventricular-beats": 0.25, "activity": 0.6}  # share of the r
 KILL_EDGE_ROUND, KILL_HUB_ROUND, POISON_ROUND = 5, 9, 14
 DEAD_SENSOR_AT = 0.55
 DOWN_S = 1.5
+MARKER = "made-by-wardround-demo"
 PORTS = range(20_000, 30_000)
 COUNTED = (
     *("device", "device_boot", "device_seq", "device_index", "code", "n", "t0_device_us"),
@@ -166,8 +167,7 @@ def run_demo(plan: Plan, folder: Path, voice: Voice, *, seed: int, play_s: float
         WardroundError: a program failed, or the run did not come to its end in time.
     """
     started = time.monotonic()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    _clear(folder)
     run = _Run(plan, folder, voice, seed, play_s)
     with _stopping_on_error(run):
         _start(run)
@@ -176,6 +176,19 @@ def run_demo(plan: Plan, folder: Path, voice: Voice, *, seed: int, play_s: float
             _stop(run)
         report = _report(run, time.monotonic() - started)
     return Finished(report, run.console, run.password, lambda: _stop(run))
+
+
+def _clear(folder: Path) -> None:
+    """An empty folder of ours; one that is somebody else's is left alone.
+
+    Raises:
+        WardroundError: it holds something that no demo has made.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).exists():
+        raise WardroundError(f"{folder} is not empty, and no demo made it", remedy="give --folder a new name")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / MARKER).write_text("made by `wardround demo`, which empties this folder when it runs again\n")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from wardround.demo.harness import _clear
 from wardround.demo.ledger import Ledger, Run, checksum
 from wardround.demo.patients import simulate_patient
 from wardround.demo.plan import make_plan
@@ -88,3 +89,48 @@ def test_a_folder_without_recordings_is_refused_with_what_was_looked_for(tmp_pat
     with pytest.raises(WardroundError, match="holds no recordings") as refused:
         make_plan(tmp_path, edges=4, seed=1)
     assert "parquet" in refused.value.remedy
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years of work")
+    with pytest.raises(WardroundError, match="no demo made it"):
+        _clear(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+    _clear(tmp_path / "new")
+    (tmp_path / "new" / "old-run").write_text("x")
+    _clear(tmp_path / "new")
+    assert not (tmp_path / "new" / "old-run").exists()
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # the library's use of pandas
+def test_wfdb_records_are_found_and_replayed_as_they_are(tmp_path):
+    wfdb, folder = pytest.importorskip("wfdb"), str(tmp_path)
+    for number in range(5):
+        recording = simulate_patient("p", "d", seed=number, duration_s=30.0)
+        ecg, beats = recording.tracks[0], recording.events[0]
+        counts = ecg.counts.astype(np.int64).reshape(-1, 1)
+        wfdb.wrsamp(
+            f"r{number}",
+            250,
+            ["mV"],
+            ["MLII"],
+            d_signal=counts,
+            fmt=["16"],
+            adc_gain=[200.0],
+            baseline=[0],
+            write_dir=folder,
+        )
+        symbols = ["V" if label else "N" for label in beats.counts]
+        wfdb.wrann(f"r{number}", "atr", np.round(beats.times_s * 250).astype(int), symbols, write_dir=folder, fs=250)
+    (tmp_path / "notes.hea").write_text("not a record\n")
+    plan = make_plan(tmp_path, edges=4, seed=1)
+    assert (plan.task, plan.simulated) == ("ventricular-beats", False)
+    devices = [d for e in plan.edges for d in e.devices]
+    assert len(devices) == 5
+    assert any(d.held_back for d in devices)
+    opened = next(d for d in devices if d.device == "device-r0").open()
+    original = simulate_patient("p", "d", seed=0, duration_s=30.0)
+    np.testing.assert_array_equal(opened.tracks[0].counts, original.tracks[0].counts)
+    assert opened.tracks[0].scale == 1 / 200
+    np.testing.assert_array_equal(opened.events[0].counts, original.events[0].counts)
+    assert not opened.simulated
