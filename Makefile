@@ -16,6 +16,9 @@ demo: $(VENV)/.runtime  ## run the whole system: hub, edges, devices, rounds, fa
 test: $(VENV)/.dev  ## run every test (ARGS="..." goes to pytest)
 	@scripts/test $(ARGS)
 
+test-durability: $(VENV)/.dev  ## the long runs: 20 000 schedules, 20 jobs with killed workers
+	@WARDROUND_SCHEDULES=20000 WARDROUND_FAULT_RUNS=20 scripts/test tests/simulation tests/integration/test_process.py
+
 check: $(VENV)/.dev  ## lint, types, import rules
 	@scripts/check
 

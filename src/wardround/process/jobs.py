@@ -88,16 +88,8 @@ class GoldJob:
         return self._lake.transaction_version(GOLD, self._app)
 
     def _changed(self, done: int, upto: int) -> list[str]:
-        """Subjects with rows that came after version `done`, by the time of arrival at the hub.
-
-        Rows of one arrival may be in two commits, so the newest time already seen is looked at again.
-        """
-        newest = None
-        if done >= 0:
-            before = self._lake.read(BRONZE, columns=["t_hub_us"], version=done)
-            newest = max(before.column("t_hub_us").to_pylist(), default=None)
-        found = self._lake.read(BRONZE, columns=["subject"], codes=self._task.signals, from_hub_us=newest, version=upto)
-        return sorted(set(found.column("subject").to_pylist()))
+        """Subjects with something new since version `done`."""
+        return self._lake.subjects_since(BRONZE, done, upto=upto, codes=self._task.signals)
 
     def _dead_letters(self, failed: Sequence[tuple[str, str]], upto: int) -> None:
         now_us = self._clock.now_us()

@@ -7,6 +7,7 @@ commit that came between a conflict; on a conflict the table is read again and t
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from wardround.errors import ProcessError
 from wardround.process.tables import OBSERVATIONS, PARTITIONS, SCHEMAS, rows_to_observations
@@ -73,7 +74,6 @@ class Lake:
         task: str | None = None,
         since_us: int | None = None,
         until_us: int | None = None,
-        from_hub_us: int | None = None,
         version: int | None = None,
     ) -> pa.Table:
         """Rows that match everything given; subjects prune to their buckets, so other files are not opened.
@@ -97,8 +97,6 @@ class Lake:
             wanted.append(ds.field(time) >= since_us)
         if until_us is not None:
             wanted.append(ds.field(time) < until_us)
-        if from_hub_us is not None:
-            wanted.append(ds.field("t_hub_us") >= from_hub_us)
         expression = None
         for part in wanted:
             expression = part if expression is None else expression & part
@@ -109,6 +107,26 @@ class Lake:
     def observations(self, **where: Any) -> list[Observation]:
         """Observations of bronze; the arguments are those of `read`."""
         return rows_to_observations(self.read("bronze_observations", columns=OBSERVATIONS.names, **where))
+
+    def subjects_since(self, table: str, after: int, *, upto: int, codes: Collection[str]) -> list[str]:
+        """Subjects with rows of these codes in files that version `upto` has and version `after` had not (-1: all).
+
+        A compaction writes old rows into new files: then it is more subjects than necessary, never fewer. What a clock says
+        plays no part, so one that was set back hides nothing.
+        """
+        schema = SCHEMAS[table]
+        had: set[str] = set()
+        if after >= 0:
+            with contextlib.suppress(DeltaError):  # its log has been cleaned away: everything counts as new
+                had = {f.path for f in self._at(table, after).to_pyarrow_dataset(schema=schema).get_fragments()}
+        now = self._at(table, upto).to_pyarrow_dataset(schema=schema)
+        wanted = ds.field("code").isin(list(codes))
+        found: set[str] = set()
+        for fragment in now.get_fragments():
+            if fragment.path not in had:
+                rows = fragment.to_table(schema=schema, columns=["subject"], filter=wanted)
+                found.update(rows.column("subject").to_pylist())
+        return sorted(found)
 
     def count(self, table: str) -> int:
         """How many rows, from the log alone."""

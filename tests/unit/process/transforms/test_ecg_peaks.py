@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from scipy import signal
@@ -76,16 +74,14 @@ def test_the_sampling_rate_makes_no_difference():
 
 
 def test_half_hours_of_real_patients(shared_data):
-    """Pooled at least 0.995 both ways, no record under 0.98, fifty times faster than real time (matched within 150 ms)."""
+    """Pooled at least 0.995 both ways, no record under 0.98 (matched within 150 ms); its speed is bench/rpeaks.py's."""
     parquet = pytest.importorskip("pyarrow.parquet")
     totals = np.zeros(3, int)
     for path in sorted((shared_data / "mitbih_subset").glob("*_ecg.parquet")):
         mv = parquet.read_table(path)["ecg"].to_numpy() / 200.0
         truth = parquet.read_table(path.with_name(path.name.replace("_ecg", "_beats")))["sample"].to_numpy() / 360.0
-        start = time.process_time()
         (series,) = at_rate([Series(mv, 1e6 / 360, ((0, 0.0),))], RATE_HZ)
         found = series.times_us(r_peaks(series.values)) / 1e6
-        assert time.process_time() - start < len(mv) / 360 / 50
         hits = _pairs(found, truth)
         assert hits / len(truth) >= 0.98, path.stem
         assert hits / len(found) >= 0.98, path.stem
