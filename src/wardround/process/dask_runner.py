@@ -103,6 +103,9 @@ class DaskRunner:
                         "distributed.scheduler.allowed-failures": 1,
                         "distributed.scheduler.worker-ttl": "15s",
                         "distributed.comm.timeouts.tcp": "12s",
+                        # A killed worker's nanny starts it anew, at another address. Looking for the old one after a while,
+                        # the cluster would take the worker for lost and end its nanny: never look.
+                        "distributed.deploy.lost-worker-timeout": "3650 days",
                         "distributed.worker.multiprocessing-method": "spawn",
                         "distributed.logging.distributed": "error",
                     }
@@ -118,6 +121,9 @@ class DaskRunner:
                 )
                 self._client = Client(self._cluster)
                 log.info("workers started", workers=self._workers)
+            elif len(self._cluster.workers) < self._workers:
+                log.warning("workers were lost", workers=len(self._cluster.workers))
+                self._cluster.scale(self._workers)
             return self._client
 
 
