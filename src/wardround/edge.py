@@ -7,8 +7,6 @@ nothing else.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +33,7 @@ from wardround.learn.coordinator import Order
 from wardround.learn.grpc_link import Beat, EdgeLink
 from wardround.learn.participant import Participant
 from wardround.learn.trainer import Done, Source, Trainer, Work
+from wardround.ready import write_ready
 from wardround.settings import EdgeSettings, load_settings
 from wardround.training_data import local_store
 from wardround.trust.certificates import check_certificate
@@ -147,7 +146,6 @@ class Edge:
             heartbeat_s=HEARTBEAT_S,
             version=version("wardround"),
         )
-        self._link = link
         log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
         tasks = [
             asyncio.create_task(collector.run()),
@@ -213,7 +211,7 @@ async def run_edges(homes: Sequence[Path], alter: dict[str, Alter] | None = None
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     def ready(home: EdgeHome) -> Callable[[dict[str, object]], None]:
-        return lambda facts: _write_ready(home.path / "ready.json", facts)
+        return lambda facts: write_ready(home.path, facts)
 
     tasks = [asyncio.create_task(edge.run(ready(home))) for edge, home in zip(edges, opened, strict=True)]
     stopping = asyncio.create_task(stop.wait())
@@ -242,10 +240,3 @@ def _check_identity(identity: Path, now_us: int) -> None:
         )
     except FileNotFoundError as exc:
         raise WardroundError(f"{identity} holds no identity", remedy="run `wardround edge join TOKEN` first") from exc
-
-
-def _write_ready(path: Path, facts: dict[str, object]) -> None:
-    partial = path.with_suffix(".partial")
-    with contextlib.suppress(OSError):
-        partial.write_text(json.dumps(facts))
-        partial.replace(path)

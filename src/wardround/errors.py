@@ -4,10 +4,10 @@
       SettingsError        a settings or study file that does not hold
       PortTaken            a listener could not be opened
       StorageFull          a disk or a byte cap is at its limit
-      CollectError         DecodeError (a payload), LinkDown (a broker or hub out of reach)
+      CollectError         DecodeError (a payload)
       ProcessError         a lake or a job
       LearnError           StudyError, UpdateRefused
-      TrustError           JoinRefused, CertificateRefused, ConsentMissing, LoginRefused
+      TrustError           JoinRefused, CertificateRefused, LoginRefused
 
 The command line prints `str(error)` and the remedy, and exits with `exit_code`; a traceback shows with --debug alone.
 """
@@ -58,10 +58,6 @@ class DecodeError(CollectError):
         self.reason = reason
 
 
-class LinkDown(CollectError):
-    """A broker or a hub is out of reach; data waits where it is."""
-
-
 class ProcessError(WardroundError):
     """The lake or a job failed."""
 
@@ -94,10 +90,6 @@ class JoinRefused(TrustError):
 
 class CertificateRefused(TrustError):
     """A certificate is missing, expired, revoked or of another authority."""
-
-
-class ConsentMissing(TrustError):
-    """No consent on file covers this, so the data stays where it is."""
 
 
 class LoginRefused(TrustError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import json
 import secrets
 import signal
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from wardround.process.jobs import GoldJob, JobReport
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
 from wardround.process.transforms import TASKS
+from wardround.ready import write_ready
 from wardround.records import EdgeId, Observation, decode_observation
 from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, EdgeRecord, Happening, Quarantined, Store, StudyRecord, open_store
@@ -394,13 +394,7 @@ async def run_hub(home: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    def ready(facts: dict[str, object]) -> None:
-        partial = home / "ready.partial"
-        with contextlib.suppress(OSError):
-            partial.write_text(json.dumps(facts))
-            partial.replace(home / "ready.json")
-
-    running = asyncio.create_task(hub.run(ready))
+    running = asyncio.create_task(hub.run(lambda facts: write_ready(home, facts)))
     stopping = asyncio.create_task(stop.wait())
     try:
         done, _ = await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -97,10 +97,3 @@ class Program:
             return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
         except OSError:
             return "(no log)"
-
-
-def write_ready(path: Path, facts: dict[str, object]) -> None:
-    """Say that listeners are open: written whole, then renamed, so a reader never sees half of it."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(facts))
-    partial.replace(path)
