@@ -84,7 +84,7 @@ class RunningStudy:
             settings=encode_training(training_settings(self.study, self.task)),
             initial=lambda: self._learner.initial(self.study.learner.seed),
             shape=(len(self.task.feature_names), len(self.task.classes)),
-            strategy=make_strategy(self.study.rounds.strategy),
+            strategy=make_strategy(self.study.rounds.strategy, self.study.rounds.faulty_share),
             screen=OwnHistory(f"{record.name}/{record.created_us}"),
             journal=Journal(FolderStorage(folder).connect),
             blobs=FolderBlobs(folder),

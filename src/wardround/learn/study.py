@@ -23,7 +23,7 @@ from wardround.learn.scores import METRICS
 from wardround.settings import NAME_PATTERN, Settings, parse_settings
 
 LEARNER_KINDS = ("mlp",)
-STRATEGY_NAMES = ("fedavg",)
+STRATEGY_NAMES = ("fedavg", "coordinate-median", "trimmed-mean", "multi-krum", "geometric-median")
 CLASS_WEIGHTINGS = ("none", "balanced")
 MODES = ("synchronous",)
 PRIVACY_MODES = ("none",)
@@ -80,6 +80,7 @@ class RoundSettings(Settings, frozen=True):
     interval_s: float = 0.0  # from the end of a round to the start of the next
     mode: str = "synchronous"
     strategy: str = "fedavg"
+    faulty_share: float = 0.2  # of a round's edges: what the robust strategies withstand
 
 
 class ScoreSettings(Settings, frozen=True):
@@ -253,6 +254,7 @@ def _check_learner(learner: LearnerSettings, task: TaskShape) -> None:
 
 def _check_rounds(rounds: RoundSettings) -> None:
     _one_of("rounds.strategy", rounds.strategy, STRATEGY_NAMES)
+    _between("rounds.faulty_share", rounds.faulty_share, 0.0, 0.49)
     _between("rounds.count", rounds.count, 1, 1_000_000)
     _between("rounds.edges_min", rounds.edges_min, 1, 1_000_000)
     _between("rounds.deadline_s", rounds.deadline_s, 0.1, 30 * 86_400.0)

@@ -35,17 +35,24 @@ class Strategy(Protocol):
         ...
 
 
-STRATEGIES = ("fedavg",)
+STRATEGIES = ("fedavg", "coordinate-median", "trimmed-mean", "multi-krum", "geometric-median")
 
 
-def make_strategy(name: str) -> Strategy:
-    """The strategy of this name.
+def make_strategy(name: str, faulty_share: float = 0.2) -> Strategy:
+    """The strategy of this name; `faulty_share` is what the robust ones withstand.
 
     Raises:
         StudyError: there is none.
     """
-    if name != "fedavg":
-        raise StudyError(f"unknown strategy `{name}`", remedy=f"choose one of: {', '.join(STRATEGIES)}")
-    from wardround.learn.strategies.fedavg import FedAvg  # noqa: PLC0415 (a strategy is loaded when a study names it)
+    from wardround.learn.strategies import fedavg, robust  # noqa: PLC0415 - they need the names above
 
-    return FedAvg()
+    made: dict[str, Strategy] = {
+        "fedavg": fedavg.FedAvg(),
+        "coordinate-median": robust.CoordinateMedian(),
+        "trimmed-mean": robust.TrimmedMean(faulty_share),
+        "multi-krum": robust.MultiKrum(faulty_share),
+        "geometric-median": robust.GeometricMedian(),
+    }
+    if name not in made:
+        raise StudyError(f"unknown strategy `{name}`", remedy=f"choose one of: {', '.join(STRATEGIES)}")
+    return made[name]

@@ -7,16 +7,13 @@ w' = w + sum_k (n_k / n) (w_k - w), with n over the participants of the round.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from wardround.errors import UpdateRefused
 from wardround.learn.models import Parameters, Tensor
 from wardround.learn.strategies import WeightedUpdate
-
-BLOCK_ELEMENTS = 32_768  # the accumulator and its scratch stay in a core's cache
+from wardround.learn.strategies.blocks import BLOCK_ELEMENTS, carried, counted
 
 
 class FedAvg:
@@ -26,14 +23,10 @@ class FedAvg:
     """
 
     def fold(self, base: Parameters, updates: Sequence[WeightedUpdate]) -> Parameters:
-        counted = [u for u in updates if u.examples > 0]
-        total = sum(u.examples for u in counted)
-        if total == 0:
-            raise UpdateRefused("empty", "no update has examples to count")
-        names = _names(base, counted)
-        return {
-            name: self._fold_tensor(name, tensor, counted, total) if name in names else tensor for name, tensor in base.items()
-        }
+        taken = counted(updates)
+        total = sum(u.examples for u in taken)
+        names = carried(base, taken)
+        return {name: self._fold_tensor(name, tensor, taken, total) if name in names else tensor for name, tensor in base.items()}
 
     def _fold_tensor(self, name: str, base: Tensor, updates: list[WeightedUpdate], total: int) -> Tensor:
         folded = np.empty(base.size, base.dtype)
@@ -48,20 +41,3 @@ class FedAvg:
                 accumulator += term
             folded[start:stop] = np.rint(accumulator) if base.dtype.kind in "iub" else accumulator
         return folded.reshape(base.shape)
-
-
-def _names(base: Parameters, updates: Sequence[WeightedUpdate]) -> frozenset[str]:
-    """The tensors that every update carries, checked against the base."""
-    names = frozenset(updates[0].tensors.shapes())
-    for update in updates:
-        shapes = update.tensors.shapes()
-        if frozenset(shapes) != names:
-            raise UpdateRefused("names", "the updates of this round do not carry the same tensors")
-        for name, shape in shapes.items():
-            if name not in base:
-                raise UpdateRefused("names", f"the base model has no tensor `{name[:60]}`")
-            if tuple(shape) != base[name].shape:
-                raise UpdateRefused("shape", f"tensor `{name[:60]}`: {shape}, the base model has {base[name].shape}")
-            if math.prod(shape) and update.tensors.dtype(name) != base[name].dtype:
-                raise UpdateRefused("dtype", f"tensor `{name[:60]}`: {update.tensors.dtype(name)}, not {base[name].dtype}")
-    return names
