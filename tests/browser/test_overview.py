@@ -14,6 +14,7 @@ from wardround.learn.study import parse_study
 from wardround.store import AlertRecord, EdgeRecord, Happening, StudyRecord
 from wardround.watch.alerts import AlertBook, Finding, Response
 
+expect.set_options(timeout=15_000)
 ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
 STUDY = """
 name = "ventricular-beats"

@@ -216,6 +216,7 @@ class _Screen:
         act, alert_id = str(facts.get("act", "")), str(facts.get("alert", ""))[:40]
         if act in ("pause", "resume"):
             self._paused = act == "pause"
+            self._sent = {}  # what was on its way when it was paused was not shown
         elif self._console.sessions.get(self._token) is None:
             ui.navigate.to("/login")
         elif act == "acknowledge":

@@ -31,6 +31,7 @@ window.wr = (() => {
   }
 
   function patch(sections) {
+    if (paused) return; // on its way when the key was pressed; with "resume" the hub sends everything again
     for (const [id, html] of Object.entries(sections)) {
       const element = document.getElementById(id);
       if (!element) continue;
