@@ -4,6 +4,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+DATA ?= ../shared/data
 
 .PHONY: help demo test check bench clean test-durability
 
@@ -22,8 +23,11 @@ test-durability: $(VENV)/.dev  ## the long runs: 20 000 schedules, 20 jobs with 
 check: $(VENV)/.dev  ## lint, types, import rules
 	@scripts/check
 
-bench: $(VENV)/.dev  ## every claim of speed, each beside its rival or limit
-	@for file in bench/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: $(VENV)/.dev  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
+	@$(BIN)/python bench/round_latency.py
+	@if [ -d "$(DATA)" ]; then \
+	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
+	else echo "no recordings at $(DATA): make bench DATA=folder with mitbih_subset/ and har_smartphone/"; fi
 
 clean:  ## remove what the demo and the tests left
 	rm -rf demo-run artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
