@@ -155,4 +155,4 @@ def test_the_sensors_memory_is_bounded(monkeypatch):
     sensors = Sensors()
     for i in range(100):
         sensors.observe(chunk(device=f"d{i}"), i)
-    assert len(sensors._streams) == 10
+    assert len(sensors._streams) == len(sensors._device_last_us) == 10

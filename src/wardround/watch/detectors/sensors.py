@@ -58,7 +58,7 @@ class Sensors:
         stream = self._streams.get(key)
         if stream is None:
             if len(self._streams) >= STREAMS_MAX:
-                self._streams.popitem(last=False)
+                self._forget()
             stream = self._streams[key] = _Stream(o.edge, o.device, o.code, now_us)
         self._streams.move_to_end(key)
         interval_s = (now_us - stream.last_us) / 1e6
@@ -83,6 +83,12 @@ class Sensors:
             stream.silent = True
             found.append(SensorChange("silent", False, stream.edge, stream.device, stream.code, stream.last_us, quiet_s))
         return found
+
+    def _forget(self) -> None:
+        """The stream unheard longest, and its device with its last stream."""
+        (device, _), _ = self._streams.popitem(last=False)
+        if all(other != device for other, _ in self._streams):
+            self._device_last_us.pop(device, None)
 
     def _flatness(self, stream: _Stream, o: Observation) -> SensorChange | None:
         if o.period_us is None or o.n < 2:
