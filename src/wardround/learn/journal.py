@@ -133,18 +133,20 @@ class Journal:
 
     def committed(self) -> list[Committed]:
         """Every round that is over, in order."""
-        query = "SELECT round, model, base, t_us, seconds, folded, aside FROM committed ORDER BY round"
+        return self._committed("ORDER BY round")
+
+    def last(self) -> Committed | None:
+        """The newest round that is over; asked at every tick, so it does not read the others."""
+        return next(iter(self._committed("ORDER BY round DESC LIMIT 1")), None)
+
+    def _committed(self, order: str) -> list[Committed]:
+        query = f"SELECT round, model, base, t_us, seconds, folded, aside FROM committed {order}"  # noqa: S608 - our own words
         with self._lock:
             rows = self._db.execute(query).fetchall()
         return [
             Committed(n, ModelDigest(m), b, t, s, json.loads(folded), tuple(json.loads(aside)))
             for n, m, b, t, s, folded, aside in rows
         ]
-
-    def last(self) -> Committed | None:
-        """The newest round that is over."""
-        rounds = self.committed()
-        return rounds[-1] if rounds else None
 
     # -- each edge's own past
 

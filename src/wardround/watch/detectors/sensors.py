@@ -50,7 +50,7 @@ class Sensors:
 
     def __init__(self) -> None:
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
-        self._device_last_us: dict[str, int] = {}
+        self._device_last_us: OrderedDict[str, int] = OrderedDict()  # in step with the streams: as many at most
 
     def observe(self, o: Observation, now_us: int) -> SensorChange | None:
         """A new run of samples; a change if it makes one."""
@@ -58,7 +58,7 @@ class Sensors:
         stream = self._streams.get(key)
         if stream is None:
             if len(self._streams) >= STREAMS_MAX:
-                self._forget()
+                self._streams.popitem(last=False)
             stream = self._streams[key] = _Stream(o.edge, o.device, o.code, now_us)
         self._streams.move_to_end(key)
         interval_s = (now_us - stream.last_us) / 1e6
@@ -66,6 +66,9 @@ class Sensors:
             stream.usual_s = interval_s if stream.seen == 1 else 0.9 * stream.usual_s + 0.1 * interval_s
         stream.seen += 1
         stream.last_us = self._device_last_us[o.device] = now_us
+        self._device_last_us.move_to_end(o.device)
+        if len(self._device_last_us) > STREAMS_MAX:
+            self._device_last_us.popitem(last=False)
         if stream.silent:
             stream.silent = False
             return SensorChange("silent", True, stream.edge, stream.device, stream.code, now_us, interval_s)
@@ -83,12 +86,6 @@ class Sensors:
             stream.silent = True
             found.append(SensorChange("silent", False, stream.edge, stream.device, stream.code, stream.last_us, quiet_s))
         return found
-
-    def _forget(self) -> None:
-        """The stream unheard longest, and its device with its last stream."""
-        (device, _), _ = self._streams.popitem(last=False)
-        if all(other != device for other, _ in self._streams):
-            self._device_last_us.pop(device, None)
 
     def _flatness(self, stream: _Stream, o: Observation) -> SensorChange | None:
         if o.period_us is None or o.n < 2:
