@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: help demo test check bench clean test-durability
+.PHONY: help demo test check bench clean test-durability test-podman podman
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -17,8 +17,14 @@ demo: $(VENV)/.runtime  ## run the whole system: hub, edges, devices, rounds, fa
 test: $(VENV)/.dev  ## run every test (ARGS="..." goes to pytest)
 	@scripts/test $(ARGS)
 
-test-durability: $(VENV)/.dev  ## the long runs: 20 000 schedules, 20 jobs with killed workers
-	@WARDROUND_SCHEDULES=20000 WARDROUND_FAULT_RUNS=20 scripts/test tests/simulation tests/integration/test_process.py
+test-podman: $(VENV)/.dev podman  ## jobs in containers on three nodes, one over SSH, with nodes killed (root, Debian)
+	@scripts/test tests/nodes $(ARGS)
+
+podman:  ## install what the nodes of the tests and of `demo --nodes` need (root, Debian)
+	@scripts/install-podman
+
+test-durability: $(VENV)/.dev  ## the long runs: 20 000 schedules, 20 jobs with killed workers, here and in containers
+	@WARDROUND_SCHEDULES=20000 WARDROUND_FAULT_RUNS=20 scripts/test tests/simulation tests/integration/test_process.py tests/nodes
 
 check: $(VENV)/.dev  ## lint, types, import rules
 	@scripts/check

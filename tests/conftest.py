@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import wardround as _first  # noqa: F401 - before any test imports grpc: see its __init__
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

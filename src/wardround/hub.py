@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from wardround import __version__
-from wardround.clock import SystemClock
+from wardround.clock import Clock, SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
 from wardround.collect.inbox import Inbox, InboxRow
@@ -27,11 +27,9 @@ from wardround.errors import DecodeError, WardroundError
 from wardround.learn.coordinator import RoundEvent
 from wardround.learn.grpc_link import SERVICE as LEARN
 from wardround.learn.grpc_link import Beat, HubLink
-from wardround.process.dask_runner import DaskRunner
-from wardround.process.jobs import GoldJob, JobReport
-from wardround.process.lake import Lake
-from wardround.process.tables import BRONZE, observation_rows
-from wardround.process.transforms import TASKS
+from wardround.process.tables import BRONZE, GOLD, observation_rows
+from wardround.process.work import Known
+from wardround.processing import Processing, only_one
 from wardround.ready import write_ready
 from wardround.records import EdgeId, Observation, decode_observation
 from wardround.settings import HubSettings, load_settings
@@ -48,7 +46,6 @@ from wardround.watch.watcher import Watch
 log = structlog.get_logger(__name__)
 TICK_S = 0.05
 LOOK_S = 1.0
-COMPACT_FILES = 400
 APPENDS_MAX = 100_000
 HUB_CERTIFICATE_HOURS = 24.0 * 90
 
@@ -74,6 +71,18 @@ def _issue_hub_certificate(home: Path, authority: Authority, settings: HubSettin
     )
 
 
+def open_processing(
+    home: Path, settings: HubSettings, store: Store, clock: Clock, *, say: Callable[[str, str], None]
+) -> Processing:
+    """A home's lake, nodes and jobs, with what they need of the code table."""
+    return Processing(home, settings, store, clock, known=known(), say=say)
+
+
+def known() -> Known:
+    """What transforms ask of the code table."""
+    return Known(ranges={s.code: (s.low, s.high) for s in load_signals().rows.values()})
+
+
 class Hub:
     """One hub's parts. `run` brings them up and stays until cancelled."""
 
@@ -90,9 +99,8 @@ class Hub:
         self.store = open_store(home / "hub.sqlite")
         self.consents = ConsentRegister(home / "consent.sqlite")
         self.inbox = Inbox(FolderStorage(home / "inbox"))
-        self.lake = Lake(home / "lake")
-        processing = self.settings.processing
-        self.runner = DaskRunner(workers=processing.workers, memory_bytes=processing.memory_per_worker_bytes)
+        self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.happened)
+        self.lake = self.processing.lake
         self.outbox = self._make_outbox()
         self.watch = Watch(
             clock=self.clock,
@@ -112,7 +120,7 @@ class Hub:
             inbox=self.inbox,
             lake_version=lambda app: self.lake.transaction_version(BRONZE, app),
             lake_append=self._append,
-            rows_max=processing.lake_commit_rows_max,
+            rows_max=self.settings.processing.lake_commit_rows_max,
         )
         self.studies = Studies(self.store, self.clock, self._make_study)
         self.beats: dict[str, Beat] = {}
@@ -210,7 +218,7 @@ class Hub:
         """Close files and workers."""
         if self.outbox is not None:
             self.outbox.close()
-        self.runner.close()
+        self.processing.close()
         self.inbox.close()
         self.consents.close()
         self.store.close()
@@ -234,6 +242,7 @@ class Hub:
         """See what the store asks for: new studies, revoked edges."""
         edges = await asyncio.to_thread(self.store.edges)
         self._denied = frozenset(e.name for e in edges if e.revoked_us is not None)
+        await asyncio.to_thread(self.processing.look)
         await self.studies.look(self.link.attached if self.link is not None else set())
 
     async def _commits(self) -> None:
@@ -245,27 +254,32 @@ class Hub:
 
     async def _jobs(self) -> None:
         while True:
+            await asyncio.to_thread(self._process)
             for running in list(self.studies.running.values()):
-                await asyncio.to_thread(self.run_job, running.task.name)
                 await asyncio.to_thread(running.score_pending)
-            await asyncio.sleep(self.settings.processing.interval_s if self.studies.running else LOOK_S)
+            await asyncio.sleep(LOOK_S)
 
     async def _views(self) -> None:
         while True:
             await asyncio.to_thread(self.desk.refresh)
             await asyncio.sleep(LOOK_S)
 
-    def run_job(self, task: str) -> JobReport:
-        """Make a task's gold rows from what is new in bronze."""
-        if self.lake.files(BRONZE) > COMPACT_FILES:
-            self.lake.compact(BRONZE)
+    def _process(self) -> None:
+        """What is asked for, then what is due."""
+        processing = self.processing
+        processing.answer()
         started_s = self.clock.monotonic_s()
-        report = GoldJob(self.lake, TASKS[task], self.runner, self.clock).run()
-        while self._not_in_gold_s and self._not_in_gold_s[0] <= started_s:
-            self._not_in_gold_s.popleft()
-        if report.failed:
-            self.happened(f"{len(report.failed)} subjects could not be prepared", report.failed[0][1])
-        return report
+        tasks = {running.task.name for running in list(self.studies.running.values())}
+        for job in processing.due(tasks):
+            try:
+                processing.run(job)
+            except WardroundError as error:  # what is done is kept; the next turn goes on from there
+                self.happened(f"{job.title}: not finished", str(error))
+                log.error("job failed", job=job.name, error=str(error))
+            if job.source == BRONZE and job.target == GOLD:
+                while self._not_in_gold_s and self._not_in_gold_s[0] <= started_s:
+                    self._not_in_gold_s.popleft()
+        processing.keep_up()
 
     # -- what the parts say
 
@@ -389,11 +403,14 @@ class Hub:
 
 async def run_hub(home: Path) -> None:
     """Run a hub until SIGTERM or SIGINT; `ready.json` appears in its home once it listens."""
-    hub = await asyncio.to_thread(Hub, home)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with only_one(home):
+        await _run_until(await asyncio.to_thread(Hub, home), home, stop)
 
+
+async def _run_until(hub: Hub, home: Path, stop: asyncio.Event) -> None:
     running = asyncio.create_task(hub.run(lambda facts: write_ready(home, facts)))
     stopping = asyncio.create_task(stop.wait())
     try:

@@ -205,3 +205,27 @@ class TokenRecord:
     secret_sha256: bytes
     expires_us: int
     used_by: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A machine that runs worker containers for the hub."""
+
+    name: str
+    url: str  # unix:///path, tcp://127.0.0.1:port, ssh://user@host[:port][/path of the socket]
+    workers: int
+    memory_bytes: int  # of one worker
+    cpus: float  # of one worker
+    lake: str  # where the node sees the hub's lake; empty: at the same path
+    drained: bool
+    added_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that a doctor looked at. `good` is None when it does not matter here."""
+
+    what: str
+    good: bool | None
+    found: str
+    remedy: str = ""

@@ -66,14 +66,26 @@ class ListenSettings(Settings, frozen=True, kw_only=True):
     port: int = 0
 
 
+class RetentionSettings(Settings, frozen=True, kw_only=True):
+    """Days that data stay in the lake, by category; 0: for ever."""
+
+    raw_days: int = 0
+    clean_days: int = 0
+    features_days: int = 0
+
+
 class ProcessingSettings(Settings, frozen=True, kw_only=True):
     """How the hub prepares data."""
 
-    workers: int = 2
+    workers: int = 2  # on the hub itself, when there is no node
     memory_per_worker_bytes: int = 1_500_000_000
-    interval_s: float = 10.0  # between runs of the incremental job
+    interval_s: float = 10.0  # between runs of a job
+    jobs_off: list[str] = []
+    lake: str = ""  # empty: a folder in the hub's home
+    lake_options: dict[str, str] = {}
     lake_commit_interval_s: float = 0.5
     lake_commit_rows_max: int = 50_000
+    retention: RetentionSettings = RetentionSettings()
 
 
 class HubSettings(Settings, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import subprocess
+import sys
 import time
 
 import grpc
@@ -166,3 +168,13 @@ def test_older_tls_is_refused(hub, tmp_path):
                 await asyncio.to_thread(connect, hub.port)
 
     asyncio.run(run())
+
+
+def test_a_program_that_imported_grpc_first_opens_no_listener():
+    code = (
+        "import grpc, asyncio; from pathlib import Path; from wardround.trust.channel import start_hub_listener;"
+        "asyncio.run(start_hub_listener({}, host='127.0.0.1', port=0, pki=Path('.'), denied=lambda *_: False))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode != 0
+    assert "imported before wardround" in done.stderr

@@ -7,20 +7,22 @@ import random
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wardround.clock import SystemClock
+from wardround.process.catalogue import JOBS
 from wardround.process.dask_runner import DaskRunner, HereRunner
-from wardround.process.jobs import GoldJob
+from wardround.process.jobs import Jobs
 from wardround.process.lake import Lake
-from wardround.process.tables import BRONZE, EXAMPLES, GOLD, observation_rows
-from wardround.process.transforms import TASKS
+from wardround.process.tables import BRONZE, GOLD, observation_rows
+from wardround.process.work import Known
 from wardround.records import Observation
 
 RUNS = int(os.environ.get("WARDROUND_FAULT_RUNS", "3"))  # `make test-durability` plays 20
-TASK = TASKS["ventricular-beats"]
+JOB = JOBS["examples-ventricular-beats"]
 SUBJECTS = 6
 
 
@@ -44,14 +46,18 @@ def filled(folder):
 
 
 def gold(lake):
-    rows = lake.read(GOLD, columns=EXAMPLES.names, task=TASK.name).to_pylist()
+    rows = lake.read(GOLD, columns=["subject", "t_us", "features"], jobs=[JOB.name]).to_pylist()
     return sorted((r["subject"], r["t_us"], tuple(np.round(r["features"], 4))) for r in rows)
+
+
+def run(lake, runner):
+    return Jobs(lake, runner, SystemClock(), Path(lake.uri).parent / "staging", Known()).run(JOB)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     lake = filled(tmp_path_factory.mktemp("calm") / "lake")
-    GoldJob(lake, TASK, HereRunner(), SystemClock()).run()
+    run(lake, HereRunner())
     return gold(lake)
 
 
@@ -63,21 +69,21 @@ def test_killed_workers_cost_time_and_nothing_else(tmp_path, undisturbed):
         runner.start()
         for seed in range(RUNS):
             chance = random.Random(seed)
-            lake = filled(tmp_path / f"lake-{seed}")
+            lake = filled(tmp_path / f"{seed}" / "lake")
             victims = runner.pids
 
             killer = threading.Timer(chance.uniform(0.0, 0.6), os.kill, (chance.choice(victims), signal.SIGKILL))
             killer.start()
-            report = GoldJob(lake, TASK, runner, SystemClock()).run()
+            report = run(lake, runner)
             killer.join(10)
-            named = {subject for subject, _ in report.failed}
+            named = {part.subject for part, _ in report.failed}
             assert gold(lake) == [row for row in undisturbed if row[0] not in named], f"seed {seed}"
             assert all(words for _, words in report.failed)
             until = time.monotonic() + 20
             while len(runner.pids) < 2 and time.monotonic() < until:
                 time.sleep(0.2)  # the nanny starts another
             assert len(runner.pids) == 2
-            GoldJob(lake, TASK, runner, SystemClock()).run()
+            run(lake, runner)
             assert gold(lake) == [row for row in undisturbed if row[0] not in named]
     finally:
         runner.close()

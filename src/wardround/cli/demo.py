@@ -21,6 +21,10 @@ def demo(
         typer.Option(help="Replay real recordings: a folder of WFDB records, or the mitbih_subset or har_smartphone layout."),
     ] = None,
     edges: Annotated[int, typer.Option(help="How many edges, with simulated patients.")] = 4,
+    nodes: Annotated[
+        int,
+        typer.Option(min=0, max=8, help="Prepare the data in containers on so many nodes (Podman, root)."),
+    ] = 0,
     play: Annotated[float, typer.Option(help="Seconds in which the recordings are played.")] = 45.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same patients.")] = 7,
     folder: Annotated[Path, typer.Option(help="Homes of hub and edges; a demo's old one is emptied first.")] = Path("demo-run"),
@@ -33,9 +37,10 @@ def demo(
     edge and the hub with SIGKILL, lets one edge send poisoned updates and one sensor die. It ends with exit code 1 if an
     observation was lost or doubled, or left its edge without consent.
     """
-    from wardround.demo.harness import Voice, run_demo  # noqa: PLC0415 - everything, about two seconds
+    from wardround.demo.harness import run_demo  # noqa: PLC0415 - everything, about two seconds
     from wardround.demo.plan import make_plan  # noqa: PLC0415
     from wardround.demo.report import render  # noqa: PLC0415
+    from wardround.demo.run import Voice  # noqa: PLC0415
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends the demo ends its programs too
     console = Console(stderr=False)
@@ -66,7 +71,7 @@ def demo(
         progress.console.print(f"{time.monotonic() - started:6.1f} s  {words}", highlight=False, soft_wrap=True)
 
     with progress:
-        finished = run_demo(plan, folder.absolute(), Voice(phase, event), seed=seed, play_s=play, stay=stay)
+        finished = run_demo(plan, folder.absolute(), Voice(phase, event), seed=seed, play_s=play, stay=stay, nodes=nodes)
     console.print(render(finished.report))
     if json_file is not None:
         json_file.write_text(json.dumps(finished.report.as_json(), indent=2) + "\n")

@@ -9,32 +9,24 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wardround.clock import utc
 from wardround.errors import TrustError
+from wardround.records import Check
 from wardround.settings import HubSettings
 from wardround.trust.certificates import describe
 
 DISK_BYTES_MIN = 2_000_000_000
 EARLIEST_S = 1_760_000_000  # a clock before this release was made is wrong: certificates would not hold
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at. `good` is None when it does not matter on this machine."""
-
-    what: str
-    good: bool | None
-    found: str
-    remedy: str = ""
 
 
 def examine(home: Path | None) -> Iterator[Check]:
@@ -63,15 +55,20 @@ def doctor(
 ) -> None:
     """Check this machine: Python, TLS, clock, disk, ports, certificates; say what to do."""
     checks = list(examine(home))
+    show("wardround doctor", checks, as_json=as_json)
+
+
+def show(title: str, checks: Sequence[Check], *, as_json: bool) -> None:
+    """Print what was looked at; exits with 1 when something is not as it must be."""
     if as_json:
         typer.echo(json.dumps([asdict(c) for c in checks], indent=2))
     else:
-        table = Table(title="wardround doctor", title_justify="left", box=None, pad_edge=False)
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
         for heading in ("", "what", "found", "what to do"):
             table.add_column(heading)
         marks = {True: "[green]ok[/]", False: "[bold red]no[/]", None: "[dim]-[/]"}
         for check in checks:
-            table.add_row(marks[check.good], check.what, check.found, "" if check.good else check.remedy)
+            table.add_row(marks[check.good], check.what, escape(check.found), "" if check.good else check.remedy)
         Console().print(table)
     if any(c.good is False for c in checks):
         raise typer.Exit(1)

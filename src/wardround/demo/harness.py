@@ -8,43 +8,35 @@ import pickle
 import secrets
 import shutil
 import socket
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-import numpy as np
 
 from wardround.clock import SystemClock
 from wardround.collect.inbox import Inbox
-from wardround.collect.quarantine import Quarantine
 from wardround.collect.storage import FolderStorage
 from wardround.demo.device import PlayedDevice, PlayPlan
-from wardround.demo.ledger import Ledger, checksum
+from wardround.demo.nodes import RehearsalNode, image_store, why_not
+from wardround.demo.outcome import report_of
 from wardround.demo.plan import Plan, PlannedEdge
 from wardround.demo.programs import Program, ProgramFailed
-from wardround.demo.references import reference_scores, trainable
-from wardround.demo.report import AlertFact, Counted, Report, Scores, StoredRun, count
+from wardround.demo.report import Report
+from wardround.demo.run import Run, Voice
 from wardround.edge import EdgeHome
 from wardround.errors import WardroundError
-from wardround.hub import create_home
-from wardround.learn.blobs import FolderBlobs
-from wardround.learn.journal import model_name
-from wardround.learn.learners import make_learner
-from wardround.learn.models import decode_model
-from wardround.learn.scores import METRICS, by_group, gap_closed, worst
+from wardround.hub import create_home, known
 from wardround.learn.study import Study, parse_study
+from wardround.process.catalogue import JOBS
 from wardround.process.dask_runner import HereRunner
-from wardround.process.jobs import GoldJob, gold_examples
+from wardround.process.jobs import Jobs
 from wardround.process.lake import Lake
-from wardround.process.tables import BRONZE
-from wardround.process.transforms import TASKS
+from wardround.process.nodes import image
+from wardround.records import NodeRecord
 from wardround.settings import HubSettings, parse_settings
-from wardround.store import Person, Store, StudyRecord, open_store
-from wardround.training_data import examples_of
+from wardround.store import Person, StudyRecord
 from wardround.trust.certificates import Authority
 from wardround.trust.enrolment import join_hub
 from wardround.trust.join import mint
@@ -57,12 +49,10 @@ STUDY_STARTS_AT = {"ventricular-beats": 0.25, "activity": 0.6}  # share of the r
 KILL_EDGE_ROUND, KILL_HUB_ROUND, POISON_ROUND = 5, 9, 14
 DEAD_SENSOR_AT = 0.55
 DOWN_S = 1.5
+NODE_BYTES = 1_200_000_000
+NODE_CUT_AT = 0.5  # share of the recording that has been sent
 MARKER = "made-by-wardround-demo"
 PORTS = range(20_000, 30_000)
-COUNTED = (
-    *("device", "device_boot", "device_seq", "device_index", "code", "n", "t0_device_us"),
-    *("values", "values_type", "value", "scale", "origin"),
-)
 STUDY = {
     "ventricular-beats": """\
 name = "ventricular-beats"
@@ -98,58 +88,6 @@ interval_s = 0.3
 }
 
 
-@dataclass
-class Voice:
-    """Where the demo says what happens: a phase with its progress, and single events."""
-
-    phase: Callable[[str, float, str], None]  # name, share done, words
-    event: Callable[[str], None]
-
-
-@dataclass
-class _Run:
-    """A run in progress."""
-
-    plan: Plan
-    folder: Path
-    voice: Voice
-    seed: int
-    play_s: float
-    hub: Program | None = None
-    edges: dict[str, Program] = field(default_factory=dict)  # by edge
-    devices: Program | None = None
-    ports: dict[str, int] = field(default_factory=dict)
-    secrets: dict[str, str] = field(default_factory=dict)
-    held_back: set[str] = field(default_factory=set)
-    harm_us: dict[str, int] = field(default_factory=dict)
-    expected: list[tuple[str, str]] = field(default_factory=list)  # alert kind, edge
-    kills: list[str] = field(default_factory=list)
-    password: str = ""
-    store: Store | None = None
-
-    @property
-    def records(self) -> Store:
-        """The hub's store, opened once."""
-        if self.store is None:
-            self.store = open_store(self.hub_home / "hub.sqlite")
-        return self.store
-
-    @property
-    def hub_home(self) -> Path:
-        return self.folder / "hub"
-
-    @property
-    def console(self) -> str:
-        return f"http://127.0.0.1:{self.ports['console']}"
-
-    def edge_home(self, name: str) -> Path:
-        return self.folder / "edges" / name
-
-    def programs(self) -> list[Program]:
-        unique = {id(p): p for p in (self.devices, *self.edges.values(), self.hub) if p is not None}
-        return list(unique.values())
-
-
 @dataclass(frozen=True, slots=True)
 class Finished:
     """A run that is over: its report, and its programs if they were left running."""
@@ -160,7 +98,7 @@ class Finished:
     stop: Callable[[], None]
 
 
-def run_demo(plan: Plan, folder: Path, voice: Voice, *, seed: int, play_s: float, stay: bool) -> Finished:
+def run_demo(plan: Plan, folder: Path, voice: Voice, *, seed: int, play_s: float, stay: bool, nodes: int = 0) -> Finished:
     """Run the whole system once.
 
     Raises:
@@ -168,13 +106,15 @@ def run_demo(plan: Plan, folder: Path, voice: Voice, *, seed: int, play_s: float
     """
     started = time.monotonic()
     _clear(folder)
-    run = _Run(plan, folder, voice, seed, play_s)
+    run = Run(plan, folder, voice, seed, play_s)
     with _stopping_on_error(run):
+        if nodes:
+            _start_nodes(run, nodes)
         _start(run)
         _play(run)
         if not stay:
             _stop(run)
-        report = _report(run, time.monotonic() - started)
+        report = report_of(run, _study(run), time.monotonic() - started)
     return Finished(report, run.console, run.password, lambda: _stop(run))
 
 
@@ -192,7 +132,7 @@ def _clear(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _stopping_on_error(run: _Run) -> Iterator[None]:
+def _stopping_on_error(run: Run) -> Iterator[None]:
     try:
         yield
     except BaseException:
@@ -200,21 +140,25 @@ def _stopping_on_error(run: _Run) -> Iterator[None]:
         raise
 
 
-def _stop(run: _Run) -> None:
+def _stop(run: Run) -> None:
     for program in run.programs():
         program.stop()
+    for node in run.nodes:
+        node.stop()
 
 
 # -- start
 
 
-def _start(run: _Run) -> None:
+def _start(run: Run) -> None:
     """Hub, edges and devices, from nothing."""
     run.voice.phase("start", 0.05, "making a hub: its own authority, store and lake")
     for name in ("grpc", "enrolment", "console", *(e.name for e in run.plan.edges)):
         run.ports[name] = free_port()
     text = _hub_toml(run)
     store = create_home(run.hub_home, text, parse_settings(text, HubSettings, where="hub.toml"))
+    for node in run.nodes:
+        store.put_node(NodeRecord(node.name, node.url, 1, NODE_BYTES, 1.0, "", False, SystemClock().now_us()))
     run.password = new_password()
     store.put_person(Person("oncall", "operator", hash_password(run.password), None))
     store.close()
@@ -250,7 +194,23 @@ def _start(run: _Run) -> None:
     run.voice.phase("start", 1.0, f"hub, {len(run.plan.edges)} edges and {len(run.secrets)} devices run")
 
 
-def _hub_toml(run: _Run) -> str:
+def _start_nodes(run: Run, count: int) -> None:
+    """Podman services of their own on this machine; the workers' image is built when it is not there."""
+    if why_not():
+        raise WardroundError(f"no nodes can be made here: {why_not()}", remedy="leave --nodes out: the hub works by itself")
+    if not image.present():
+        run.voice.phase("start", 0.01, "building the workers' image (once, about a minute)")
+        image.build_any(say=run.voice.event)
+    shared = image_store()
+    for i in range(1, count + 1):
+        run.voice.phase("start", 0.02, f"node-{i} comes up")
+        node = RehearsalNode(f"node-{i}", run.folder / "nodes" / f"node-{i}", images=shared)
+        run.nodes.append(node)
+        node.start()
+    run.voice.event(f"{count} nodes: Podman services with a store and an API each, one worker container on each")
+
+
+def _hub_toml(run: Run) -> str:
     return f"""\
 name = "hub-1"
 site = "Northmoor rehearsal"
@@ -273,7 +233,7 @@ lake_commit_interval_s = 1.0
 """
 
 
-def _join(run: _Run, edge: PlannedEdge) -> None:
+def _join(run: Run, edge: PlannedEdge) -> None:
     """One edge: a one-time token from the hub, an identity over HTTPS, its devices and their patients' consents."""
     home = run.edge_home(edge.name)
     authority = Authority.load(run.hub_home / "pki")
@@ -301,7 +261,7 @@ def _join(run: _Run, edge: PlannedEdge) -> None:
     consents.close()
 
 
-def _write_recordings(run: _Run) -> None:
+def _write_recordings(run: Run) -> None:
     devices = [d for e in run.plan.edges for d in e.devices]
     folder = run.folder / "recordings"
     folder.mkdir(exist_ok=True)
@@ -311,7 +271,7 @@ def _write_recordings(run: _Run) -> None:
             pickle.dump(device.open(), file)
 
 
-def _start_devices(run: _Run) -> None:
+def _start_devices(run: Run) -> None:
     played = [
         PlayedDevice(
             device=device.device,
@@ -349,14 +309,14 @@ def _start_devices(run: _Run) -> None:
 # -- play
 
 
-def _play(run: _Run) -> None:
+def _play(run: Run) -> None:
     """Devices report, rounds are held, harm is done; until everything is through."""
     study = _study(run)
     training = [e.name for e in run.plan.training]
     victim, liar, deaf = training[1 % len(training)], training[2 % len(training)], training[0]
     until = time.monotonic() + RUN_DEADLINE_S
     began = time.monotonic()
-    asked = poisoned = dead = killed_edge = killed_hub = False
+    asked = poisoned = dead = killed_edge = killed_hub = cut = False
     words = ""
     while time.monotonic() < until:
         _check_alive(run)
@@ -372,6 +332,9 @@ def _play(run: _Run) -> None:
         if not dead and played >= DEAD_SENSOR_AT:
             _kill_sensor(run, deaf)
             dead = True
+        if not cut and len(run.nodes) > 1 and played >= NODE_CUT_AT:
+            _cut_power(run, run.nodes[-1])
+            cut = True
         if not killed_edge and number >= KILL_EDGE_ROUND:
             _kill(run, run.edges[victim], f"edge process of {victim}")
             killed_edge = True
@@ -394,7 +357,7 @@ def _play(run: _Run) -> None:
     )
 
 
-def _study(run: _Run) -> Study:
+def _study(run: Run) -> Study:
     """The study, with the held-back subjects or edges of this plan."""
     edges = [e.name for e in run.plan.edges if e.held_back]
     text = STUDY[run.plan.task]
@@ -406,13 +369,13 @@ def _study(run: _Run) -> Study:
     return parse_study(text, where="study.toml")
 
 
-def _ask_for(run: _Run, study: Study) -> None:
+def _ask_for(run: Run, study: Study) -> None:
     now_us = time.time_ns() // 1_000
     text = (run.folder / "study.toml").read_text()
     run.records.put_study(StudyRecord(study.name, text, "requested", "", now_us, now_us))
 
 
-def _round(run: _Run, study: Study) -> tuple[int, str]:
+def _round(run: Run, study: Study) -> tuple[int, str]:
     """The newest committed round, and its score in words."""
     rounds = run.records.rounds(study.name)
     if not rounds:
@@ -425,7 +388,7 @@ def _round(run: _Run, study: Study) -> tuple[int, str]:
     return rounds[-1].number, words
 
 
-def _devices(run: _Run) -> dict[str, int]:
+def _devices(run: Run) -> dict[str, int]:
     try:
         facts: dict[str, int] = json.loads((run.folder / "devices.json").read_text())
     except (FileNotFoundError, ValueError):
@@ -433,13 +396,13 @@ def _devices(run: _Run) -> dict[str, int]:
     return facts
 
 
-def _check_alive(run: _Run) -> None:
+def _check_alive(run: Run) -> None:
     for program in run.programs():
         if program is not run.devices and not program.running:
             raise ProgramFailed(f"{program.name} ended by itself:\n{program.tail()}", remedy=f"read {program.log}")
 
 
-def _kill_sensor(run: _Run, edge: str) -> None:
+def _kill_sensor(run: Run, edge: str) -> None:
     planned = next(e for e in run.plan.edges if e.name == edge)
     device = next(d.device for d in planned.devices if d.consent.value == "raw" and not d.held_back)
     run.harm_us["sensor-dead"] = time.time_ns() // 1_000
@@ -451,7 +414,17 @@ def _kill_sensor(run: _Run, edge: str) -> None:
     run.voice.event(f"the sensor {run.plan.dead_signal} of {device} at {edge} dies")
 
 
-def _kill(run: _Run, program: Program, what: str) -> None:
+def _cut_power(run: Run, node: RehearsalNode) -> None:
+    """Service, monitors and containers of a node at once; it comes back later, with its dead containers still listed."""
+    node.power_cut()
+    run.kills.append(f"power cut of {node.name}")
+    run.voice.event(f"power cut of {node.name}")
+    time.sleep(DOWN_S)
+    node.start()
+    run.voice.event(f"{node.name} is back")
+
+
+def _kill(run: Run, program: Program, what: str) -> None:
     """SIGKILL, a moment of darkness, a new start."""
     program.kill()
     run.kills.append(f"SIGKILL to the {what}")
@@ -463,7 +436,7 @@ def _kill(run: _Run, program: Program, what: str) -> None:
     run.voice.event(f"the {what} is back")
 
 
-def _drained(run: _Run) -> bool:
+def _drained(run: Run) -> bool:
     """Whether every spool and the inbox are empty, and gold has seen the newest observations."""
     for edge in run.plan.edges:
         storage = FolderStorage(run.edge_home(edge.name) / "spool")
@@ -475,105 +448,8 @@ def _drained(run: _Run) -> bool:
     inbox = Inbox(FolderStorage(run.hub_home / "inbox"))
     waiting = inbox.waiting()
     inbox.close()
-    job = GoldJob(Lake(run.hub_home / "lake"), TASKS[run.plan.task], HereRunner(), SystemClock())
-    return not waiting and not job.plan()
-
-
-# -- report
-
-
-def _report(run: _Run, seconds: float) -> Report:
-    run.voice.phase("report", 0.1, "counting ledger against lake")
-    study = _study(run)
-    rounds = [r for r in run.records.rounds(study.name) if r.number > 0]
-    alerts = run.records.alerts()
-    aside_hub = run.records.quarantine_count()
-    lake = Lake(run.hub_home / "lake")
-    counted = _count(run, lake, aside_hub)
-    run.voice.phase("report", 0.3, "training the two references: each edge alone, all data pooled")
-    scores = _scores(run, lake, study, rounds[-1].model)
-    facts = [
-        AlertFact(
-            kind=a.body["finding"]["kind"],
-            edge=a.body["finding"].get("edge", ""),
-            seconds_to_detect=max(0.0, (a.body["finding"]["detected_us"] - _harm_us(run, a.body["finding"])) / 1e6),
-            response=(a.body.get("response") or {}).get("what", "") or "shown to the team",
-            title=a.body["finding"]["title"],
-        )
-        for a in reversed(alerts)
-    ]
-    run.voice.phase("report", 1.0, "done")
-    return Report(
-        simulated=run.plan.simulated,
-        source=run.plan.source,
-        task=run.plan.task,
-        observations=counted,
-        rounds=len(rounds),
-        seconds_median=statistics.median(r.seconds for r in rounds),
-        scores=scores,
-        alerts=tuple(facts),
-        kills=tuple(run.kills),
-        seconds=seconds,
-        expected=tuple(run.expected),
-        notes=run.plan.notes,
-    )
-
-
-def _harm_us(run: _Run, finding: dict[str, int | str]) -> int:
-    return run.harm_us.get(str(finding["kind"]), int(finding["since_us"]))
-
-
-def _count(run: _Run, lake: Lake, aside_hub: int) -> Counted:
-    ledger = Ledger(run.folder / "ledger.sqlite")
-    stored = [_stored(row) for row in lake.read(BRONZE, columns=COUNTED).to_pylist()]
-    aside = aside_hub
-    for edge in run.plan.edges:
-        quarantine = Quarantine(FolderStorage(run.edge_home(edge.name) / "spool"))
-        aside += sum(quarantine.counts().values())
-        quarantine.close()
-    counted = count(ledger.runs(), stored, aside)
-    ledger.close()
-    return counted
-
-
-def _stored(row: dict[str, Any]) -> StoredRun:
-    values = np.array([row["value"]], np.float64)
-    if row["values"] is not None:
-        values = row["origin"] + np.frombuffer(row["values"], "<" + row["values_type"]) * row["scale"]
-    key = (row["device"], row["device_boot"], row["device_seq"], row["code"])
-    return StoredRun(key, row["device_index"], row["n"], checksum(row["t0_device_us"], values))
-
-
-def _scores(run: _Run, lake: Lake, study: Study, model: str) -> Scores:
-    """The final model and the two references, on every held-back example the lake has."""
-    task = TASKS[study.task]
-    learner = make_learner(study.learner, len(task.feature_names), len(task.classes))
-    metric = study.score.metric or task.metric
-    gold = gold_examples(lake, task, sorted(run.held_back))
-    held_back = gold.where(gold.labels >= 0)
-    data = FolderBlobs(run.hub_home / "studies" / study.name).read(model_name(model))
-    probabilities = learner.predict(decode_model(data), held_back.features)
-    owners = lake.read(BRONZE, columns=["subject", "edge"], subjects=sorted(run.held_back)).to_pydict()
-    edge_of = dict(zip(owners["subject"], owners["edge"], strict=True))
-    edges = np.array([edge_of[str(s)] for s in held_back.subjects], np.str_)
-    lowest = worst(by_group(metric, held_back.labels, probabilities, edges)) or ("", float("nan"))
-    federated = METRICS[metric](held_back.labels, probabilities)
-    local = {
-        e.name: trainable(examples_of(str(run.edge_home(e.name)), study.task), frozenset(run.held_back))
-        for e in run.plan.training
-    }
-    alone, pooled = reference_scores(learner, study, metric, local, held_back)
-    mean = float(np.mean(list(alone.values())))
-    return Scores(
-        metric=metric,
-        local_only_mean=mean,
-        local_only_worst=min(alone.values()),
-        federated=federated,
-        federated_worst_edge=lowest[1],
-        pooled=pooled,
-        gap_closed=gap_closed(mean, federated, pooled),
-        worst_edge=lowest[0],
-    )
+    jobs = Jobs(Lake(run.hub_home / "lake"), HereRunner(), SystemClock(), run.folder / "staging", known())
+    return not waiting and not jobs.plan(JOBS[f"examples-{run.plan.task}"]).parts
 
 
 def _groups(edges: Sequence[PlannedEdge], size: int) -> list[list[PlannedEdge]]:

@@ -68,6 +68,17 @@ class AlertFact:
 
 
 @dataclass(frozen=True, slots=True)
+class Processed:
+    """Runs of jobs that had something to do; a part is one subject's span of time."""
+
+    runs: int
+    parts: int
+    failed: int
+    seconds_median: float
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything the demo says at its end."""
 
@@ -83,6 +94,7 @@ class Report:
     seconds: float
     expected: tuple[tuple[str, str], ...] = ()  # kind and edge of each fault that was made on purpose
     notes: tuple[str, ...] = field(default=())
+    processed: Processed = Processed(0, 0, 0, 0.0, "")
 
     @property
     def problems(self) -> list[str]:
@@ -93,6 +105,7 @@ class Report:
             "observations duplicated": counted.duplicated,
             "observations altered": counted.altered,
             "observations in the lake without consent": counted.leaked,
+            "parts of jobs that failed": self.processed.failed,
         }
         seen = {(a.kind, a.edge) for a in self.alerts}
         missed = [f"no alert {kind} for {edge}" for kind, edge in self.expected if (kind, edge) not in seen]
@@ -116,6 +129,13 @@ class Report:
                 "without_consent_in_lake": counted.leaked,
                 "acknowledged_with_local_consent": counted.acknowledged_all - counted.acknowledged,
                 "samples": counted.samples,
+            },
+            "processing": {
+                "runs": self.processed.runs,
+                "parts": self.processed.parts,
+                "failed": self.processed.failed,
+                "seconds_median": round(self.processed.seconds_median, 2),
+                "place": self.processed.place,
             },
             "rounds": {"count": self.rounds, "seconds_median": round(self.seconds_median, 4)},
             "scores": {
@@ -180,6 +200,17 @@ def render(report: Report) -> Group:
             "kept at the edge by consent": f"{counted.acknowledged_all - counted.acknowledged:,}",
             "set aside with a reason": f"{counted.quarantined:,}",
             "samples in all": f"{counted.samples:,}",
+        },
+    )
+    processed = report.processed
+    grid.add_row("", "", "")
+    grid.add_row("[b]Processing[/]", "", processed.place)
+    _rows(
+        grid,
+        {
+            "runs of jobs": f"{processed.runs}",
+            "parts made, failed": f"{processed.parts:,}, {_zero(processed.failed)}",
+            "seconds each, median": f"{processed.seconds_median:.1f}",
         },
     )
     grid.add_row("", "", "")

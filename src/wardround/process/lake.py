@@ -7,22 +7,25 @@ commit that came between a conflict; on a conflict the table is read again and t
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from wardround.errors import ProcessError
-from wardround.process.tables import OBSERVATIONS, PARTITIONS, SCHEMAS, rows_to_observations
+from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, PARTITIONS, SCHEMAS, day_of, rows_to_observations
 from wardround.records import Observation, bucket_of
 
 CONFLICTS_MAX = 20
+DATASETS_MAX = 8
+RUN_MAX_US = DAY_US  # longest run of samples in one observation; a reader looks so far back for one that reaches into its time
 _WRITER = WriterProperties(compression="ZSTD", compression_level=3)
 
 
@@ -32,8 +35,10 @@ class Lake:
     def __init__(self, uri: str | Path, storage_options: dict[str, str] | None = None) -> None:
         self._uri = str(uri)
         self._options = storage_options
-        self._handles: dict[str, DeltaTable] = {}
+        self._handles: dict[str, DeltaTable] = {}  # to write
+        self._readers: dict[str, DeltaTable] = {}
         self._locks = {name: threading.RLock() for name in SCHEMAS}
+        self._datasets: dict[tuple[str, int], ds.Dataset] = {}
 
     @property
     def uri(self) -> str:
@@ -46,11 +51,25 @@ class Lake:
         Raises:
             ProcessError: the table stays in conflict, or the store refuses.
         """
-        return self._write(table, rows, app, version, predicate=None)
+        return self._write(table, rows.to_batches, predicate=None, transaction=(app, version), notes={})
 
-    def replace(self, table: str, rows: pa.Table, *, predicate: str, app: str, version: int) -> bool:
-        """Put rows in the place of those that match `predicate`, in one commit, exactly once for (app, version)."""
-        return self._write(table, rows, app, version, predicate=predicate)
+    def replace(
+        self,
+        table: str,
+        batches: Callable[[], Iterable[pa.RecordBatch]],
+        *,
+        predicate: str,
+        transaction: tuple[str, int] | None = None,
+        notes: Mapping[str, str] = MappingProxyType({}),
+    ) -> bool:
+        """Put rows in the place of those that match `predicate`, in one commit.
+
+        Args:
+            batches: gives the rows, as often as it is asked; they are written as they come.
+            transaction: (app, version): exactly once for it. None: as often as it is called, which changes nothing.
+            notes: stand beside the commit in the table's history.
+        """
+        return self._write(table, batches, predicate=predicate, transaction=transaction, notes=notes)
 
     def transaction_version(self, table: str, app: str) -> int:
         """The newest version an app has committed; -1 when none."""
@@ -71,62 +90,45 @@ class Lake:
         subjects: Collection[str] | None = None,
         buckets: Collection[int] | None = None,
         codes: Collection[str] | None = None,
-        task: str | None = None,
+        jobs: Collection[str] | None = None,
         since_us: int | None = None,
         until_us: int | None = None,
+        made_after: int | None = None,
         version: int | None = None,
     ) -> pa.Table:
-        """Rows that match everything given; subjects prune to their buckets, so other files are not opened.
+        """Rows that match everything given; files that cannot hold any are not opened.
 
         Args:
+            since_us: rows with a sample at this time or later.
+            until_us: rows with a sample before this time.
+            made_after: rows that came after this version of the table.
             version: an earlier version of the table; the newest otherwise.
         """
-        handle = self._open(table) if version is None else self._at(table, version)
-        time = "t0_us" if table == "bronze_observations" else "t_us"
+        schema = SCHEMAS[table]
+        last = "t1_us" if "t1_us" in schema.names else "t_us"
+        first = "t0_us" if "t0_us" in schema.names else "t_us"
         wanted: list[Any] = []
         if subjects is not None:
             wanted.append(ds.field("bucket").isin(sorted({bucket_of(s) for s in subjects})))
             wanted.append(ds.field("subject").isin(list(subjects)))
-        if buckets is not None:
-            wanted.append(ds.field("bucket").isin(list(buckets)))
-        if codes is not None:
-            wanted.append(ds.field("code").isin(list(codes)))
-        if task is not None:
-            wanted.append(ds.field("task") == task)
         if since_us is not None:
-            wanted.append(ds.field(time) >= since_us)
+            wanted.append(ds.field("day") >= day_of(since_us - RUN_MAX_US))
+            wanted.append(ds.field(last) >= since_us)
         if until_us is not None:
-            wanted.append(ds.field(time) < until_us)
-        expression = None
-        for part in wanted:
-            expression = part if expression is None else expression & part
-        return handle.to_pyarrow_dataset(schema=SCHEMAS[table]).to_table(
-            columns=list(columns) if columns is not None else None, filter=expression
-        )
+            wanted.append(ds.field("day") <= day_of(until_us))
+            wanted.append(ds.field(first) < until_us)
+        for name, among in (("bucket", buckets), ("code", codes), ("job", jobs)):
+            if among is not None:
+                wanted.append(ds.field(name).isin(list(among)))
+        if made_after is not None:
+            wanted.append(ds.field("made") > made_after)
+        expression = functools.reduce(lambda a, b: a & b, wanted) if wanted else None
+        names = list(columns) if columns is not None else None
+        return self._dataset(table, version).to_table(columns=names, filter=expression)
 
     def observations(self, **where: Any) -> list[Observation]:
         """Observations of bronze; the arguments are those of `read`."""
-        return rows_to_observations(self.read("bronze_observations", columns=OBSERVATIONS.names, **where))
-
-    def subjects_since(self, table: str, after: int, *, upto: int, codes: Collection[str]) -> list[str]:
-        """Subjects with rows of these codes in files that version `upto` has and version `after` had not (-1: all).
-
-        A compaction writes old rows into new files: then it is more subjects than necessary, never fewer. What a clock says
-        plays no part, so one that was set back hides nothing.
-        """
-        schema = SCHEMAS[table]
-        had: set[str] = set()
-        if after >= 0:
-            with contextlib.suppress(DeltaError):  # its log has been cleaned away: everything counts as new
-                had = {f.path for f in self._at(table, after).to_pyarrow_dataset(schema=schema).get_fragments()}
-        now = self._at(table, upto).to_pyarrow_dataset(schema=schema)
-        wanted = ds.field("code").isin(list(codes))
-        found: set[str] = set()
-        for fragment in now.get_fragments():
-            if fragment.path not in had:
-                rows = fragment.to_table(schema=schema, columns=["subject"], filter=wanted)
-                found.update(rows.column("subject").to_pylist())
-        return sorted(found)
+        return rows_to_observations(self.read(BRONZE, columns=OBSERVATIONS.names, **where))
 
     def count(self, table: str) -> int:
         """How many rows, from the log alone."""
@@ -139,33 +141,73 @@ class Lake:
         with self._locks[table]:
             return len(self._fresh(table).file_uris())
 
-    def compact(self, table: str) -> None:
-        """Put small files together. Readers of earlier versions are not disturbed."""
+    def compact(self, table: str, *, day: str | None = None) -> None:
+        """Put small files together, of one day or of all. Readers of earlier versions are not disturbed."""
+        filters: Any = [("day", "=", day)] if day is not None else None
         with self._locks[table]:
-            self._fresh(table).optimize.compact(writer_properties=_WRITER)
+            self._fresh(table).optimize.compact(partition_filters=filters, writer_properties=_WRITER)
+
+    def files_by_day(self, table: str) -> dict[str, tuple[int, int]]:
+        """How many files, in how many buckets, each day has."""
+        with self._locks[table]:
+            actions = pa.table(self._fresh(table).get_add_actions(flatten=True))
+        if not actions.num_rows:
+            return {}
+        days, buckets = (actions.column(f"partition.{name}").to_pylist() for name in PARTITIONS)
+        found: dict[str, list[int]] = {}
+        for day, bucket in zip(days, buckets, strict=True):
+            found.setdefault(str(day), []).append(bucket)
+        return {day: (len(own), len(set(own))) for day, own in found.items()}
+
+    def delete(self, table: str, predicate: str) -> int:
+        """Remove the rows that match; how many. Their files stay until `clean_up`, for those who read an earlier version."""
+        with self._locks[table]:
+            done = self._fresh(table).delete(predicate)
+        return int(done.get("num_deleted_rows") or 0)
+
+    def clean_up(self, table: str, *, keep_hours: int) -> int:
+        """Forget versions older than so many hours: their log entries and the files that only they had; how many files.
+
+        A checkpoint comes first, so that a reader needs no entry that goes.
+        """
+        with self._locks[table]:
+            handle = self._fresh(table)
+            handle.create_checkpoint()
+            handle.cleanup_metadata()
+            return len(handle.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False))
+
+    def history(self, table: str, limit: int = 20) -> list[dict[str, Any]]:
+        """The newest commits first, with the notes they carry."""
+        with self._locks[table]:
+            return [dict(entry) for entry in self._fresh(table).history(limit)]
 
     # -- how
 
-    def _write(self, table: str, rows: pa.Table, app: str, version: int, predicate: str | None) -> bool:
-        properties = CommitProperties(app_transactions=[Transaction(app, version)], max_commit_retries=0)
+    def _write(
+        self,
+        table: str,
+        batches: Callable[[], Iterable[pa.RecordBatch]],
+        *,
+        predicate: str | None,
+        transaction: tuple[str, int] | None,
+        notes: Mapping[str, str],
+    ) -> bool:
+        properties = CommitProperties(
+            app_transactions=[Transaction(*transaction)] if transaction is not None else None,
+            max_commit_retries=0,
+            custom_metadata=dict(notes) or None,
+        )
         with self._locks[table]:
             for _ in range(CONFLICTS_MAX):
                 handle = self._fresh(table)
-                done = handle.transaction_version(app)
-                if done is not None and done >= version:
-                    return False
+                if transaction is not None:
+                    done = handle.transaction_version(transaction[0])
+                    if done is not None and done >= transaction[1]:
+                        return False
+                rows = _stamped(batches(), SCHEMAS[table], handle.version() + 1)
+                how: dict[str, Any] = {"mode": "append"} if predicate is None else {"mode": "overwrite", "predicate": predicate}
                 try:
-                    if predicate is None:
-                        write_deltalake(handle, rows, mode="append", commit_properties=properties, writer_properties=_WRITER)
-                    else:
-                        write_deltalake(
-                            handle,
-                            rows,
-                            mode="overwrite",
-                            predicate=predicate,
-                            commit_properties=properties,
-                            writer_properties=_WRITER,
-                        )
+                    write_deltalake(handle, rows, commit_properties=properties, writer_properties=_WRITER, **how)
                 except CommitFailedError:
                     continue
                 except OSError as exc:
@@ -174,7 +216,7 @@ class Lake:
         raise ProcessError(f"{table} stays in conflict", remedy="only the hub may write the lake; look for a second writer")
 
     def _fresh(self, table: str) -> DeltaTable:
-        """The one writing handle of a table, at its newest version; the table is made when it is not there."""
+        """The one writing handle of a table, at its newest version; made, or given new columns, when that is needed."""
         handle = self._handles.get(table)
         if handle is not None:
             handle.update_incremental()
@@ -184,14 +226,49 @@ class Lake:
             if "://" not in where:
                 Path(where).mkdir(parents=True, exist_ok=True)
             DeltaTable.create(where, SCHEMAS[table], mode="ignore", partition_by=PARTITIONS, storage_options=self._options)
-        self._handles[table] = handle = DeltaTable(where, storage_options=self._options)
+        handle = DeltaTable(where, storage_options=self._options)
+        known = {f.name for f in handle.schema().fields}
+        added = [f for f in Schema.from_arrow(SCHEMAS[table]).fields if f.name not in known]
+        if added:
+            handle.alter.add_columns(added)  # older rows have null there
+        self._handles[table] = handle
         return handle
 
-    def _open(self, table: str) -> DeltaTable:
-        """A handle of its own for a reader: the writer's may move on in the middle."""
+    def _dataset(self, table: str, version: int | None) -> ds.Dataset:
+        """A reader's view of a version. The newest few are kept: making one means reading the table's log. Writes nothing."""
+        where = f"{self._uri}/{table}"
         with self._locks[table]:
-            self._fresh(table)
-        return DeltaTable(f"{self._uri}/{table}", storage_options=self._options)
+            if version is None:
+                newest = self._readers.get(table)
+                if newest is None:
+                    if not DeltaTable.is_deltatable(where, self._options):
+                        return ds.dataset(SCHEMAS[table].empty_table())
+                    self._readers[table] = newest = DeltaTable(where, storage_options=self._options)
+                newest.update_incremental()
+                version = newest.version()
+            found = self._datasets.get((table, version))
+            if found is None:
+                handle = DeltaTable(where, version=version, storage_options=self._options)
+                self._datasets[table, version] = found = handle.to_pyarrow_dataset(schema=SCHEMAS[table])
+                while len(self._datasets) > DATASETS_MAX:
+                    self._datasets.pop(next(iter(self._datasets)))
+            return found
 
-    def _at(self, table: str, version: int) -> DeltaTable:
-        return DeltaTable(f"{self._uri}/{table}", version=version, storage_options=self._options)
+
+def _stamped(batches: Iterable[pa.RecordBatch], schema: pa.Schema, version: int) -> pa.RecordBatchReader:
+    """The rows with the version that brings them, as they come."""
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        place = schema.get_field_index("made")
+        for batch in batches:
+            columns = [batch.column(name) if name != "made" else None for name in schema.names]
+            columns[place] = pa.repeat(pa.scalar(version, pa.int64()), batch.num_rows)
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, rows())
+
+
+@functools.lru_cache(maxsize=4)
+def reader(uri: str) -> Lake:
+    """A lake to read from, kept for as long as the process lives: what a worker uses, task after task."""
+    return Lake(uri)

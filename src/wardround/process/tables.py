@@ -1,26 +1,36 @@
 """The lake's tables: columns, types and units, and the way from observations to rows and back.
 
-Waveforms stay as the device's integers in one binary cell: 6 to 9 times smaller and 4 to 8 times faster to write than one row
-a sample, and lossless. Every table is partitioned by `day` (UTC date of the first sample) and `bucket` (records.bucket_of).
+Bronze is what was received, silver is clean, gold is what was made of it. Waveforms of bronze stay as the device's integers in
+one binary cell: 6 to 9 times smaller and 4 to 8 times faster to write than one row a sample, and lossless. Every table is
+partitioned by `day` (UTC date of the first sample) and `bucket` (records.bucket_of). Every row has `made`: the version of its
+table that brought it, so what is new since a version is a question of values, which a compaction does not change. Rows that a
+job made have `part`, the part of the job they belong to, and are replaced as a whole with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from wardround.process.transforms.cleaning import Clean
+from wardround.process.transforms.vitals import VitalWindows
 from wardround.records import Examples, Observation, bucket_of
 
 DAY_US = 86_400_000_000
 PARTITIONS = ["day", "bucket"]
+BRONZE, SILVER, DEAD = "bronze_observations", "silver_signals", "dead_letters"
+GOLD, VITALS = "gold_examples", "gold_vitals"
 
 
 def _field(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
     return pa.field(name, kind, metadata={"unit": unit} if unit else None)
 
+
+_PLACE = (_field("day", pa.string()), _field("bucket", pa.int32()), _field("made", pa.int64()))
+_OF_A_JOB = (_field("job", pa.string()), _field("part", pa.string()), *_PLACE)
 
 OBSERVATIONS = pa.schema(
     [
@@ -54,8 +64,40 @@ OBSERVATIONS = pa.schema(
         _field("consent_version", pa.int64()),
         _field("boot", pa.string()),
         _field("edge_seq", pa.int64()),
-        _field("day", pa.string()),
-        _field("bucket", pa.int32()),
+        *_PLACE,
+        _field("t1_us", pa.int64(), "us"),  # the last sample
+    ]
+)
+
+CLEAN = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("code", pa.string()),
+        _field("unit", pa.string()),
+        _field("t0_us", pa.int64(), "us"),
+        _field("t1_us", pa.int64(), "us"),
+        _field("period_us", pa.float64(), "us"),  # 0: irregular, then times_us holds a time a sample
+        _field("times_us", pa.binary(), "us"),  # int64, little-endian
+        _field("n", pa.int32()),
+        _field("values", pa.binary()),  # float32, little-endian, in `unit`; NaN where nothing was measured
+        _field("flags", pa.binary()),  # uint16 a sample, little-endian: bits of records.Quality; null: none is set
+        _field("good", pa.int32()),  # samples that are there and not flagged
+        _field("expected", pa.int32()),  # samples that a chunk of this signal has when nothing is missing
+        _field("clock_error_us", pa.int64(), "us"),
+        *_OF_A_JOB,
+    ]
+)
+
+VITAL_WINDOWS = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("code", pa.string()),
+        _field("t_us", pa.int64(), "us"),  # start of the minute
+        _field("mean", pa.float64()),  # in the unit of the code
+        _field("low", pa.float64()),
+        _field("high", pa.float64()),
+        _field("n", pa.int32()),
+        *_OF_A_JOB,
     ]
 )
 
@@ -66,25 +108,23 @@ EXAMPLES = pa.schema(
         _field("t_us", pa.int64(), "us"),
         _field("label", pa.int32()),
         _field("features", pa.list_(pa.float32())),
-        _field("day", pa.string()),
-        _field("bucket", pa.int32()),
+        *_OF_A_JOB,
     ]
 )
 
 DEAD_LETTERS = pa.schema(
     [
-        _field("job", pa.string()),
-        _field("partition", pa.string()),
+        _field("subject", pa.string()),
+        _field("start_us", pa.int64(), "us"),
         _field("error", pa.string()),
         _field("input_version", pa.int64()),
         _field("t_us", pa.int64(), "us"),
-        _field("day", pa.string()),
-        _field("bucket", pa.int32()),
+        *_OF_A_JOB,
     ]
 )
 
-SCHEMAS = {"bronze_observations": OBSERVATIONS, "gold_examples": EXAMPLES, "dead_letters": DEAD_LETTERS}
-BRONZE, GOLD, DEAD = "bronze_observations", "gold_examples", "dead_letters"
+GOLD_TABLES = (VITALS, GOLD)
+SCHEMAS = {BRONZE: OBSERVATIONS, SILVER: CLEAN, VITALS: VITAL_WINDOWS, GOLD: EXAMPLES, DEAD: DEAD_LETTERS}
 _SAME = [f for f in Observation.__struct_fields__ if f in OBSERVATIONS.names]
 
 
@@ -99,6 +139,8 @@ def observation_rows(observations: Sequence[tuple[Observation, str, int, int]]) 
     columns["boot"] = [o[1] for o in observations]
     columns["edge_seq"] = [o[2] for o in observations]
     columns["t_hub_us"] = [o[3] for o in observations]
+    columns["t1_us"] = [last_us(o[0]) for o in observations]
+    columns["made"] = [None] * len(observations)  # the lake knows
     days = np.array(columns["t0_us"], "datetime64[us]").astype("datetime64[D]").astype(str)
     buckets = {subject: bucket_of(subject) for subject in set(columns["subject"])}
     columns["day"] = days.tolist()
@@ -113,24 +155,91 @@ def rows_to_observations(table: pa.Table) -> list[Observation]:
     return [Observation(**dict(zip(_SAME, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
+def last_us(o: Observation) -> int:
+    """The time of an observation's last sample."""
+    if o.offsets_us is not None:
+        return o.t0_us + int(np.frombuffer(o.offsets_us, "<i4").max(initial=0))
+    return o.t0_us + round((o.n - 1) * (o.period_us or 0.0))
+
+
 def example_rows(task: str, examples: Examples) -> pa.Table:
-    """Rows of gold from examples."""
+    """Rows of gold from examples, without the columns that say where they lie."""
     n, width = examples.features.shape
     offsets = pa.array(np.arange(0, (n + 1) * width, width or 1, dtype=np.int32)[: n + 1])
     features = pa.ListArray.from_arrays(offsets, pa.array(examples.features.reshape(-1), pa.float32()))
-    buckets = {str(s): bucket_of(str(s)) for s in np.unique(examples.subjects)}
-    subjects = [str(s) for s in examples.subjects]
-    return pa.Table.from_arrays(
-        [
-            pa.array([task] * n, pa.string()),
-            pa.array(subjects, pa.string()),
-            pa.array(examples.t_us, pa.int64()),
-            pa.array(examples.labels, pa.int32()),
-            features,
-            pa.array(examples.t_us.astype("datetime64[us]").astype("datetime64[D]").astype(str).tolist(), pa.string()),
-            pa.array([buckets[s] for s in subjects], pa.int32()),
-        ],
-        schema=EXAMPLES,
+    return pa.table(
+        {
+            "task": pa.array([task] * n, pa.string()),
+            "subject": pa.array([str(s) for s in examples.subjects], pa.string()),
+            "t_us": pa.array(examples.t_us, pa.int64()),
+            "label": pa.array(examples.labels, pa.int32()),
+            "features": features,
+        }
+    )
+
+
+def clean_rows(chunks: Iterable[Clean]) -> pa.Table:
+    """Rows of silver, without the columns that say where they lie."""
+    own = list(chunks)
+    flagged = [c.flags.astype("<u2").tobytes() if c.flags.any() else None for c in own]
+    return pa.table(
+        {
+            "subject": pa.array([c.subject for c in own], pa.string()),
+            "code": pa.array([c.code for c in own], pa.string()),
+            "unit": pa.array([c.unit for c in own], pa.string()),
+            "t0_us": pa.array([int(c.times_us[0]) for c in own], pa.int64()),
+            "t1_us": pa.array([int(c.times_us[-1]) for c in own], pa.int64()),
+            "period_us": pa.array([c.period_us for c in own], pa.float64()),
+            "times_us": pa.array([None if c.period_us else c.times_us.astype("<i8").tobytes() for c in own], pa.binary()),
+            "n": pa.array([len(c.values) for c in own], pa.int32()),
+            "values": pa.array([c.values.astype("<f4").tobytes() for c in own], pa.binary()),
+            "flags": pa.array(flagged, pa.binary()),
+            "good": pa.array([int(c.good.sum()) for c in own], pa.int32()),
+            "expected": pa.array([c.expected for c in own], pa.int32()),
+            "clock_error_us": pa.array([c.clock_error_us for c in own], pa.int64()),
+        }
+    )
+
+
+def rows_to_clean(table: pa.Table) -> list[Clean]:
+    """Chunks out of rows of silver, by signal and time."""
+    table = table.sort_by([("subject", "ascending"), ("code", "ascending"), ("t0_us", "ascending")])
+    found: list[Clean] = []
+    for row in table.to_pylist():
+        n, period_us = row["n"], row["period_us"]
+        if row["times_us"] is not None:
+            times = np.frombuffer(row["times_us"], "<i8")
+        else:
+            times = row["t0_us"] + np.round(np.arange(n) * period_us).astype(np.int64)
+        found.append(
+            Clean(
+                subject=row["subject"],
+                code=row["code"],
+                unit=row["unit"],
+                t0_us=row["t0_us"],
+                period_us=period_us,
+                times_us=times,
+                values=np.frombuffer(row["values"], "<f4"),
+                flags=np.zeros(n, np.uint16) if row["flags"] is None else np.frombuffer(row["flags"], "<u2"),
+                expected=row["expected"],
+                clock_error_us=row["clock_error_us"],
+            )
+        )
+    return found
+
+
+def vital_rows(windows: VitalWindows) -> pa.Table:
+    """Rows of the vital signs, without the columns that say where they lie."""
+    return pa.table(
+        {
+            "subject": pa.array(windows.subjects.tolist(), pa.string()),
+            "code": pa.array(windows.codes.tolist(), pa.string()),
+            "t_us": pa.array(windows.t_us, pa.int64()),
+            "mean": pa.array(windows.mean, pa.float64()),
+            "low": pa.array(windows.low, pa.float64()),
+            "high": pa.array(windows.high, pa.float64()),
+            "n": pa.array(windows.count.astype(np.int32), pa.int32()),
+        }
     )
 
 

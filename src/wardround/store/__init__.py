@@ -17,14 +17,26 @@ from alembic.config import Config
 from sqlalchemy.dialects import postgresql, sqlite
 
 from wardround.errors import WardroundError
-from wardround.records import TokenRecord
+from wardround.records import NodeRecord, TokenRecord
 from wardround.store import schema
-from wardround.store.records import AlertRecord, EdgeRecord, Happening, Person, Quarantined, RoundRecord, StudyRecord
+from wardround.store.records import (
+    AlertRecord,
+    EdgeRecord,
+    Happening,
+    JobRequest,
+    JobRunRecord,
+    Person,
+    Quarantined,
+    RoundRecord,
+    StudyRecord,
+)
 
 __all__ = [
     "AlertRecord",
     "EdgeRecord",
     "Happening",
+    "JobRequest",
+    "JobRunRecord",
     "Person",
     "Quarantined",
     "RoundRecord",
@@ -34,6 +46,7 @@ __all__ = [
 ]
 
 HAPPENINGS_MAX = 10_000
+JOB_RUNS_MAX = 1_000
 QUARANTINE_MAX = 100_000
 
 
@@ -141,7 +154,7 @@ class Store:
         table = schema.rounds
         return [RoundRecord(**r) for r in self._rows(sa.select(table).where(table.c.study == study).order_by(table.c.number))]
 
-    # -- alerts, happenings, quarantine, saved state
+    # -- alerts, happenings, quarantine
 
     def put_alert(self, alert: AlertRecord) -> None:
         """Add an alert, or note its new state."""
@@ -176,6 +189,52 @@ class Store:
         """How many rows were set aside and are still kept."""
         with self._engine.connect() as db:
             return int(db.execute(sa.select(sa.func.count()).select_from(schema.quarantine)).scalar_one())
+
+    # -- nodes and jobs
+
+    def put_node(self, node: NodeRecord) -> None:
+        """Add a node, or change one."""
+        self._upsert(schema.nodes, ["name"], _values(node))
+
+    def nodes(self) -> list[NodeRecord]:
+        """Every node, by name."""
+        return [NodeRecord(**row) for row in self._rows(sa.select(schema.nodes).order_by(schema.nodes.c.name))]
+
+    def remove_node(self, name: str) -> bool:
+        """Whether there was one."""
+        with self._engine.begin() as db:
+            return db.execute(sa.delete(schema.nodes).where(schema.nodes.c.name == name)).rowcount > 0
+
+    def put_job_run(self, run: JobRunRecord) -> None:
+        """Add a run, or note its progress; the oldest go beyond JOB_RUNS_MAX."""
+        self._upsert(schema.job_runs, ["run_id"], _values(run))
+        if run.state != "running":
+            table = schema.job_runs
+            newest = sa.select(table.c.run_id).order_by(table.c.started_us.desc()).limit(JOB_RUNS_MAX)
+            with self._engine.begin() as db:
+                db.execute(sa.delete(table).where(table.c.run_id.not_in(newest)))
+
+    def job_runs(self, *, limit: int = 50) -> list[JobRunRecord]:
+        """The newest first."""
+        query = sa.select(schema.job_runs).order_by(schema.job_runs.c.started_us.desc()).limit(limit)
+        return [JobRunRecord(**row) for row in self._rows(query)]
+
+    def ask_job(self, request: JobRequest) -> None:
+        """Ask the hub to run, retry or stop."""
+        self._upsert(schema.job_requests, ["request_id"], _values(request))
+
+    def job_requests(self) -> list[JobRequest]:
+        """What nobody has taken up yet, oldest first."""
+        table = schema.job_requests
+        return [JobRequest(**row) for row in self._rows(sa.select(table).order_by(table.c.asked_us))]
+
+    def take_job_request(self, request_id: str) -> bool:
+        """Take a request up; False when it is gone already."""
+        table = schema.job_requests
+        with self._engine.begin() as db:
+            return db.execute(sa.delete(table).where(table.c.request_id == request_id)).rowcount > 0
+
+    # -- saved state
 
     def save_state(self, key: str, value: bytes) -> None:
         """Keep a part's state."""

@@ -81,3 +81,29 @@ class Quarantined:
     what: str
     reason: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunRecord:
+    """One run of a job: running, done, stopped, failed or cut off; its progress, and where its rows came from."""
+
+    run_id: str
+    job: str
+    state: str
+    started_us: int
+    changed_us: int
+    parts_done: int
+    parts: int
+    failed: int
+    rows: int
+    facts: Mapping[str, Any]  # input and output versions, code, image, place, error
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What somebody asks of the hub's processing: run or retry a job, or stop."""
+
+    request_id: str
+    kind: str
+    job: str
+    asked_us: int

@@ -94,3 +94,41 @@ state = sa.Table(
     sa.Column("key", sa.Text, primary_key=True),  # a part's saved state: the alert book, the screen
     sa.Column("value", sa.LargeBinary, nullable=False),
 )
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("url", sa.Text, nullable=False),
+    sa.Column("workers", sa.Integer, nullable=False),
+    sa.Column("memory_bytes", sa.BigInteger, nullable=False),
+    sa.Column("cpus", sa.Float, nullable=False),
+    sa.Column("lake", sa.Text, nullable=False),
+    sa.Column("drained", sa.Boolean, nullable=False),
+    sa.Column("added_us", sa.BigInteger, nullable=False),
+)
+
+job_runs = sa.Table(
+    "job_runs",
+    metadata,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("started_us", sa.BigInteger, nullable=False),
+    sa.Column("changed_us", sa.BigInteger, nullable=False),
+    sa.Column("parts_done", sa.Integer, nullable=False),
+    sa.Column("parts", sa.Integer, nullable=False),
+    sa.Column("failed", sa.Integer, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+)
+sa.Index("job_runs_by_started", job_runs.c.started_us)
+
+job_requests = sa.Table(
+    "job_requests",
+    metadata,
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("job", sa.Text, nullable=False),
+    sa.Column("asked_us", sa.BigInteger, nullable=False),
+)

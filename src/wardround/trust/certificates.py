@@ -26,11 +26,13 @@ from wardround.errors import CertificateRefused, TrustError
 
 URI_PREFIX = "spiffe://wardround/"
 BACKDATE = dt.timedelta(hours=1)
+CALLS, SERVES = (ExtendedKeyUsageOID.CLIENT_AUTH,), (ExtendedKeyUsageOID.SERVER_AUTH,)
+BOTH = (*CALLS, *SERVES)
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """What a certificate says: `role` is edge, hub or listener."""
+    """What a certificate says: `role` is edge, hub, listener or worker."""
 
     name: str
     role: str
@@ -168,18 +170,28 @@ class Authority:
 
     def issue_edge(self, name: str, key: ec.EllipticCurvePublicKey, hours: float) -> bytes:
         """An edge's identity (clientAuth), PEM."""
-        return self._issue(name, key, hours, "edge", [f"{name}.edge.wardround.internal"], client=True)
+        return self._issue(name, key, hours, "edge", [f"{name}.edge.wardround.internal"], CALLS)
 
     def issue_listener(self, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], hours: float) -> bytes:
         """A certificate for an edge's own listener (serverAuth), PEM."""
-        return self._issue(name, key, hours, "listener", hosts, client=False)
+        return self._issue(name, key, hours, "listener", hosts, SERVES)
 
     def issue_hub(self, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], hours: float) -> bytes:
         """The hub's certificate (serverAuth), PEM."""
-        return self._issue(name, key, hours, "hub", hosts, client=False)
+        return self._issue(name, key, hours, "hub", hosts, SERVES)
+
+    def issue_worker(self, name: str, key: ec.EllipticCurvePublicKey, hours: float) -> bytes:
+        """A certificate for one end of processing, scheduler or worker: each calls the other, so it holds both purposes, PEM."""
+        return self._issue(name, key, hours, "worker", [f"{name}.worker.wardround.internal"], BOTH)
 
     def _issue(
-        self, name: str, key: ec.EllipticCurvePublicKey, hours: float, role: str, hosts: Sequence[str], *, client: bool
+        self,
+        name: str,
+        key: ec.EllipticCurvePublicKey,
+        hours: float,
+        role: str,
+        hosts: Sequence[str],
+        purposes: Sequence[x509.ObjectIdentifier],
     ) -> bytes:
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         alternatives: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"{URI_PREFIX}{role}/{name}")]
@@ -188,7 +200,6 @@ class Authority:
                 alternatives.append(x509.IPAddress(ipaddress.ip_address(host)))
                 continue
             alternatives.append(x509.DNSName(host))
-        purpose = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
         return (
             x509.CertificateBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
@@ -199,7 +210,7 @@ class Authority:
             .not_valid_after(now + dt.timedelta(hours=hours))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign_certificates=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)

@@ -17,7 +17,8 @@ from typing import Any
 import grpc
 import structlog
 
-from wardround.errors import CertificateRefused, PortTaken
+import wardround
+from wardround.errors import CertificateRefused, PortTaken, TrustError
 from wardround.records import EdgeId
 from wardround.trust.certificates import describe
 
@@ -188,7 +189,10 @@ async def start_hub_listener(
 
     Raises:
         PortTaken: another process listens there.
+        TrustError: grpc was imported before wardround, so that older TLS would be let in.
     """
+    if wardround.grpc_came_first:
+        raise TrustError("grpc was imported before wardround, and would let TLS 1.2 in", remedy="import wardround first")
     server = grpc.aio.server(interceptors=[Guard(denied)], options=_HUB_OPTIONS)
     server.add_generic_rpc_handlers(
         tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
 from wardround.clock import ManualClock
+from wardround.process.catalogue import JOBS
 from wardround.process.dask_runner import HereRunner
-from wardround.process.jobs import GoldJob, gold_examples
+from wardround.process.jobs import Jobs, gold_examples
 from wardround.process.lake import Lake
-from wardround.process.tables import BRONZE, DEAD, EXAMPLES, GOLD, observation_rows
+from wardround.process.tables import BRONZE, DEAD, GOLD, observation_rows
 from wardround.process.transforms import TASKS
+from wardround.process.work import Known, make_one
 from wardround.records import Observation
 
 TASK = TASKS["activity"]
+JOB = JOBS["examples-activity"]
 RATE_HZ = 50.0
 T0 = 1_700_000_000_000_000
 
@@ -39,6 +43,7 @@ class Hub:
     """A lake with its committer's numbering."""
 
     def __init__(self, folder):
+        self.folder = folder
         self.lake = Lake(folder / "lake")
         self.version = 0
 
@@ -47,13 +52,18 @@ class Hub:
         decoded = [(o, "boot", self.version * 1_000 + i, t_hub_us) for i, o in enumerate(observations)]
         assert self.lake.append(BRONZE, observation_rows(decoded), app="inbox", version=self.version)
 
-    def job(self, runner=None):
-        return GoldJob(self.lake, TASK, runner or HereRunner(), ManualClock())
+    def jobs(self, runner=None):
+        return Jobs(self.lake, runner or HereRunner(), ManualClock(), self.folder / "staging", Known())
+
+    def run(self, runner=None, **named):
+        return self.jobs(runner).run(JOB, **named)
+
+    def planned(self):
+        return sorted({part.subject for part in self.jobs().plan(JOB).parts})
 
     def gold(self):
-        columns = [c for c in EXAMPLES.names if c != "features"]
-        rows = self.lake.read(GOLD, columns=EXAMPLES.names, task=TASK.name).to_pylist()
-        return sorted((tuple(str(r[c]) for c in columns), tuple(np.round(r["features"], 5))) for r in rows)
+        rows = self.lake.read(GOLD, columns=["subject", "t_us", "label", "part", "features"], jobs=[JOB.name]).to_pylist()
+        return sorted((r["subject"], r["t_us"], r["label"], r["part"], tuple(np.round(r["features"], 5))) for r in rows)
 
 
 @pytest.fixture
@@ -80,49 +90,49 @@ def test_an_earlier_version_can_be_read(hub):
 
 def test_only_what_is_new_is_made_anew(hub):
     hub.commit(motion("a") + motion("b"))
-    assert hub.job().plan() == ["a", "b"]
-    report = hub.job().run()
-    assert (report.subjects, report.failed) == (2, ())
+    assert hub.planned() == ["a", "b"]
+    report = hub.run()
+    assert (report.parts, report.failed) == (2, ())
     assert report.rows == len(hub.gold()) > 0
-    assert hub.job().plan() == []
+    assert hub.planned() == []
     hub.commit(motion("b", start_s=30.0))
-    assert hub.job().plan() == ["b"]
-    before = [row for row in hub.gold() if "a" in row[0]]
-    hub.job().run()
-    assert [row for row in hub.gold() if "a" in row[0]] == before
+    assert hub.planned() == ["b"]
+    before = [row for row in hub.gold() if row[0] == "a"]
+    hub.run()
+    assert [row for row in hub.gold() if row[0] == "a"] == before
     assert len(gold_examples(hub.lake, TASK, ["b"])) > report.rows / 2
 
 
 def test_a_clock_that_was_set_back_hides_nothing(hub):
     hub.commit(motion("a"), t_hub_us=T0 + 3_600_000_000)
-    hub.job().run()
+    hub.run()
     hub.commit(motion("b"), t_hub_us=T0)  # arrived later, stamped earlier
-    assert hub.job().plan() == ["b"]
+    assert hub.planned() == ["b"]
 
 
 def test_late_data_opens_its_window_again(hub, tmp_path):
     whole = motion("a", seconds=40.0)
     hub.commit([o for o in whole if o.code != "wr:accel-x"])
-    hub.job().run()
+    hub.run()
     hub.commit([o for o in whole if o.code == "wr:accel-x"])
-    hub.job().run()
+    hub.run()
     at_once = Hub(tmp_path / "other")
     at_once.commit(whole)
-    at_once.job().run()
+    at_once.run()
     assert hub.gold() == at_once.gold()
     assert hub.gold()
 
 
-def test_compaction_makes_work_but_loses_none(hub):
+def test_compaction_makes_no_work_and_loses_nothing(hub):
     for i in range(4):
         hub.commit(motion("a", start_s=30.0 * i, seed=i))
-    hub.job().run()
+    hub.run()
     gold = hub.gold()
     hub.lake.compact(BRONZE)
     hub.commit(motion("b"))
-    assert set(hub.job().plan()) >= {"b"}
-    hub.job().run()
-    assert [row for row in hub.gold() if "d-b" not in str(row) and "b" not in row[0]] == gold
+    assert hub.planned() == ["b"]
+    hub.run()
+    assert [row for row in hub.gold() if row[0] == "a"] == gold
 
 
 def test_a_job_that_dies_before_its_commit_is_done_again_and_gives_the_same(hub, tmp_path, monkeypatch):
@@ -134,34 +144,136 @@ def test_a_job_that_dies_before_its_commit_is_done_again_and_gives_the_same(hub,
     with monkeypatch.context() as broken:
         broken.setattr(Lake, "replace", die)
         with pytest.raises(KeyboardInterrupt):
-            hub.job().run()
+            hub.run()
     assert hub.gold() == []
-    hub.job().run()
+    hub.run()
     undisturbed = Hub(tmp_path / "other")
     undisturbed.commit(motion("a") + motion("b"))
-    undisturbed.job().run()
+    undisturbed.run()
     assert hub.gold() == undisturbed.gold()
 
 
 class Failing(HereRunner):
-    """One part raises."""
+    """One subject's parts raise, until it is told otherwise."""
 
-    def map(self, function, parts, *arguments):
-        def one(part, *rest):
-            if part == "b":
-                raise ValueError("bad row")
-            return function(part, *rest)
+    def __init__(self, subject="b"):
+        self.subject = subject
 
-        return super().map(one, parts, *arguments)
+    def map(self, function, parts, uri, *arguments, **how):
+        def one(group, *rest):
+            made = [make_one(part, *rest) for part in group]
+            return [
+                msgspec.structs.replace(m, rows=None, error="ValueError: bad row") if m.part.subject == self.subject else m
+                for m in made
+            ]
+
+        return super().map(one, parts, uri, *arguments, **how)
 
 
-def test_a_partition_that_fails_is_a_dead_letter_with_its_words_and_the_others_complete(hub):
+def test_a_part_that_fails_is_a_dead_letter_with_its_words_and_the_others_complete(hub):
     hub.commit(motion("a") + motion("b") + motion("c"))
-    report = hub.job(Failing()).run()
-    assert report.failed == (("b", "ValueError: bad row"),)
+    report = hub.run(Failing())
+    assert [(part.subject, words) for part, words in report.failed] == [("b", "ValueError: bad row")]
     assert set(gold_examples(hub.lake, TASK).subjects) == {"a", "c"}
-    [letter] = hub.lake.read(DEAD, columns=["job", "partition", "error"]).to_pylist()
-    assert letter == {"job": TASK.name, "partition": "b", "error": "ValueError: bad row"}
+    [letter] = hub.lake.read(DEAD, columns=["job", "subject", "error"]).to_pylist()
+    assert letter == {"job": JOB.name, "subject": "b", "error": "ValueError: bad row"}
+    assert hub.planned() == []  # it is not tried again and again
+
+
+def test_retry_makes_dead_letters_again_and_buries_those_that_come_right(hub, tmp_path):
+    hub.commit(motion("a") + motion("b"))
+    hub.run(Failing())
+    assert [str(part.subject) for part, _ in hub.jobs().dead(JOB)] == ["b"]
+    assert len(hub.jobs(Failing()).retry(JOB).failed) == 1
+    assert len(hub.jobs().dead(JOB)) == 1
+    assert hub.jobs().retry(JOB).failed == ()
+    assert hub.jobs().dead(JOB) == []
+    calm = Hub(tmp_path / "calm")
+    calm.commit(motion("a") + motion("b"))
+    calm.run()
+    assert hub.gold() == calm.gold()
+
+
+def test_a_part_that_fails_keeps_the_rows_it_had(hub):
+    hub.commit(motion("b"))
+    hub.run()
+    before = hub.gold()
+    hub.commit(motion("b", start_s=60.0))
+    assert len(hub.run(Failing()).failed) == 1
+    assert hub.gold() == before
+
+
+class Dying(HereRunner):
+    """The hub dies after some parts have come back."""
+
+    def __init__(self, after):
+        self.after = after
+        self.seen = 0
+
+    def map(self, function, parts, uri, *arguments, **how):
+        for outcome in super().map(function, parts, uri, *arguments, **how):
+            if self.seen == self.after:
+                raise KeyboardInterrupt
+            self.seen += 1
+            yield outcome
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_run_goes_on_from_what_was_done(hub, tmp_path, after):
+    hub.commit([o for s in "abcd" for o in motion(s)])
+    with pytest.raises(KeyboardInterrupt):
+        hub.run(Dying(after))
+    assert hub.gold() == []
+    counting = Dying(after=99)
+    report = hub.run(counting)
+    assert (report.parts, counting.seen) == (4, 4 - after)
+    calm = Hub(tmp_path / "calm")
+    calm.commit([o for s in "abcd" for o in motion(s)])
+    calm.run()
+    assert hub.gold() == calm.gold()
+
+
+def test_a_run_that_is_stopped_shows_nothing_and_goes_on_later(hub):
+    hub.commit([o for s in "abcd" for o in motion(s)])
+    asked = []
+    report = hub.run(stop=lambda: len(asked) > 2 or asked.append(1) is not None)
+    assert report.stopped
+    assert hub.gold() == []
+    hub.run()
+    assert {row[0] for row in hub.gold()} == set("abcd")
+
+
+def test_a_half_written_result_is_made_again(hub):
+    hub.commit([o for s in "abcd" for o in motion(s)])
+    with pytest.raises(KeyboardInterrupt):
+        hub.run(Dying(3))
+    files = sorted((hub.folder / "staging" / JOB.name).glob("*.arrow"))
+    files[0].write_bytes(files[0].read_bytes()[:200])
+    counting = Dying(after=99)
+    hub.run(counting)
+    assert counting.seen == 2
+    assert {row[0] for row in hub.gold()} == set("abcd")
+
+
+def test_the_history_of_a_table_says_what_made_it(hub):
+    hub.commit(motion("a"))
+    report = hub.run()
+    [newest, *_] = hub.lake.history(GOLD)
+    assert newest["job"] == JOB.name
+    assert newest["source"] == f"{BRONZE}@{report.input_version}"
+    assert newest["code"] == report.code
+
+
+def test_a_table_of_an_older_release_gets_its_new_columns(tmp_path):
+    from deltalake import DeltaTable, write_deltalake
+
+    old = Hub(tmp_path)
+    rows = observation_rows([(o, "b", i, T0) for i, o in enumerate(motion("old"))])
+    older = rows.drop_columns(["made", "t1_us"])
+    write_deltalake(str(tmp_path / "lake" / BRONZE), older, partition_by=["day", "bucket"])
+    old.commit(motion("new"))
+    assert {f.name for f in DeltaTable(str(tmp_path / "lake" / BRONZE)).schema().fields} >= {"made", "t1_us"}
+    assert set(old.lake.read(BRONZE, columns=["subject"]).column("subject").to_pylist()) == {"old", "new"}
 
 
 def test_reading_some_subjects_opens_only_their_buckets(hub):

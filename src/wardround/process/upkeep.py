@@ -1,0 +1,66 @@
+"""Keeps the lake fast and no larger than it should be: compaction of closed days, retention by category, old versions.
+
+Small files cost a reader more than large ones, and every commit adds some. A day is closed when it is over: nothing but late
+data comes then, so its files are put together once. Retention is by the day of the data, as consent and law speak of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wardround.process.lake import Lake
+from wardround.process.tables import BRONZE, DAY_US, DEAD, GOLD_TABLES, SCHEMAS, SILVER, day_of
+from wardround.settings import RetentionSettings
+
+FILES_A_BUCKET = 4  # more than that in a closed day: compact
+OPEN_FILES_MAX = 400  # of a day that is still open
+VERSIONS_HOURS = 24 * 7  # how long an earlier version can be read
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What upkeep did."""
+
+    days_compacted: int
+    rows_expired: int
+    files_removed: int
+
+    @property
+    def anything(self) -> bool:
+        """Whether it is worth a line."""
+        return bool(self.days_compacted or self.rows_expired or self.files_removed)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.days_compacted} days compacted, {self.rows_expired} rows past their retention removed, "
+            f"{self.files_removed} old files removed"
+        )
+
+
+def keep_up(lake: Lake, retention: RetentionSettings, *, now_us: int, keep_hours: int = VERSIONS_HOURS) -> Done:
+    """All of it, over every table."""
+    expired = sum(_expire(lake, table, days, now_us) for table, days in _days(retention).items())
+    compacted = sum(_compact(lake, table, day_of(now_us)) for table in SCHEMAS)
+    removed = sum(lake.clean_up(table, keep_hours=keep_hours) for table in SCHEMAS)
+    return Done(compacted, expired, removed)
+
+
+def _days(retention: RetentionSettings) -> dict[str, int]:
+    features = dict.fromkeys((*GOLD_TABLES, DEAD), retention.features_days)
+    return {BRONZE: retention.raw_days, SILVER: retention.clean_days, **features}
+
+
+def _expire(lake: Lake, table: str, days: int, now_us: int) -> int:
+    if days <= 0:
+        return 0
+    return lake.delete(table, f"day < '{day_of(now_us - days * DAY_US)}'")
+
+
+def _compact(lake: Lake, table: str, today: str) -> int:
+    done = 0
+    for day, (files, buckets) in lake.files_by_day(table).items():
+        closed = day < today
+        if files > (buckets * FILES_A_BUCKET if closed else OPEN_FILES_MAX):
+            lake.compact(table, day=day)
+            done += 1
+    return done

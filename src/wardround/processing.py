@@ -1,0 +1,277 @@
+"""A hub's data processing: the lake, its jobs, and where they run; one of it a hub's home, whoever opens it.
+
+The hub has it open as long as it runs; `wardround process run` opens it when no hub does. A lock on the home keeps them apart,
+so the lake has one writer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from wardround.clock import Clock
+from wardround.errors import ProcessError, WardroundError
+from wardround.process import upkeep
+from wardround.process.catalogue import JOBS, Job
+from wardround.process.dask_runner import DaskRunner, HubRunner, NodesRunner
+from wardround.process.jobs import JobReport, Jobs, Plan
+from wardround.process.lake import Lake
+from wardround.process.nodes import image
+from wardround.process.nodes.fleet import Fleet, NodeStatus
+from wardround.process.work import Known
+from wardround.settings import HubSettings
+from wardround.store import JobRequest, JobRunRecord, Store
+from wardround.trust.certificates import Authority
+
+log = structlog.get_logger(__name__)
+NODES_STATE = "node-statuses"
+NOTE_S = 0.5  # between two notes of a run's progress
+UPKEEP_S = 3600.0
+EXAMPLES = "examples-"
+
+
+class Processing:
+    """Lake, nodes and jobs. Jobs run one at a time, in the caller's thread; the rest may be called from any."""
+
+    def __init__(
+        self,
+        home: Path,
+        settings: HubSettings,
+        store: Store,
+        clock: Clock,
+        *,
+        known: Known,
+        say: Callable[[str, str], None],
+    ) -> None:
+        """`say` takes a title and a detail for "what happened"; `known` is what transforms ask of the hub.
+
+        Raises:
+            ProcessError: a setting names a job that there is not.
+        """
+        wanted = settings.processing
+        for name in wanted.jobs_off:
+            job_named(name)
+        self._home, self._settings, self._store, self._clock, self._say = home, wanted, store, clock, say
+        folder = home / "nodes"
+        self.lake = Lake(wanted.lake or home / "lake", dict(wanted.lake_options) or None)
+        self.fleet = Fleet(hub_id=hub_id(folder), keys=folder, authority=processing_authority(folder), lake=self.lake.uri)
+        self.nodes = NodesRunner(self.fleet, folder / "tls", processing_authority(folder))
+        here = DaskRunner(workers=wanted.workers, memory_bytes=wanted.memory_per_worker_bytes)
+        self.runner = HubRunner(self.nodes, self.fleet, here, say=say)
+        self._jobs = Jobs(self.lake, self.runner, clock, home / "staging", known, image.reference())
+        self._due_s: dict[str, float] = {}
+        self._upkeep_s = clock.monotonic_s() + UPKEEP_S
+        self._running = threading.Lock()
+        for record in store.job_runs():
+            if record.state == "running":  # it holds the home alone, so whoever ran it is gone
+                store.put_job_run(replace(record, state="cut off", changed_us=clock.now_us()))
+        self._stop_asked = threading.Event()
+
+    def close(self) -> None:
+        """End workers and containers."""
+        self._stop_asked.set()
+        self.runner.close()
+
+    # -- nodes
+
+    def look(self) -> None:
+        """Follow the nodes as the store has them, and note there how they are."""
+        records = self._store.nodes()
+        self.fleet.set_nodes(records)
+        if self.fleet.active:
+            self.nodes.start()
+        elif not records:
+            return
+        self._store.save_state(NODES_STATE, msgspec.json.encode([asdict(s) for s in self.fleet.statuses()]))
+
+    # -- jobs
+
+    def plan(self, job: Job) -> Plan:
+        """What a run would do now."""
+        return self._jobs.plan(job)
+
+    def dead(self, job: Job) -> list[tuple[str, str]]:
+        """Parts that failed, in words, with their errors."""
+        return [(str(part), words) for part, words in self._jobs.dead(job)]
+
+    def run(
+        self,
+        job: Job,
+        *,
+        retry: bool = False,
+        stop: Callable[[], bool] | None = None,
+        watch: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> JobReport:
+        """Run a job, and note its progress in the store, where anybody can follow it; `watch` gets it as well.
+
+        Raises:
+            WardroundError: it could not be brought to its end; what is done is kept for the next run.
+        """
+        with self._running:
+            act = self._jobs.retry if retry else self._jobs.run
+            if not (self._jobs.dead(job) if retry else self._jobs.plan(job).parts):
+                return act(job)
+            record = self._begin(job, retry)
+            progress = _Progress(self._store, self._clock, record, watch)
+            try:
+                report = act(job, progress.note, stop or self._stop_asked.is_set)
+            except WardroundError as error:
+                progress.end("failed", {"error": str(error), "remedy": error.remedy, "place": self.runner.place})
+                raise
+            progress.report(report)
+        if report.failed:
+            part, words = report.failed[0]
+            self._say(f"{job.title}: {len(report.failed)} parts could not be made", f"{words} (see `wardround process status`)")
+            log.warning("parts failed", job=job.name, parts=len(report.failed), bucket_of_first=part.start_us)
+        return report
+
+    def due(self, tasks: Collection[str]) -> Iterator[Job]:
+        """The jobs whose time has come; examples of those tasks alone that a study asks for."""
+        for job in JOBS.values():
+            if job.name.startswith(EXAMPLES):
+                if job.name.removeprefix(EXAMPLES) not in tasks:
+                    continue
+            elif job.name in self._settings.jobs_off:
+                continue
+            now_s = self._clock.monotonic_s()
+            if now_s >= self._due_s.get(job.name, 0.0):
+                self._due_s[job.name] = now_s + max(job.interval_s or 0.0, self._settings.interval_s)
+                yield job
+
+    def answer(self) -> None:
+        """Carry out what people have asked for since the last time."""
+        for request in self._store.job_requests():
+            if not self._store.take_job_request(request.request_id) or request.kind == "stop":
+                continue
+            job = JOBS.get(request.job)
+            if job is None:
+                log.warning("unknown job asked for", job=request.job)
+                continue
+            try:
+                self.run(job, retry=request.kind == "retry", stop=lambda: self._stop_asked.is_set() or self._asked_to_stop())
+            except WardroundError as error:
+                self._say(f"{job.title} failed", str(error))
+
+    def keep_up(self) -> None:
+        """Compaction, retention and clean-up, when their time has come."""
+        if self._clock.monotonic_s() >= self._upkeep_s:
+            self._upkeep_s = self._clock.monotonic_s() + UPKEEP_S
+            done = upkeep.keep_up(self.lake, self._settings.retention, now_us=self._clock.now_us())
+            if done.anything:
+                self._say("The lake was put in order", str(done))
+
+    def _asked_to_stop(self) -> bool:
+        for request in self._store.job_requests():
+            if request.kind == "stop" and self._store.take_job_request(request.request_id):
+                return True
+        return False
+
+    def _begin(self, job: Job, retry: bool) -> JobRunRecord:
+        now_us = self._clock.now_us()
+        run_id = f"{now_us:x}-{secrets.token_hex(2)}"
+        facts: dict[str, Any] = {"place": self.runner.place, "retry": retry}
+        return JobRunRecord(run_id, job.name, "running", now_us, now_us, 0, 0, 0, 0, facts)
+
+
+class _Progress:
+    """Notes a run in the store, not too often."""
+
+    def __init__(self, store: Store, clock: Clock, record: JobRunRecord, watch: Callable[[int, int], None]) -> None:
+        self._store, self._clock, self._record, self._watch = store, clock, record, watch
+        self._noted_s = 0.0
+        store.put_job_run(record)
+
+    def note(self, done: int, total: int) -> None:
+        self._watch(done, total)
+        self._record = replace(self._record, parts_done=done, parts=total, changed_us=self._clock.now_us())
+        if time.monotonic() - self._noted_s > NOTE_S:
+            self._noted_s = time.monotonic()
+            self._store.put_job_run(self._record)
+
+    def end(self, state: str, facts: dict[str, Any]) -> None:
+        facts = {**self._record.facts, **facts}
+        self._store.put_job_run(replace(self._record, state=state, changed_us=self._clock.now_us(), facts=facts))
+
+    def report(self, report: JobReport) -> None:
+        self._record = replace(self._record, failed=len(report.failed), rows=report.rows)
+        facts = {
+            "input_version": report.input_version,
+            "output_version": report.output_version,
+            "code": report.code,
+            "image": image.reference(),
+            "place": report.place,
+            "failed": [[str(part), words] for part, words in report.failed[:20]],
+        }
+        self.end("stopped" if report.stopped else "done", facts)
+
+
+def node_statuses(store: Store) -> list[NodeStatus]:
+    """The nodes as the running hub last saw them."""
+    saved = store.load_state(NODES_STATE)
+    return msgspec.json.decode(saved, type=list[NodeStatus]) if saved else []
+
+
+def ask(store: Store, clock: Clock, kind: str, job: str = "") -> None:
+    """Ask the running hub to `run` or `retry` a job, or to `stop` the one that runs."""
+    store.ask_job(JobRequest(f"{clock.now_us():x}-{secrets.token_hex(2)}", kind, job, clock.now_us()))
+
+
+def job_named(name: str) -> Job:
+    """A job by its name.
+
+    Raises:
+        ProcessError: there is none.
+    """
+    if name not in JOBS:
+        raise ProcessError(f"no job is called {name!r}", remedy=f"jobs are: {', '.join(JOBS)}")
+    return JOBS[name]
+
+
+def hub_id(folder: Path) -> str:
+    """What this hub's containers are labelled with."""
+    path = folder / "hub-id"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(secrets.token_hex(4), encoding="ascii")
+    return path.read_text(encoding="ascii").strip()
+
+
+def processing_authority(folder: Path) -> Authority:
+    """The authority of scheduler and workers: another one than the edges', so no edge can pass for a worker."""
+    if not (folder / "pki" / "ca.key").exists():
+        return Authority.create(folder / "pki", "processing")
+    return Authority.load(folder / "pki")
+
+
+@contextlib.contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Hold a hub's home: one program at a time writes its lake.
+
+    Raises:
+        WardroundError: another program holds it.
+    """
+    with (home / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise WardroundError(f"a hub runs in {home} already", remedy="stop it first, or give --home another folder") from exc
+        yield
+
+
+def held(home: Path) -> bool:
+    """Whether a hub runs in this home."""
+    try:
+        with only_one(home):
+            return False
+    except WardroundError:
+        return True
