@@ -23,8 +23,8 @@ from wardround.collect.registry import Device
 from wardround.collect.signals import load_signals
 from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
-from wardround.demo.harness import _stored
 from wardround.demo.ledger import Run, checksum
+from wardround.demo.outcome import stored_run
 from wardround.demo.report import count
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
@@ -203,7 +203,7 @@ def journey(folder, spoil_spool):
     )
     while committer.run_once():
         pass
-    return count(ledger, [_stored(row) for row in lake.read(BRONZE, columns=None).to_pylist()], 0)
+    return count(ledger, [stored_run(row) for row in lake.read(BRONZE, columns=None).to_pylist()], 0)
 
 
 def whole(_spool):

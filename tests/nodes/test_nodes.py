@@ -138,7 +138,7 @@ def test_the_result_of_three_nodes_is_that_of_one_machine_though_a_node_dies(ope
     report = again(opened)
     cut.join()
     assert report.failed == ()
-    assert report.place == "3 workers on 3 nodes"
+    assert report.place == "3 nodes, 3 workers"
     assert differences(rows(opened.processing.lake), local) == []
     assert len(local) > SUBJECTS * 1_700
     until = time.monotonic() + 30

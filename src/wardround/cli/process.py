@@ -143,7 +143,7 @@ def _runs_table(runs: list[JobRunRecord]) -> Table:
             f"{(r.changed_us - r.started_us) / 1e6:.1f} s",
             f"{r.parts_done}/{r.parts}" + (f", {r.failed} failed" if r.failed else ""),
             f"{r.rows:,}",
-            escape(str(r.facts.get("error") or r.facts.get("place", ""))),
+            escape(str(r.facts.get("error") or str(r.facts.get("place", "")).split(",")[0])),
         )
     return table
 

@@ -88,7 +88,7 @@ def _harm_us(run: Run, finding: dict[str, int | str]) -> int:
 
 def _count(run: Run, lake: Lake, aside_hub: int) -> Counted:
     ledger = Ledger(run.folder / "ledger.sqlite")
-    stored = [_stored(row) for row in lake.read(BRONZE, columns=COUNTED).to_pylist()]
+    stored = [stored_run(row) for row in lake.read(BRONZE, columns=COUNTED).to_pylist()]
     aside = aside_hub
     for edge in run.plan.edges:
         quarantine = Quarantine(FolderStorage(run.edge_home(edge.name) / "spool"))
@@ -99,7 +99,7 @@ def _count(run: Run, lake: Lake, aside_hub: int) -> Counted:
     return counted
 
 
-def _stored(row: dict[str, Any]) -> StoredRun:
+def stored_run(row: dict[str, Any]) -> StoredRun:
     values = np.array([row["value"]], np.float64)
     if row["values"] is not None:
         values = row["origin"] + np.frombuffer(row["values"], "<" + row["values_type"]) * row["scale"]

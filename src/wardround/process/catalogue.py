@@ -9,25 +9,52 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 
 from wardround.process import tables
-from wardround.process.tables import BRONZE, DAY_US, GOLD, SILVER, example_rows
+from wardround.process.tables import BRONZE, DAY_US, GOLD, SILVER, example_rows, rows_of
 from wardround.process.transforms import TASKS, Task
-from wardround.process.transforms.cleaning import clean
+from wardround.process.transforms.alignment import Series, at_rate, by_subject, join
+from wardround.process.transforms.beats import LEADS
+from wardround.process.transforms.cleaning import Clean, clean
+from wardround.process.transforms.early_warning import HORIZON_US, news2
+from wardround.process.transforms.early_warning import Vitals as NewsVitals
+from wardround.process.transforms.ecg import RATE_HZ as ECG_HZ
+from wardround.process.transforms.ecg import Indices, r_peaks
+from wardround.process.transforms.pulse import pulses
+from wardround.process.transforms.respiration import from_beats
+from wardround.process.transforms.sketches import sketch
+from wardround.process.transforms.trends import trends
+from wardround.process.transforms.variability import variability
 from wardround.process.transforms.vitals import VITALS, vital_windows
 from wardround.process.work import Known, Part, between
 from wardround.records import Observation
 
 HOUR_US = 3_600_000_000
 MARGIN_US = 300_000_000  # filters settle and running medians fill in far less
+
+
+NEWS2_CODES: Mapping[str, str] = MappingProxyType(  # which signals a parameter may come from
+    {
+        "loinc:9279-1": "respiratory_rate",
+        "loinc:59408-5": "spo2",
+        "loinc:8480-6": "systolic",
+        "loinc:8867-4": "pulse",
+        "mdc:149530": "pulse",
+        "loinc:8310-5": "temperature",
+    }
+)
+PPG = "mdc:150452"
 
 
 @dataclass(frozen=True)
@@ -77,6 +104,96 @@ def _vital_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.
     return between(tables.vital_rows(vital_windows(inputs)), part)
 
 
+def _trend_rows(inputs: Sequence[Clean], part: Part, _known: Known) -> pa.Table:
+    found = [
+        {**{f: getattr(t, f) for f in t.__slots__}, "completeness": t.completeness}
+        for t in trends(inputs)
+        if part.start_us <= t.t_us < part.end_us
+    ]
+    return rows_of(tables.TREND, found)
+
+
+def _sketch_rows(inputs: Sequence[Clean], part: Part, known: Known) -> pa.Table:
+    found = []
+    for code, group in itertools.groupby(inputs, key=lambda c: c.code):  # they come by signal and time
+        low, high = known.ranges.get(code, (None, None))
+        if low is None or high is None or not high > low:
+            continue
+        values = np.concatenate([np.where(c.good, c.values, np.nan) for c in group]).astype(np.float64)
+        s = sketch(values, low, high)
+        row = {"low": low, "high": high, "counts": s.counts.tolist(), "missing": s.missing, "total": s.total}
+        found.append({"subject": part.subject, "code": code, "t_us": part.start_us, **row})
+    return rows_of(tables.SKETCH, found)
+
+
+def _leads(inputs: Sequence[Observation]) -> Iterator[tuple[str, Series, Indices]]:
+    """The best lead's stretches at 250 Hz, with the times of their R peaks: the first of LEADS that there is."""
+    own = by_subject(inputs)
+    for signals in own.values():
+        code = next((c for c in LEADS if signals.get(c)), None)
+        for series in at_rate(join(signals[code]), ECG_HZ) if code is not None else []:
+            peaks = r_peaks(series.values)
+            yield code or "", series, peaks
+
+
+def _rhythm_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
+    found = [
+        {"subject": part.subject, "code": code, **{f: getattr(v, f) for f in v.__slots__}}
+        for code, series, peaks in _leads(inputs)
+        for v in variability(series.times_us(peaks))
+    ]
+    return between(rows_of(tables.HEART, _one_each(found)), part)
+
+
+def _breathing_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
+    found = [
+        {"subject": part.subject, "code": code, "t_us": b.t_us, "rate": b.rate, "variation": b.variation, "good": b.good}
+        for code, series, peaks in _leads(inputs)
+        for b in from_beats(series.times_us(peaks), series.values[peaks])
+    ]
+    return between(rows_of(tables.BREATH, _one_each(found)), part)
+
+
+def _pulse_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
+    found = [
+        {"subject": part.subject, **{f: getattr(p, f) for f in p.__slots__}, "doubt": int(p.doubt)}
+        for series in join(inputs)
+        for p in pulses(series.values, series.times_us(np.zeros(1, np.int64))[0], series.rate_hz)
+    ]
+    return between(rows_of(tables.PULSE, _one_each(found)), part)
+
+
+def _one_each(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a window: where a gap cuts one in two, the longer piece speaks for it."""
+    best: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        known = best.get(row["t_us"])
+        size = row.get("beats", row.get("pulses", 0))
+        if known is None or size > known.get("beats", known.get("pulses", 0)):
+            best[row["t_us"]] = row
+    return [best[t] for t in sorted(best)]
+
+
+def _warning_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
+    """The score at the end of every hour that has a value of its own, from the newest values that are young enough."""
+    windows = vital_windows(inputs, codes=NEWS2_CODES)
+    hours = np.unique(windows.t_us // HOUR_US) + 1
+    found = []
+    for hour in hours:
+        end_us = int(hour * HOUR_US)
+        newest: dict[str, tuple[int, float]] = {}
+        for code, t_us, value in zip(windows.codes, windows.t_us, windows.mean, strict=True):
+            name = NEWS2_CODES[str(code)]
+            horizon = HORIZON_US[name.replace("_", "-")]
+            if end_us - horizon <= t_us < end_us and (name not in newest or t_us >= newest[name][0]):
+                newest[name] = (int(t_us), float(value))
+        values: dict[str, Any] = {name: value for name, (_, value) in newest.items()}
+        score = news2(NewsVitals(**values))
+        row = {"total": score.total, "red": score.red, "points": msgspec.json.encode(score.points, order="sorted").decode()}
+        found.append({"subject": part.subject, "t_us": end_us - 1, "missing": ",".join(score.missing), **row})
+    return between(rows_of(tables.WARNING, found), part)
+
+
 _ALL = (
     Job(
         name="signals",
@@ -97,6 +214,70 @@ _ALL = (
         target=tables.VITALS,
         rows=_vital_rows,
         span_us=DAY_US,
+    ),
+    Job(
+        name="rhythm",
+        title="Heart rhythm and its variability by five minutes",
+        source=BRONZE,
+        codes=frozenset(LEADS),
+        target=tables.HEART,
+        rows=_rhythm_rows,
+        span_us=4 * HOUR_US,
+        margin_us=MARGIN_US,
+        interval_s=60.0,
+    ),
+    Job(
+        name="breathing",
+        title="Breaths by the minute, from the ECG",
+        source=BRONZE,
+        codes=frozenset(LEADS),
+        target=tables.BREATH,
+        rows=_breathing_rows,
+        span_us=4 * HOUR_US,
+        margin_us=MARGIN_US,
+        interval_s=60.0,
+    ),
+    Job(
+        name="pulse",
+        title="Pulse waves by the minute, and what a saturation is worth",
+        source=BRONZE,
+        codes=frozenset({PPG}),
+        target=tables.PULSE,
+        rows=_pulse_rows,
+        span_us=4 * HOUR_US,
+        margin_us=MARGIN_US,
+        interval_s=60.0,
+    ),
+    Job(
+        name="early-warning",
+        title="Early warning score by the hour",
+        source=BRONZE,
+        codes=frozenset(NEWS2_CODES),
+        target=tables.WARNING,
+        rows=_warning_rows,
+        span_us=DAY_US,
+        margin_us=12 * HOUR_US,
+        interval_s=60.0,
+    ),
+    Job(
+        name="trends",
+        title="Hourly and daily trends",
+        source=SILVER,
+        codes=None,
+        target=tables.TREND,
+        rows=_trend_rows,
+        span_us=DAY_US,
+        interval_s=60.0,
+    ),
+    Job(
+        name="sketches",
+        title="Daily histograms, to see drift",
+        source=SILVER,
+        codes=None,
+        target=tables.SKETCH,
+        rows=_sketch_rows,
+        span_us=DAY_US,
+        interval_s=300.0,
     ),
     *(_examples(task) for task in TASKS.values()),
 )

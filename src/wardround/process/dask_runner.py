@@ -263,7 +263,7 @@ class DaskRunner(_DaskRunner):
     def __init__(self, *, workers: int, memory_bytes: int) -> None:
         super().__init__()
         self._workers, self._memory = workers, memory_bytes
-        self.place = f"{_count(workers, 'worker')} on the hub"
+        self.place = f"hub, {_count(workers, 'worker')}"
 
     @property
     def pids(self) -> list[int]:
@@ -309,14 +309,14 @@ class NodesRunner(_DaskRunner):
         """How many containers on how many nodes."""
         names = self._registered()
         nodes = {name.rsplit("-", 1)[0] for name in names}
-        return f"{_count(len(names), 'worker')} on {_count(len(nodes), 'node')}"
+        return f"{_count(len(nodes), 'node')}, {_count(len(names), 'worker')}"
 
     def wait_ready(self, seconds: float, *, workers: int = 1) -> bool:
-        """Whether so many workers have joined in time."""
+        """Whether so many workers have joined in time; no longer waited for once no node can be reached."""
         self._ensure()
         until = time.monotonic() + seconds
         while len(self._registered()) < workers:
-            if time.monotonic() > until:
+            if time.monotonic() > until or not self._fleet.hopeful:
                 return False
             time.sleep(0.1)
         return True
@@ -418,7 +418,7 @@ class HubRunner:
                 self._place = self._nodes.place
                 try:
                     for outcome in self._nodes.map(function, parts, uri, *arguments, stop=stop, alone=alone):
-                        self._place = max(self._place, self._nodes.place, key=_first_number)
+                        self._place = max(self._place, self._nodes.place)  # a node may join in the middle
                         yield outcome
                 except WorkersLost as lost:
                     left = lost.parts
@@ -463,10 +463,6 @@ def _configure() -> None:
             "distributed.worker.http.routes": [],
         }
     )
-
-
-def _first_number(place: str) -> int:
-    return int(place.split(" ", 1)[0])
 
 
 def _count(n: int, what: str) -> str:

@@ -22,7 +22,8 @@ from wardround.records import Examples, Observation, bucket_of
 DAY_US = 86_400_000_000
 PARTITIONS = ["day", "bucket"]
 BRONZE, SILVER, DEAD = "bronze_observations", "silver_signals", "dead_letters"
-GOLD, VITALS = "gold_examples", "gold_vitals"
+GOLD, VITALS, TREND, HEART = "gold_examples", "gold_vitals", "gold_trends", "gold_rhythm"
+BREATH, PULSE, WARNING, SKETCH = "gold_breathing", "gold_pulse", "gold_early_warning", "gold_sketches"
 
 
 def _field(name: str, kind: pa.DataType, unit: str = "") -> pa.Field:
@@ -101,6 +102,87 @@ VITAL_WINDOWS = pa.schema(
     ]
 )
 
+
+def _measures(*names: str) -> list[pa.Field]:
+    return [_field(name, pa.float64()) for name in names]
+
+
+TRENDS = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("code", pa.string()),
+        _field("unit", pa.string()),
+        _field("t_us", pa.int64(), "us"),  # start of the window
+        _field("width_us", pa.int64(), "us"),
+        _field("n", pa.int64()),
+        _field("expected", pa.int64()),
+        _field("completeness", pa.float64()),  # 0 to 1
+        *_measures("mean", "std", "low", "p05", "median", "p95", "high", "slope_per_h", "first", "last"),  # in `unit`
+        *_OF_A_JOB,
+    ]
+)
+
+RHYTHM = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("code", pa.string()),  # the lead
+        _field("t_us", pa.int64(), "us"),
+        _field("beats", pa.int32()),
+        *_measures("normal_share", "covered", "heart_rate"),  # 1, 1, /min
+        *_measures("mean_nn", "sdnn", "rmssd", "sdsd", "pnn50", "sd1", "sd2"),  # ms, pnn50 in %
+        *_measures("vlf", "lf", "hf"),  # ms2
+        *_OF_A_JOB,
+    ]
+)
+
+BREATHING = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("code", pa.string()),  # what it was derived from
+        _field("t_us", pa.int64(), "us"),
+        *_measures("rate", "variation"),  # /min, 1
+        _field("good", pa.bool_()),
+        *_OF_A_JOB,
+    ]
+)
+
+PULSES = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("t_us", pa.int64(), "us"),
+        _field("pulses", pa.int32()),
+        *_measures("rate", "template", "skewness", "perfusion"),  # /min, 1, 1, %
+        _field("doubt", pa.int32()),  # bits of transforms.pulse.Doubt; 0: a saturation of this minute may be believed
+        *_OF_A_JOB,
+    ]
+)
+
+EARLY_WARNING = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("t_us", pa.int64(), "us"),  # end of the hour it is of
+        _field("total", pa.int32()),  # the score when `missing` is empty, else at least this
+        _field("red", pa.bool_()),
+        _field("points", pa.string()),  # JSON: by parameter
+        _field("missing", pa.string()),  # names, with commas
+        *_OF_A_JOB,
+    ]
+)
+
+SKETCHES = pa.schema(
+    [
+        _field("subject", pa.string()),
+        _field("code", pa.string()),
+        _field("t_us", pa.int64(), "us"),  # start of the day
+        _field("low", pa.float64()),
+        _field("high", pa.float64()),
+        _field("counts", pa.list_(pa.int64())),
+        _field("missing", pa.int64()),
+        _field("total", pa.float64()),
+        *_OF_A_JOB,
+    ]
+)
+
 EXAMPLES = pa.schema(
     [
         _field("task", pa.string()),
@@ -123,8 +205,21 @@ DEAD_LETTERS = pa.schema(
     ]
 )
 
-GOLD_TABLES = (VITALS, GOLD)
-SCHEMAS = {BRONZE: OBSERVATIONS, SILVER: CLEAN, VITALS: VITAL_WINDOWS, GOLD: EXAMPLES, DEAD: DEAD_LETTERS}
+SCHEMAS = {
+    BRONZE: OBSERVATIONS,
+    SILVER: CLEAN,
+    VITALS: VITAL_WINDOWS,
+    TREND: TRENDS,
+    HEART: RHYTHM,
+    BREATH: BREATHING,
+    PULSE: PULSES,
+    WARNING: EARLY_WARNING,
+    SKETCH: SKETCHES,
+    GOLD: EXAMPLES,
+    DEAD: DEAD_LETTERS,
+}
+GOLD_TABLES = tuple(name for name in SCHEMAS if name.startswith("gold_"))
+_PLACED = frozenset(f.name for f in _OF_A_JOB)
 _SAME = [f for f in Observation.__struct_fields__ if f in OBSERVATIONS.names]
 
 
@@ -241,6 +336,12 @@ def vital_rows(windows: VitalWindows) -> pa.Table:
             "n": pa.array(windows.count.astype(np.int32), pa.int32()),
         }
     )
+
+
+def rows_of(table: str, rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of a table that a job makes, without the columns that say where they lie."""
+    fields = [f for f in SCHEMAS[table] if f.name not in _PLACED]
+    return pa.Table.from_pylist(list(rows), schema=pa.schema(fields))
 
 
 def rows_to_examples(table: pa.Table, feature_names: Sequence[str]) -> Examples:

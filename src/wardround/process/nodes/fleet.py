@@ -136,7 +136,8 @@ class NodeKeeper(threading.Thread):
 
     def _connect(self) -> None:
         around, record = self._around, self.record
-        self._say("connecting")
+        if self._status.state != "unreachable":
+            self._say("connecting")
         self._link = make_link(record.url, name=record.name, hub_id=around.hub_id, keys=around.keys, relays=around.relays)
         self._api = NodeApi(self._link.open())
         for name in self._api.containers(around.hub_id, record.name):
@@ -271,6 +272,11 @@ class Fleet:
     def active(self) -> bool:
         """Whether any node should work."""
         return any(not r.drained for r in self._records.values())
+
+    @property
+    def hopeful(self) -> bool:
+        """Whether any node works, or is on its way to."""
+        return any(s.state in ("idle", "connecting", "copying", "starting", "ready") for s in self.statuses())
 
     @property
     def wanted(self) -> int:
