@@ -14,7 +14,7 @@ help:  ## what can be made here
 demo: $(VENV)/.runtime  ## run the whole system: hub, edges, devices, rounds, faults, report
 	@$(BIN)/wardround demo $(ARGS)
 
-test: $(VENV)/.dev  ## run every test (ARGS="..." goes to pytest)
+test: $(VENV)/.dev $(VENV)/s3/.ready  ## run every test (ARGS="..." goes to pytest)
 	@scripts/test $(ARGS)
 
 test-podman: $(VENV)/.dev podman  ## jobs in containers on three nodes, one over SSH, with nodes killed (root, Debian)
@@ -37,6 +37,12 @@ bench: $(VENV)/.dev  ## every claim of speed and quality, each beside its rival 
 
 clean:  ## remove what the demo and the tests left
 	rm -rf demo-run artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# An S3-compatible server for the tests, apart: its libraries and ours want different versions of the same things.
+$(VENV)/s3/.ready: tests/s3-server.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(VENV)/s3
+	@$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/s3-server.lock
+	@touch $@
 
 # A marker changes only when the install it stands for is complete, so an interrupted one is done again.
 $(VENV)/bin/python:

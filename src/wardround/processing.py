@@ -68,6 +68,7 @@ class Processing:
         self.nodes = NodesRunner(self.fleet, folder / "tls", processing_authority(folder))
         here = DaskRunner(workers=wanted.workers, memory_bytes=wanted.memory_per_worker_bytes)
         self.runner = HubRunner(self.nodes, self.fleet, here, say=say)
+        known = msgspec.structs.replace(known, lake_options=dict(wanted.lake_options))
         self._jobs = Jobs(self.lake, self.runner, clock, home / "staging", known, image.reference())
         self._due_s: dict[str, float] = {}
         self._upkeep_s = clock.monotonic_s() + UPKEEP_S

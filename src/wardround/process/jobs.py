@@ -73,7 +73,7 @@ class Jobs:
         self._lake, self._runner, self._clock = lake, runner, clock
         self._staging, self._known, self._image = staging, known, image
         self._nothing_until: dict[str, int] = {}  # by job and code: up to this version nothing concerns it
-        self._known_digest = hashlib.sha256(msgspec.json.encode(known, order="sorted")).hexdigest()[:6]
+        self._known_digest = hashlib.sha256(msgspec.json.encode(known.ranges, order="sorted")).hexdigest()[:6]
 
     def plan(self, job: Job) -> Plan:
         """What a run would do now."""

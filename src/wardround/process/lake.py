@@ -269,6 +269,6 @@ def _stamped(batches: Iterable[pa.RecordBatch], schema: pa.Schema, version: int)
 
 
 @functools.lru_cache(maxsize=4)
-def reader(uri: str) -> Lake:
+def reader(uri: str, options: tuple[tuple[str, str], ...] = ()) -> Lake:
     """A lake to read from, kept for as long as the process lives: what a worker uses, task after task."""
-    return Lake(uri)
+    return Lake(uri, dict(options) or None)

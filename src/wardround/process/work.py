@@ -37,6 +37,7 @@ class Known(msgspec.Struct, frozen=True):
     """What the hub knows and transforms ask for."""
 
     ranges: dict[str, tuple[float | None, float | None]] = {}  # plausible, by code, in the code's unit
+    lake_options: dict[str, str] = {}  # of an object store
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -58,7 +59,7 @@ def make_one(part: Part, uri: str, job_name: str, version: int, known: Known) ->
 
     job = JOBS[job_name]
     try:
-        lake = reader(uri)
+        lake = reader(uri, tuple(sorted(known.lake_options.items())))
         where: dict[str, Any] = {
             "subjects": [part.subject],
             "codes": job.codes,
