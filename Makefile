@@ -31,6 +31,7 @@ check: $(VENV)/.dev  ## lint, types, import rules
 
 bench: $(VENV)/.dev  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
 	@$(BIN)/python bench/round_latency.py
+	@$(BIN)/python bench/processing.py
 	@if [ -d "$(DATA)" ]; then \
 	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
 	else echo "no recordings at $(DATA): make bench DATA=folder with mitbih_subset/ and har_smartphone/"; fi
