@@ -46,8 +46,9 @@ T0 = 1_700_006_400_000_000 - 1_700_006_400_000_000 % (SPAN_S * 1_000_000)
 WORKER_BYTES = 1_500_000_000
 
 
-def fill(lake: Lake, samples: int) -> int:
+def fill(place: Path, samples: int) -> int:
     """ECGs in ten-second chunks, one subject-span of four hours after the other; how many samples."""
+    lake = Lake(place)
     spans = max(2, round(samples / (SPAN_S * RATE_HZ)))
     per_commit = max(1, min(8, spans))
     chunks = SPAN_S // CHUNK_S
@@ -206,24 +207,28 @@ def hardware(folder: Path) -> float:
 
 def one_run(folder: Path, samples: int) -> dict[str, Any]:
     """Two processes, once, over many samples: rate and memory."""
-    total = fill(Lake(folder / "lake"), samples)
+    filling = mp.get_context("spawn").Process(target=fill, args=(folder / "lake", samples))
+    filling.start()  # in a process of its own, whose memory is not the hub's
+    filling.join()
+    total = Lake(folder / "lake").count(BRONZE) * CHUNK_S * RATE_HZ
     runner = DaskRunner(workers=2, memory_bytes=WORKER_BYTES)
     try:
         runner.start()
-        workers = [psutil.Process(), *(psutil.Process(pid) for pid in runner.pids)]
-        with Memory(lambda: workers) as memory:
+        workers, hub = [psutil.Process(pid) for pid in runner.pids], [psutil.Process()]
+        with Memory(lambda: workers) as memory, Memory(lambda: hub) as own:
             seconds, rows = job(folder, runner, "one run")
     finally:
         runner.close()
     one_hour, everything = pruning(Lake(folder / "lake"))
     facts = {"last_hour_s": one_hour, "read_all_s": everything, "worker_peak_bytes": memory.peak}
+    facts["hub_peak_bytes"] = own.peak
     return facts | {"samples": total, "rows": rows, "samples_per_s": total / seconds, "seconds": seconds}
 
 
 def measure(folder: Path, samples: int, nodes: int, rounds: int) -> dict[str, Any]:
     """Every figure, kinds of run interleaved, medians of them."""
     lake = Lake(folder / "lake")
-    total = fill(lake, samples)
+    total = fill(folder / "lake", samples)
     one_hour, everything = pruning(lake)
     facts: dict[str, Any] = {"samples": total, "last_hour_s": one_hour, "read_all_s": everything}
     two, single = DaskRunner(workers=2, memory_bytes=WORKER_BYTES), DaskRunner(workers=1, memory_bytes=WORKER_BYTES)
@@ -289,6 +294,8 @@ def main() -> None:
             "worker's largest size": f"{facts['worker_peak_bytes'] / 1e9:.2f} GB   (under 1.5)",
             "last hour of one subject": f"{facts['last_hour_s'] * 1e3:.0f} ms; everything {facts['read_all_s'] * 1e3:.0f} ms",
         }
+        if "hub_peak_bytes" in facts:
+            lines["hub's largest size"] = f"{facts['hub_peak_bytes'] / 1e9:.2f} GB"
         if "second_worker" in facts:
             lines["a second worker gives"] = f"{facts['second_worker']:.2f}x   (a second core: {facts['second_core']:.2f}x)"
             lines["framework's own share"] = f"{facts['framework_share']:.1%}   (under 20 %, beside Polars and the transform)"

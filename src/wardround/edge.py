@@ -10,11 +10,11 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
+from wardround import __version__
 from wardround.clock import SystemClock
 from wardround.collect.broker import COLLECTOR, EmbeddedBroker
 from wardround.collect.forwarder import Forwarder
@@ -44,7 +44,7 @@ from wardround.trust.pseudonyms import Pseudonyms
 log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
 PRUNE_S = 3600.0
-EXAMPLES = "wardround.training_data:examples_of"
+EXAMPLES, VALUES = "wardround.training_data:examples_of", "wardround.training_data:values_of"
 Alter = Callable[[Order, Done], Done]
 
 
@@ -144,7 +144,7 @@ class Edge:
             train=self._train,
             beat=self._beat,
             heartbeat_s=HEARTBEAT_S,
-            version=version("wardround"),
+            version=__version__,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
         tasks = [
@@ -170,7 +170,7 @@ class Edge:
             part.close()
 
     async def _train(self, order: Order, model: bytes) -> Done:
-        source = Source(EXAMPLES, str(self._home.path), self.name)
+        source = Source(VALUES if order.task == "survey" else EXAMPLES, str(self._home.path), self.name)
         work = Work(source, order.task, order.settings, model, order.round_number)
         done = await asyncio.to_thread(self._trainer.run, work)
         self._examples = done.examples

@@ -269,7 +269,7 @@ class Hub:
         processing = self.processing
         processing.answer()
         started_s = self.clock.monotonic_s()
-        tasks = {running.task.name for running in list(self.studies.running.values())}
+        tasks = {running.task.name for running in list(self.studies.running.values()) if running.task is not None}
         for job in processing.due(tasks):
             try:
                 processing.run(job)

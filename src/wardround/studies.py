@@ -13,8 +13,9 @@ import numpy as np
 import structlog
 
 from wardround.clock import Clock
+from wardround.collect.signals import Signals, load_signals
 from wardround.collect.storage import FolderStorage
-from wardround.errors import WardroundError
+from wardround.errors import StudyError, WardroundError
 from wardround.learn import rounds
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.coordinator import Coordinator, Order, RoundEvent
@@ -24,6 +25,7 @@ from wardround.learn.models import decode_model
 from wardround.learn.scores import METRICS, by_group, worst
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, check, encode_training, is_held_back, parse_study, training_settings
+from wardround.learn.survey import SurveyedSignal, SurveySettings, encode_survey
 from wardround.process.jobs import gold_examples
 from wardround.process.lake import Lake
 from wardround.process.transforms import TASKS, Task
@@ -32,6 +34,22 @@ from wardround.store import RoundRecord, Store, StudyRecord
 from wardround.watch.detectors.own_history import OwnHistory
 
 log = structlog.get_logger(__name__)
+
+
+def survey_settings(study: Study, signals: Signals) -> SurveySettings:
+    """What a study of kind `statistics` asks edges for.
+
+    Raises:
+        StudyError: a signal has no plausible range to divide.
+    """
+    wanted: list[SurveyedSignal] = []
+    for name in study.statistics.signals:
+        signal = signals.resolve(name)
+        if signal.low is None or signal.high is None:
+            raise StudyError(f"statistics.signals: {signal.key} has no plausible range", remedy="leave it out")
+        wanted.append(SurveyedSignal(signal.code, signal.low, signal.high))
+    own = study.statistics
+    return SurveySettings(signals=wanted, bins=own.bins, last_days=own.last_days, subjects_min=own.subjects_min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +87,14 @@ class RunningStudy:
             StudyError: the study cannot be run as it is written.
         """
         self.study: Study = parse_study(record.toml, where=record.name)
-        check(self.study, TASKS)
-        self.task: Task = TASKS[self.study.task]
+        signals = load_signals()
+        check(self.study, TASKS, signals=signals.names())
+        self.survey = survey_settings(self.study, signals) if self.study.kind == "statistics" else None
+        self.task: Task | None = TASKS[self.study.task] if self.survey is None else None
         self._store, self._lake, self._clock = store, lake, clock
         self._edge_of, self._on_event = edge_of, on_event
-        self._learner: Learner = make_learner(self.study.learner, len(self.task.feature_names), len(self.task.classes))
+        shape = (len(self.task.feature_names), len(self.task.classes)) if self.task is not None else (1, 2)
+        self._learner: Learner = make_learner(self.study.learner, *shape)
         folder = home / "studies" / record.name
         self.latest: Score | None = None
         self.newest: RoundRecord | None = next(reversed(store.rounds(record.name)), None)
@@ -81,9 +102,9 @@ class RunningStudy:
         self._scoring = threading.Lock()
         self.coordinator = Coordinator(
             self.study,
-            settings=encode_training(training_settings(self.study, self.task)),
+            settings=self._settings(),
             initial=lambda: self._learner.initial(self.study.learner.seed),
-            shape=(len(self.task.feature_names), len(self.task.classes)),
+            shape=shape,
             strategy=make_strategy(self.study.rounds.strategy, self.study.rounds.faulty_share),
             screen=OwnHistory(f"{record.name}/{record.created_us}"),
             journal=Journal(FolderStorage(folder).connect),
@@ -91,15 +112,24 @@ class RunningStudy:
             clock=clock,
             send=lambda edge, message: send(edge, message, record.name),
             on_event=self._event,
+            survey=self.survey,
         )
 
     @property
     def metric(self) -> str:
-        """The name of the score."""
-        return self.study.score.metric or self.task.metric
+        """The name of the score; empty for statistics, which have none."""
+        return self.study.score.metric or (self.task.metric if self.task is not None else "")
+
+    def _settings(self) -> bytes:
+        """What edges need to know."""
+        if self.survey is not None:
+            return encode_survey(self.survey)
+        assert self.task is not None  # noqa: S101 - a study that is no survey has one
+        return encode_training(training_settings(self.study, self.task))
 
     def held_back(self) -> Examples:
         """The labelled examples in the lake of subjects that never train a model."""
+        assert self.task is not None  # noqa: S101 - statistics have no round that is scored
         examples = gold_examples(self._lake, self.task)
         mask = np.array([self._is_held_back(str(s)) for s in examples.subjects], bool)
         return examples.where(mask & (examples.labels >= 0))

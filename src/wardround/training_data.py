@@ -1,18 +1,23 @@
 """What an edge may train on: its local store, through the same transforms as the hub's lake.
 
-Runs in the training worker, which names it "wardround.training_data:examples_of" and has the edge's home.
+Runs in the training worker, which names "wardround.training_data:examples_of" or "...:values_of" and has the edge's home.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
+from wardround.learn.survey import SurveySettings
 from wardround.process.transforms import TASKS
-from wardround.records import Examples
+from wardround.process.transforms.alignment import by_subject, usable
+from wardround.records import Examples, Floats
 
 SHARE = 10.0  # features are made anew at most a tenth of the time: rounds can follow each other faster than data come
 
@@ -48,3 +53,14 @@ def examples_of(home: str, task: str) -> Examples:
     ended = time.monotonic()
     _cache[home, task] = _Cached(version, ended, ended - started, examples)
     return examples
+
+
+def values_of(home: str, survey: SurveySettings) -> Mapping[str, Mapping[str, Floats]]:
+    """The values of the signals of a survey, by code and subject; flagged as unusable ones are left out."""
+    codes = [signal.code for signal in survey.signals]
+    since_us = round(time.time() * 1e6 - survey.last_days * 86_400e6) if survey.last_days > 0 else 0
+    found: dict[str, dict[str, Floats]] = {code: {} for code in codes}
+    for subject, signals in by_subject(o for o in local_store(home).read(codes, since_us=since_us) if usable(o)).items():
+        for code, runs in signals.items():
+            found[code][subject] = np.concatenate([o.samples() for o in runs])
+    return found

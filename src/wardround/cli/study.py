@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
+from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
 from wardround.learn.study import check as check_study
-from wardround.learn.study import example_study, load_study
+from wardround.learn.study import example_study, load_study, parse_study
 from wardround.process.transforms import TASKS
 
 app = typer.Typer(no_args_is_help=True, help="Studies: one model, trained for one purpose by edges that keep their data.")
@@ -47,11 +50,13 @@ def tasks() -> None:
 def check(file: File, as_json: AsJson = False) -> None:
     """Check a study before anything starts: keys, ranges, and what this version can honour."""
     study = load_study(file)
-    check_study(study, TASKS)
+    check_study(study, TASKS, signals=load_signals().names())
+    rounds = 1 if study.kind == "statistics" else study.rounds.count
     if as_json:
-        typer.echo(json.dumps({"name": study.name, "task": study.task, "rounds": study.rounds.count, "ok": True}))
+        typer.echo(json.dumps({"name": study.name, "kind": study.kind, "task": study.task, "rounds": rounds, "ok": True}))
     else:
-        typer.echo(f"{file} holds: {study.name}, {study.rounds.count} rounds, at least {study.rounds.edges_min} edges a round")
+        plural = "s" if rounds != 1 else ""
+        typer.echo(f"{file} holds: {study.name}, {rounds} round{plural}, at least {study.rounds.edges_min} edges a round")
 
 
 @app.command()
@@ -61,12 +66,65 @@ def start(file: File, home: Home = DEFAULT_HOME) -> None:
 
     study = load_study(file)
     with opened(home / "hub.sqlite") as store:
-        check_study(study, TASKS, edges=[e.name for e in store.edges()] or None)
+        check_study(study, TASKS, edges=[e.name for e in store.edges()] or None, signals=load_signals().names())
         if any(s.name == study.name for s in store.studies()):
             raise StudyError(f"a study called {study.name!r} is there already", remedy="give this one another name")
         now_us = SystemClock().now_us()
         store.put_study(StudyRecord(study.name, file.read_text(encoding="utf-8"), "requested", "", now_us, now_us))
     typer.echo(f"{study.name} is asked for. See it with: wardround study status --home {home}")
+
+
+@app.command()
+def result(name: Annotated[str, typer.Argument(help="The study.")], home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
+    """Show what a study of kind `statistics` found: counts, means and distributions over all edges."""
+    from wardround.learn.blobs import FolderBlobs  # noqa: PLC0415
+    from wardround.learn.journal import model_name  # noqa: PLC0415
+    from wardround.learn.models import decode_model  # noqa: PLC0415
+    from wardround.learn.survey import QUANTILES, results  # noqa: PLC0415
+    from wardround.store import opened  # noqa: PLC0415
+    from wardround.studies import survey_settings  # noqa: PLC0415
+
+    with opened(home / "hub.sqlite") as store:
+        record = next((s for s in store.studies() if s.name == name), None)
+        rounds = store.rounds(name)
+    if record is None:
+        raise StudyError(f"there is no study {name!r}", remedy="`wardround study status` lists them")
+    study, signals = parse_study(record.toml, where=name), load_signals()
+    if study.kind != "statistics":
+        raise StudyError(f"{name} makes a model, and has no table of results", remedy="see `wardround study status`")
+    if not rounds:
+        raise StudyError(f"{name} has no result yet ({record.state})", remedy="see `wardround study status`")
+    settings = survey_settings(study, signals)
+    total = decode_model(FolderBlobs(home / "studies" / name).read(model_name(rounds[0].model)))
+    found = list(zip([signals.resolve(s) for s in study.statistics.signals], results(total, settings), strict=True))
+    if as_json:
+        facts = [{"signal": s.key, "unit": s.unit} | (msgspec.to_builtins(r) if r is not None else {}) for s, r in found]
+        typer.echo(json.dumps({"study": name, "edges": sorted(rounds[0].facts["folded"]), "signals": facts}, indent=2))
+        return
+    console = Console()
+    console.print(f"{name}: {len(rounds[0].facts['folded'])} edges; no value has left any of them. Quantiles are to one bin.")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("signal", "unit", "n", "patients", "mean", "std", *(f"p{q * 100:02.0f}" for q in QUANTILES)):
+        table.add_column(heading, justify="left" if heading in ("signal", "unit") else "right", no_wrap=True)
+    published = [(signal, r) for signal, r in found if r is not None]
+    for signal, r in published:
+        numbers = [f"{v:.4g}" for v in (r.mean, r.std, *r.quantiles)]
+        table.add_row(signal.key, signal.unit, f"{r.count:,}", str(r.subjects), *numbers)
+    if published:
+        console.print(table)
+    for signal, r in published:
+        console.print(f"{signal.key:20} {_blocks(r.histogram)}", highlight=False)
+    for signal, r in found:
+        if r is None:
+            console.print(f"{signal.key}: not published, no edge has {settings.subjects_min} patients with it")
+
+
+def _blocks(histogram: Sequence[int]) -> str:
+    """A line of blocks, the empty ends left out."""
+    there = [i for i, n in enumerate(histogram) if n]
+    shown = histogram[there[0] : there[-1] + 1] if there else []
+    most = max(shown, default=1)
+    return "".join(" ▁▂▃▄▅▆▇█"[min(8, -(-8 * n // most))] for n in shown)
 
 
 @app.command()

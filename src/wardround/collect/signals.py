@@ -87,6 +87,10 @@ class Signals:
         self.rows = {row.key: row for row in rows}
         self._by_name = {name: row for row in rows for name in (row.key, row.code, *row.also)}
 
+    def names(self) -> list[str]:
+        """Every key and code."""
+        return sorted(self._by_name)
+
     def resolve(self, name: str) -> Signal:
         """A signal by its key or one of its codes.
 

@@ -25,6 +25,7 @@ from wardround.learn.models import Parameters, decode_model, digest, encode_mode
 from wardround.learn.scaling import check_sums, fold_sums, with_scaling
 from wardround.learn.strategies import Strategy, WeightedUpdate
 from wardround.learn.study import Study
+from wardround.learn.survey import SurveySettings, add_up, check_summary
 from wardround.learn.triage import Screen, Verdict, check_claim, check_update, examples_counted, load
 from wardround.records import EdgeId, ModelDigest
 
@@ -35,12 +36,12 @@ RETRY_S = 1.0  # after an abandoned round
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What an edge is asked to do. `settings` is learn.study.TrainingSettings as MessagePack."""
+    """What an edge is asked to do. `settings` is TrainingSettings, or SurveySettings for a survey, as MessagePack."""
 
     study: str
     round_number: int
     attempt: int
-    task: str  # statistics, train
+    task: str  # survey, statistics, train
     base: str
     settings: bytes
     deadline_s: float
@@ -114,15 +115,18 @@ class Coordinator:
         clock: Clock,
         send: Callable[[EdgeId, Order | rounds.Cancel], None],
         on_event: Callable[[RoundEvent], None],
+        survey: SurveySettings | None = None,
         inline_bytes_max: int = 1_000_000,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
+
+        With `survey`, round 0 is all there is: its sums are the result, kept as the model is.
 
         `send` and `on_event` must return at once; they are called under the lock.
         """
         self.study = study
         self._settings, self._initial, self._shape = settings, initial, shape
-        self._strategy, self._screen = strategy, screen
+        self._strategy, self._screen, self._survey = strategy, screen, survey
         self._journal, self._blobs, self._clock = journal, blobs, clock
         self._send, self._on_event = send, on_event
         self._inline_bytes_max = inline_bytes_max
@@ -250,7 +254,7 @@ class Coordinator:
     def finished(self) -> bool:
         """Whether every round of the study is committed."""
         last = self._journal.last()
-        return last is not None and last.number >= self.study.rounds.count
+        return last is not None and (self._survey is not None or last.number >= self.study.rounds.count)
 
     @property
     def open_round(self) -> tuple[OpenRound, rounds.RoundState] | None:
@@ -315,7 +319,7 @@ class Coordinator:
         self._open = OpenRound(
             number=number,
             attempt=attempt,
-            task="statistics" if number == 0 else "train",
+            task="train" if number else "survey" if self._survey is not None else "statistics",
             base="" if last is None else last.model,
             participants=participants,
             quorum=settings.edges_min,
@@ -480,6 +484,8 @@ class Coordinator:
             sources = {
                 edge: opened.enter_context(self._blobs.tensors(update_name(open_.number, edge))) for edge in sorted(folded)
             }
+            if self._survey is not None:
+                return add_up(load(source) for source in sources.values())
             if open_.task == "statistics":
                 sums = fold_sums(load(source) for source in sources.values())
                 return with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting)
@@ -507,6 +513,9 @@ class Coordinator:
         if self._blobs.sha256(partial) != upload.sha256:
             raise UpdateRefused("digest", "the bytes do not have the digest that was announced")
         with self._blobs.tensors(partial) as tensors:
+            if self._survey is not None:
+                check_summary(load(tensors), self._survey)
+                return 0.0
             if upload.task == "statistics":
                 check_sums(load(tensors), *self._shape)
                 return 0.0

@@ -7,6 +7,7 @@ Each key has its line in docs/settings.md; EXAMPLE is what `wardround study new`
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import itertools
 import math
@@ -25,6 +26,7 @@ from wardround.settings import NAME_PATTERN, Settings, parse_settings
 LEARNER_KINDS = ("mlp",)
 STRATEGY_NAMES = ("fedavg", "coordinate-median", "trimmed-mean", "multi-krum", "geometric-median")
 CLASS_WEIGHTINGS = ("none", "balanced")
+KINDS = ("model", "statistics")
 MODES = ("synchronous",)
 PRIVACY_MODES = ("none",)
 PARAMETERS_MAX = 50_000_000  # hidden layers beyond this do not train on an edge
@@ -109,11 +111,22 @@ class PrivacySettings(Settings, frozen=True):
     mode: str = "none"
 
 
+class StatisticsSettings(Settings, frozen=True):
+    """What a study of kind `statistics` asks for."""
+
+    signals: tuple[str, ...] = ()  # keys or codes of the code table
+    bins: int = 40  # of each signal's plausible range
+    last_days: float = 0.0  # 0: everything that an edge keeps
+    subjects_min: int = 5  # an edge with fewer does not answer for a signal, and the hub does not publish one
+
+
 class Study(Settings, frozen=True):
     """study.toml."""
 
     name: str
-    task: str
+    kind: str = "model"  # or statistics: one round, whose sums are the result
+    task: str = ""  # what an example is; of a model alone
+    statistics: StatisticsSettings = StatisticsSettings()
     learner: LearnerSettings = LearnerSettings()
     rounds: RoundSettings = RoundSettings()
     score: ScoreSettings = ScoreSettings()
@@ -209,6 +222,7 @@ def check(
     tasks: Mapping[str, TaskShape],
     *,
     edges: Collection[str] | None = None,
+    signals: Collection[str] = (),
     modes: Collection[str] = MODES,
     privacy_modes: Collection[str] = PRIVACY_MODES,
 ) -> None:
@@ -217,6 +231,7 @@ def check(
     Args:
         tasks: what this version can make examples for, by name.
         edges: the names of the edges that have joined, when they are known.
+        signals: names and codes of the code table, for a study of kind `statistics`.
         modes, privacy_modes: what this hub can honour.
 
     Raises:
@@ -225,8 +240,12 @@ def check(
     _check(
         re.fullmatch(NAME_PATTERN, study.name) is not None, f"name `{study.name}`", "use a-z, 0-9 and -, at most 40 characters"
     )
-    _one_of("task", study.task, tasks)
-    _check_learner(study.learner, tasks[study.task])
+    _one_of("kind", study.kind, KINDS)
+    if study.kind == "statistics":
+        _check_statistics(study.statistics, signals)
+    else:
+        _one_of("task", study.task, tasks)
+        _check_learner(study.learner, tasks[study.task])
     _check_rounds(study.rounds)
     _one_of("rounds.mode", study.rounds.mode, modes)
     _one_of("privacy.mode", study.privacy.mode, privacy_modes)
@@ -250,6 +269,17 @@ def _check_learner(learner: LearnerSettings, task: TaskShape) -> None:
     _between("learner.l2", learner.l2, 0.0, 1.0)
     _between("learner.clip", learner.clip, 0.1, 1e6)
     _between("learner.seed", learner.seed, 0, 2**32 - 1)
+
+
+def _check_statistics(statistics: StatisticsSettings, signals: Collection[str]) -> None:
+    _check(bool(statistics.signals), "statistics.signals is empty: nothing", 'name signals, such as ["heart-rate", "spo2"]')
+    for name in statistics.signals:
+        near = difflib.get_close_matches(name, signals, n=1, cutoff=0.4)
+        remedy = f"did you mean `{near[0]}`?" if near else "use a key or a code of the code table"
+        _check(name in signals, f"statistics.signals: `{name}`", remedy)
+    _between("statistics.bins", statistics.bins, 2, 1_000)
+    _between("statistics.last_days", statistics.last_days, 0.0, 36_500.0)
+    _between("statistics.subjects_min", statistics.subjects_min, 2, 1_000_000)
 
 
 def _check_rounds(rounds: RoundSettings) -> None:

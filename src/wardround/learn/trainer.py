@@ -24,6 +24,7 @@ from wardround.errors import LearnError, WardroundError
 from wardround.learn.learners import Learner, Trained, make_learner
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.study import LearnerSettings, decode_training, is_held_back
+from wardround.learn.survey import decode_survey, summarise
 from wardround.records import Examples
 
 RESTART_S_MIN, RESTART_S_MAX = 0.2, 10.0
@@ -31,9 +32,9 @@ RESTART_S_MIN, RESTART_S_MAX = 0.2, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the worker gets an edge's examples: a function by name, called in the worker with (home, task)."""
+    """Where the worker gets an edge's data: a function by name, called in the worker with (home, task or survey)."""
 
-    function: str  # "module:function" -> (version, records.Examples)
+    function: str  # "module:function" -> records.Examples, or values by code and subject for a survey
     home: str
     edge: str
 
@@ -43,7 +44,7 @@ class Work:
     """One training."""
 
     source: Source
-    task: str  # statistics, train
+    task: str  # survey, statistics, train
     settings: bytes
     model: bytes
     round_number: int
@@ -160,7 +161,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._learners: dict[tuple[LearnerSettings, int, int], Learner] = {}
-        self._functions: dict[str, Callable[[str, str], Examples]] = {}
+        self._functions: dict[str, Callable[[str, Any], Any]] = {}
 
     def run(self, work: Work) -> Done:
         """Train once.
@@ -168,6 +169,8 @@ class Worker:
         Raises:
             LearnError: there is nothing to train on, or the learner refuses.
         """
+        if work.task == "survey":
+            return self._survey(work)
         settings = decode_training(work.settings)
         examples = self._examples(work.source, settings.task)
         held_back = np.array([is_held_back(settings.score, str(s), work.source.edge) for s in examples.subjects], bool)
@@ -180,11 +183,25 @@ class Worker:
         trained: Trained = learner.train(decode_model(work.model), usable, seed=settings.learner.seed, round=work.round_number)
         return Done(encode_model(trained.update), trained.examples, {k: float(v) for k, v in trained.metrics.items()})
 
+    def _survey(self, work: Work) -> Done:
+        """Small sums of what the edge keeps: see survey.py."""
+        settings = decode_survey(work.settings)
+        tensors, count = summarise(self._function(work.source)(work.source.home, settings), settings)
+        if count == 0:
+            raise LearnError(
+                f"fewer than {settings.subjects_min} subjects for every signal asked for", remedy="wait for more data"
+            )
+        return Done(encode_model(tensors), count)
+
     def _examples(self, source: Source, task: str) -> Examples:
+        examples: Examples = self._function(source)(source.home, task)
+        return examples
+
+    def _function(self, source: Source) -> Callable[[str, Any], Any]:
         if source.function not in self._functions:
             module, _, name = source.function.partition(":")
             self._functions[source.function] = getattr(importlib.import_module(module), name)
-        return self._functions[source.function](source.home, task)
+        return self._functions[source.function]
 
     def _learner(self, settings: LearnerSettings, n_features: int, n_classes: int) -> Learner:
         key: tuple[Any, int, int] = (settings, n_features, n_classes)
