@@ -114,8 +114,8 @@ def result(name: Annotated[str, typer.Argument(help="The study.")], home: Home =
         console.print(table)
     for signal, r in published:
         console.print(f"{signal.key:20} {_blocks(r.histogram)}", highlight=False)
-    for signal, r in found:
-        if r is None:
+    for signal, answer in found:
+        if answer is None:
             console.print(f"{signal.key}: not published, no edge has {settings.subjects_min} patients with it")
 
 
