@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
+from pyarrow import fs
 
 from wardround.errors import ProcessError
 from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, PARTITIONS, SCHEMAS, day_of, rows_to_observations
@@ -249,7 +250,10 @@ class Lake:
             found = self._datasets.get((table, version))
             if found is None:
                 handle = DeltaTable(where, version=version, storage_options=self._options)
-                self._datasets[table, version] = found = handle.to_pyarrow_dataset(schema=SCHEMAS[table])
+                # A folder is read by Arrow itself. Through Python, as an object store is, its threads may outlive the
+                # interpreter by a moment, and the process would end with an abort.
+                own = fs.SubTreeFileSystem(where, fs.LocalFileSystem()) if "://" not in where else None
+                self._datasets[table, version] = found = handle.to_pyarrow_dataset(filesystem=own, schema=SCHEMAS[table])
                 while len(self._datasets) > DATASETS_MAX:
                     self._datasets.pop(next(iter(self._datasets)))
             return found
