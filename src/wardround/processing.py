@@ -120,7 +120,7 @@ class Processing:
         """
         with self._running:
             act = self._jobs.retry if retry else self._jobs.run
-            if not (self._jobs.dead(job) if retry else self._jobs.plan(job).parts):
+            if not self._anything(job, retry=retry):
                 return act(job)
             record = self._begin(job, retry)
             progress = _Progress(self._store, self._clock, record, watch)
@@ -170,6 +170,12 @@ class Processing:
             done = upkeep.keep_up(self.lake, self._settings.retention, now_us=self._clock.now_us())
             if done.anything:
                 self._say("The lake was put in order", str(done))
+
+    def _anything(self, job: Job, *, retry: bool) -> bool:
+        if retry:
+            return bool(self._jobs.dead(job))
+        plan = self._jobs.plan(job)
+        return bool(plan.parts or plan.broken)
 
     def _asked_to_stop(self) -> bool:
         for request in self._store.job_requests():

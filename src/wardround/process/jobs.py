@@ -14,6 +14,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -23,8 +24,8 @@ import structlog
 from wardround.clock import Clock
 from wardround.process.catalogue import Job
 from wardround.process.dask_runner import Outcome, Runner, never
-from wardround.process.lake import Lake
-from wardround.process.tables import DEAD, DEAD_LETTERS, GOLD, day_of, rows_to_examples
+from wardround.process.lake import BrokenFile, Lake
+from wardround.process.tables import DAY_US, DEAD, DEAD_LETTERS, GOLD, day_of, rows_to_examples, start_of
 from wardround.process.transforms import Task
 from wardround.process.work import Known, Made, Part, make
 from wardround.records import Examples, bucket_of
@@ -32,6 +33,7 @@ from wardround.records import Examples, bucket_of
 log = structlog.get_logger(__name__)
 GROUPS = 24  # a job is cut into about so many tasks, so that progress shows and no worker waits long for the last
 GROUP_MAX = 32
+_FILE = "file in bucket "  # the subject of a part that stands for a file nobody can look into
 Progress = Callable[[int, int], None]
 
 
@@ -45,6 +47,7 @@ class Plan(msgspec.Struct, frozen=True):
     whole: bool
     parts: list[Part]
     retry: bool = False
+    broken: list[tuple[Part, str]] = []  # files whose rows could not even be looked at
 
 
 class JobReport(msgspec.Struct, frozen=True):
@@ -80,29 +83,34 @@ class Jobs:
         code = self._code(job)
         after, upto = self._done(job), self._lake.version(job.source)
         looked = max(after, self._nothing_until.get(self._app(job), -1))
-        parts = self._changed(job, looked, upto) if upto > looked else []
-        if not parts:
+        broken: list[tuple[Part, str]] = []
+        parts = self._changed(job, looked, upto, broken) if upto > looked else []
+        if not parts and not broken:
             self._nothing_until[self._app(job)] = upto
-        return Plan(job.name, code, after, upto, after < 0, parts)
+        return Plan(job.name, code, after, upto, after < 0, parts, broken=broken)
 
     def run(self, job: Job, progress: Progress = _quiet, stop: Callable[[], bool] = never) -> JobReport:
         """Work through what is new."""
         staged = _Staged(self._staging / job.name)
         plan = staged.plan()
-        if (
-            plan is None
-            or plan.code != self._code(job)
-            or plan.after != self._lake.transaction_version(job.target, self._app(job))
-        ):
+        if plan is None or plan.code != self._code(job) or plan.after != self._done(job):
             plan = self.plan(job)
             staged.begin(plan)
+        if not plan.parts and not plan.broken:
+            staged.end()  # and no commit: the table's log would grow with every look
+            return self._report(job, plan, 0, [])
         return self._carry_out(job, plan, staged, progress, stop)
 
     def retry(self, job: Job, progress: Progress = _quiet, stop: Callable[[], bool] = never) -> JobReport:
         """Make the parts again that are in the dead letters."""
-        parts = [part for part, _ in self.dead(job)]
-        plan = Plan(job.name, self._code(job), self._done(job), self._lake.version(job.source), False, parts, retry=True)
-        if not parts:
+        dead, upto = [part for part, _ in self.dead(job)], self._lake.version(job.source)
+        parts = {p for p in dead if not p.subject.startswith(_FILE)}
+        broken: list[tuple[Part, str]] = []
+        for file in (p for p in dead if p.subject.startswith(_FILE)):  # now perhaps it can be read
+            bucket, end_us = int(file.subject.removeprefix(_FILE)), file.start_us + DAY_US
+            parts.update(self._changed(job, -1, upto, broken, buckets=[bucket], since_us=file.start_us, until_us=end_us))
+        plan = Plan(job.name, self._code(job), self._done(job), upto, False, sorted(parts), retry=True, broken=broken)
+        if not dead:
             return self._report(job, plan, 0, [])
         staged = _Staged(self._staging / f"{job.name}-retry")
         staged.begin(plan)
@@ -114,7 +122,7 @@ class Jobs:
         return sorted((Part(r["subject"], r["start_us"], r["start_us"] + job.span_us), r["error"]) for r in rows)
 
     def _carry_out(self, job: Job, plan: Plan, staged: _Staged, progress: Progress, stop: Callable[[], bool]) -> JobReport:
-        failed = self._make(job, plan, staged, progress, stop)
+        failed = [*plan.broken, *self._make(job, plan, staged, progress, stop)]
         if stop():
             return self._report(job, plan, 0, failed, stopped=True)
         rows = self._commit(job, plan, staged, [part for part, _ in failed])
@@ -193,7 +201,8 @@ class Jobs:
             for part, words in failed
         ]
         rows = pa.Table.from_pylist(letters, schema=DEAD_LETTERS)
-        predicate = f"job = '{job.name}'" if plan.whole else _among(job, plan.parts)
+        everything = plan.whole or plan.retry
+        predicate = f"job = '{job.name}'" if everything else _among(job, [*plan.parts, *(p for p, _ in plan.broken)])
         self._lake.replace(DEAD, rows.to_batches, predicate=predicate)
 
     def _report(self, job: Job, plan: Plan, rows: int, failed: Sequence[tuple[Part, str]], *, stopped: bool = False) -> JobReport:
@@ -201,7 +210,7 @@ class Jobs:
             job=job.name,
             input_version=plan.upto,
             output_version=self._lake.version(job.target),
-            parts=len(plan.parts) - len(failed),
+            parts=len(plan.parts) + len(plan.broken) - len(failed),
             rows=rows,
             failed=tuple(failed),
             code=plan.code,
@@ -209,11 +218,20 @@ class Jobs:
             stopped=stopped,
         )
 
-    def _changed(self, job: Job, after: int, upto: int) -> list[Part]:
-        """The parts that see a row that came after one version and up to another, by day, bucket and subject."""
+    def _changed(self, job: Job, after: int, upto: int, broken: list[tuple[Part, str]], **where: Any) -> list[Part]:
+        """The parts that see a row that came after one version and up to another, by day, bucket and subject.
+
+        A file that cannot be read goes to `broken`, as a part of its own: a day of a bucket, whoever was in it.
+        """
         columns = ["subject", "t0_us", "t1_us"]
         since = after if after >= 0 else None
-        rows = self._lake.read(job.source, columns=columns, codes=job.codes, made_after=since, version=upto)
+        unread: list[BrokenFile] = []
+        rows = self._lake.read(
+            job.source, columns=columns, codes=job.codes, made_after=since, version=upto, broken=unread, **where
+        )
+        for file in unread:
+            start_us = start_of(file.day)
+            broken.append((Part(f"{_FILE}{file.bucket}", start_us, start_us + DAY_US), file.words))
         if not rows.num_rows:
             return []
         first = rows.column("t0_us").to_numpy()

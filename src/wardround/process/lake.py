@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -28,6 +28,14 @@ CONFLICTS_MAX = 20
 DATASETS_MAX = 8
 RUN_MAX_US = DAY_US  # longest run of samples in one observation; a reader looks so far back for one that reaches into its time
 _WRITER = WriterProperties(compression="ZSTD", compression_level=3)
+
+
+class BrokenFile(NamedTuple):
+    """A file of a table that cannot be read."""
+
+    day: str
+    bucket: int
+    words: str
 
 
 class Lake:
@@ -96,6 +104,7 @@ class Lake:
         until_us: int | None = None,
         made_after: int | None = None,
         version: int | None = None,
+        broken: list[BrokenFile] | None = None,
     ) -> pa.Table:
         """Rows that match everything given; files that cannot hold any are not opened.
 
@@ -104,6 +113,10 @@ class Lake:
             until_us: rows with a sample before this time.
             made_after: rows that came after this version of the table.
             version: an earlier version of the table; the newest otherwise.
+            broken: takes the files that cannot be read, and the rest is read; without it one such file is an error.
+
+        Raises:
+            ProcessError: a file cannot be read.
         """
         schema = SCHEMAS[table]
         last = "t1_us" if "t1_us" in schema.names else "t_us"
@@ -125,7 +138,27 @@ class Lake:
             wanted.append(ds.field("made") > made_after)
         expression = functools.reduce(lambda a, b: a & b, wanted) if wanted else None
         names = list(columns) if columns is not None else None
-        return self._dataset(table, version).to_table(columns=names, filter=expression)
+        dataset = self._dataset(table, version)
+        try:
+            return dataset.to_table(columns=names, filter=expression)
+        except (OSError, pa.ArrowException) as exc:
+            if broken is None:
+                raise ProcessError(f"a file of {table} cannot be read: {exc}", remedy="restore it, or look at the disk") from exc
+        return self._readable(table, dataset, names, expression, broken)
+
+    def _readable(
+        self, table: str, dataset: ds.Dataset, columns: list[str] | None, expression: Any, broken: list[BrokenFile]
+    ) -> pa.Table:
+        """File by file, the ones that can be read."""
+        fields = columns if columns is not None else SCHEMAS[table].names
+        parts = [pa.schema([SCHEMAS[table].field(name) for name in fields]).empty_table()]
+        for fragment in dataset.get_fragments(filter=expression):
+            try:
+                parts.append(fragment.to_table(schema=dataset.schema, columns=columns, filter=expression))
+            except (OSError, pa.ArrowException) as exc:
+                place = ds.get_partition_keys(fragment.partition_expression)
+                broken.append(BrokenFile(str(place["day"]), int(place["bucket"]), f"{fragment.path} cannot be read: {exc}"[:300]))
+        return pa.concat_tables(parts)
 
     def observations(self, **where: Any) -> list[Observation]:
         """Observations of bronze; the arguments are those of `read`."""

@@ -228,6 +228,11 @@ def day_of(t_us: int) -> str:
     return str(np.datetime64(t_us, "us").astype("datetime64[D]"))
 
 
+def start_of(day: str) -> int:
+    """The first microsecond of a UTC date; the inverse of day_of."""
+    return int(np.datetime64(day, "us").astype(np.int64))
+
+
 def observation_rows(observations: Sequence[tuple[Observation, str, int, int]]) -> pa.Table:
     """Rows of bronze from (observation, boot, edge_seq, t_hub_us)."""
     columns: dict[str, list[Any]] = {name: [getattr(o[0], name) for o in observations] for name in _SAME}

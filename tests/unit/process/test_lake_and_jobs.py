@@ -103,6 +103,16 @@ def test_only_what_is_new_is_made_anew(hub):
     assert len(gold_examples(hub.lake, TASK, ["b"])) > report.rows / 2
 
 
+def test_looking_for_news_writes_nothing(hub):
+    hub.commit(motion("a"))
+    hub.run()
+    before = hub.lake.version(GOLD)
+    hub.commit([o for o in motion("b") if o.code == "none of the job's"])
+    for _ in range(3):
+        hub.run()
+    assert hub.lake.version(GOLD) == before
+
+
 def test_a_clock_that_was_set_back_hides_nothing(hub):
     hub.commit(motion("a"), t_hub_us=T0 + 3_600_000_000)
     hub.run()
