@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from wardround.clock import SystemClock
+from wardround.demo.nodes import RehearsalNode
 from wardround.hub import known, open_processing
 from wardround.process.catalogue import JOBS
 from wardround.process.dask_runner import HereRunner
@@ -228,3 +230,23 @@ def with_memory(record, memory_bytes):
 
     assert psutil.virtual_memory().available > 3 * memory_bytes
     return replace(record, memory_bytes=memory_bytes)
+
+
+def test_a_node_whose_disk_is_full_is_not_taken_and_says_so(worker_image, tmp_path, command):
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(small)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted: {mounted.stderr.decode().strip()}")
+    node = RehearsalNode("small", small / "n")
+    home = ["--home", str(tmp_path / "hub")]
+    try:
+        node.start()
+        command("hub", "init", *home)
+        refused = command("node", "add", "small", node.url, *home, timeout=120)
+        assert refused.returncode == 1
+        assert "the node's disk is full" in refused.stderr
+        assert "No nodes" in command("node", "list", *home).stdout
+    finally:
+        node.stop()
+        subprocess.run(["umount", str(small)], check=True)

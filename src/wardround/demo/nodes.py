@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -46,11 +47,12 @@ class RehearsalNode:
     folder: Path
     images: str = ""  # a store whose images it also sees, so that nothing need be copied
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    short: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="wr-")))  # Podman and sockets want short paths
 
     @property
     def socket(self) -> Path:
         """Where its API is."""
-        return self.folder / "podman.sock"
+        return self.short / "podman.sock"
 
     @property
     def url(self) -> str:
@@ -111,6 +113,7 @@ class RehearsalNode:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._ask("system", "reset", "--force") if not self.images else None
         shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.short, ignore_errors=True)
 
     def _ask(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(  # noqa: S603
@@ -119,7 +122,8 @@ class RehearsalNode:
 
     def _podman(self) -> list[str]:
         places = {"root": "store", "runroot": "run", "network-config-dir": "net", "tmpdir": "tmp"}
-        flags = [part for flag, place in places.items() for part in (f"--{flag}", str(self.folder / place))]
+        where = {flag: (self.short if flag == "runroot" else self.folder) / place for flag, place in places.items()}
+        flags = [part for flag, path in where.items() for part in (f"--{flag}", str(path))]
         more = ["--storage-opt", f"overlay.imagestore={self.images}"] if self.images else []
         return ["podman", *flags, *more]
 

@@ -253,8 +253,9 @@ def _said(doing: str) -> Iterator[None]:
         raise
     except APIError as exc:
         words = str(exc.explanation or exc).strip()
-        raise ProcessError(
-            f"Podman refused while {doing}: {words[:300]}", remedy="`wardround node doctor` looks for the cause"
-        ) from exc
+        if "no space left" in words.lower():
+            raise ProcessError(f"the node's disk is full, while {doing}", remedy="free 1.5 GB there, for the image") from exc
+        remedy = "see `wardround node doctor NAME`"
+        raise ProcessError(f"Podman refused while {doing}: {words[:300]}", remedy=remedy) from exc
     except (PodmanError, requests.RequestException, OSError, KeyError, ValueError) as exc:
         raise ProcessError(f"no answer from Podman while {doing}: {str(exc)[:200]}", remedy="is its service running?") from exc
