@@ -123,7 +123,7 @@ class Jobs:
 
     def _carry_out(self, job: Job, plan: Plan, staged: _Staged, progress: Progress, stop: Callable[[], bool]) -> JobReport:
         failed = [*plan.broken, *self._make(job, plan, staged, progress, stop)]
-        if stop():
+        if set(plan.parts) - staged.done - {part for part, _ in failed}:  # somebody said stop
             return self._report(job, plan, 0, failed, stopped=True)
         rows = self._commit(job, plan, staged, [part for part, _ in failed])
         self._bury(job, plan, failed)
@@ -320,8 +320,11 @@ class _Staged:
 
 
 def _predicate(job: Job, plan: Plan, made: Sequence[Part], failed: Iterable[Part]) -> str:
-    """The old rows that go. With other code all of the job's do, except those of parts that could not be made."""
-    if not plan.whole:
+    """The old rows that go. With other code all of the job's do, except those of parts that could not be made.
+
+    Who was in a file that cannot be read is not known: then only what was made goes.
+    """
+    if not plan.whole or plan.broken:
         return _among(job, made)
     kept = ", ".join(_quoted(p.key) for p in failed)
     return f"job = '{job.name}'" + (f" AND part NOT IN ({kept})" if kept else "")

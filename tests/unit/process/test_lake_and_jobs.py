@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, DEAD, GOLD, observation_rows
 from wardround.process.transforms import TASKS
 from wardround.process.work import Known, make_one
-from wardround.records import Observation
+from wardround.records import Observation, bucket_of
 
 TASK = TASKS["activity"]
 JOB = JOBS["examples-activity"]
@@ -251,6 +253,35 @@ def test_a_run_that_is_stopped_shows_nothing_and_goes_on_later(hub):
     assert hub.gold() == []
     hub.run()
     assert {row[0] for row in hub.gold()} == set("abcd")
+
+
+def test_a_stop_that_is_said_once_is_a_stop(hub):
+    hub.commit([o for s in "abcd" for o in motion(s)])
+    hub.run()
+    before = hub.gold()
+    hub.commit([o for s in "abcd" for o in motion(s, start_s=60.0)])
+    answers = iter([False, False, True])
+    report = hub.run(stop=lambda: next(answers, False))
+    assert report.stopped
+    assert hub.gold() == before  # the parts that were not made keep what they had
+    hub.run()
+    assert {row[0] for row in hub.gold()} == set("abcd")
+    assert len(hub.gold()) > len(before)
+
+
+def test_a_rebuild_keeps_the_rows_of_a_file_that_cannot_be_read(hub):
+    hub.commit([o for s in "abcd" for o in motion(s)])
+    hub.run()
+    before = hub.gold()
+    [file] = Path(hub.lake.uri, BRONZE).glob(f"day=*/bucket={bucket_of('b')}/*.parquet")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    hub.lake = Lake(hub.lake.uri)  # a hub that has just started
+    jobs = hub.jobs()
+    jobs._known_digest = "other"  # as other code would: everything is made anew
+    report = jobs.run(JOB)
+    assert [part.subject for part, _ in report.failed] == [f"file in bucket {bucket_of('b')}"]
+    assert hub.gold() == before
 
 
 def test_a_half_written_result_is_made_again(hub):
