@@ -28,11 +28,12 @@ import psutil
 from wardround.clock import SystemClock
 from wardround.demo.nodes import RehearsalNode, image_store, why_not
 from wardround.process.catalogue import JOBS
-from wardround.process.dask_runner import MALLOC, DaskRunner, NodesRunner, Runner
+from wardround.process.dask_runner import MALLOC, DaskRunner, Runner
 from wardround.process.jobs import Jobs
 from wardround.process.lake import Lake
 from wardround.process.nodes import image
 from wardround.process.nodes.fleet import Fleet
+from wardround.process.nodes.runner import NodesRunner
 from wardround.process.tables import BRONZE, observation_rows
 from wardround.process.transforms import TASKS
 from wardround.process.work import Known

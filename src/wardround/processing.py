@@ -23,11 +23,12 @@ from wardround.clock import Clock
 from wardround.errors import ProcessError, WardroundError
 from wardround.process import upkeep
 from wardround.process.catalogue import JOBS, Job
-from wardround.process.dask_runner import DaskRunner, HubRunner, NodesRunner
+from wardround.process.dask_runner import DaskRunner
 from wardround.process.jobs import JobReport, Jobs, Plan
 from wardround.process.lake import Lake
 from wardround.process.nodes import image
 from wardround.process.nodes.fleet import Fleet, NodeStatus
+from wardround.process.nodes.runner import HubRunner, NodesRunner
 from wardround.process.work import Known
 from wardround.settings import HubSettings
 from wardround.store import JobRequest, JobRunRecord, Store

@@ -56,7 +56,7 @@ def build(
 @app.command()
 def key(home: Home = DEFAULT_HOME) -> None:
     """Print the hub's SSH key, made at the first call: it goes into a node's ~/.ssh/authorized_keys."""
-    from wardround.process.nodes.fleet import make_ssh_key  # noqa: PLC0415
+    from wardround.process.nodes.links import make_ssh_key  # noqa: PLC0415
 
     typer.echo(make_ssh_key(_keys(home)))
 
@@ -178,8 +178,7 @@ def _keys(home: Path) -> Path:
 
 def _take_host_key(url: str, keys: Path, expected: str) -> None:
     """Note the host's key after a person, or --host-key, has said that it is the right one."""
-    from wardround.process.nodes.fleet import make_ssh_key  # noqa: PLC0415
-    from wardround.process.nodes.links import fingerprint, host_keys, parse_address  # noqa: PLC0415
+    from wardround.process.nodes.links import fingerprint, host_keys, make_ssh_key, parse_address  # noqa: PLC0415
 
     make_ssh_key(keys)
     address = parse_address(url)

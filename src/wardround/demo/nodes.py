@@ -74,6 +74,7 @@ class RehearsalNode:
                 stdout=log,
                 stderr=log,
                 env=environment(self.folder),
+                cwd=self.folder,  # where a container's monitor leaves a file when memory runs out
                 start_new_session=True,
             )
         until = time.monotonic() + READY_S

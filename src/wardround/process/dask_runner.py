@@ -1,4 +1,4 @@
-"""Where a job runs: in this process, on Dask workers beside it, or on workers in containers of several nodes.
+"""Where a job runs: in this process, or on Dask workers; those beside the hub are here, those on nodes in nodes/runner.py.
 
 Tasks read the lake themselves and give their rows back. A worker that is killed takes its task with it, and the scheduler gives
 the task to another one. A task that keeps killing workers, raises, or does not end in time is reported as failed with its
@@ -7,24 +7,21 @@ words; the others complete. When every worker is gone, or the scheduler itself, 
 
 from __future__ import annotations
 
+import abc
 import collections
 import contextlib
 import logging
-import ssl
+import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
 from wardround.errors import ProcessError
-from wardround.process.nodes.containers import LAKE
-from wardround.process.nodes.fleet import Fleet
 from wardround.process.relays import LOOPBACK
-from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 
 log = structlog.get_logger(__name__)
 Part = TypeVar("Part")
@@ -37,7 +34,6 @@ IN_FLIGHT = 3  # tasks a worker, so that none waits for the next; more would onl
 LOOK_S = 0.5
 RETIRE_S = 30.0
 MALLOC = {"MALLOC_ARENA_MAX": 2, "MALLOC_TRIM_THRESHOLD_": 256 << 20, "MALLOC_MMAP_THRESHOLD_": 64 << 20}
-SCHEDULER_HOURS = 24.0 * 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +103,8 @@ class HereRunner:
         """Nothing is held."""
 
 
-class _DaskRunner:
+class ClusterRunner(abc.ABC):
     """What both kinds of Dask cluster share. Safe to use from several threads."""
-
-    place = ""
 
     def __init__(self) -> None:
         self._cluster: Any = None
@@ -170,19 +164,26 @@ class _DaskRunner:
                     self._end_worker(worker)
                     yield outcome
 
+    @property
+    @abc.abstractmethod
+    def place(self) -> str:
+        """Where it runs, in words for people."""
+
+    @abc.abstractmethod
     def _ensure(self) -> Any:
-        raise NotImplementedError
+        """A client of the cluster, which is started when it is not there."""
 
+    @abc.abstractmethod
     def _lost(self) -> None:
-        """Every worker or the scheduler is gone: the next `_ensure` makes the cluster anew."""
-        with contextlib.suppress(Exception):
-            self.close()
+        """Every worker, or the scheduler, is gone: the next `_ensure` is to find another."""
 
+    @abc.abstractmethod
     def _sees(self, uri: str) -> str:
-        return uri
+        """The lake as the workers see it."""
 
+    @abc.abstractmethod
     def _end_worker(self, address: str) -> None:
-        raise NotImplementedError
+        """A worker hangs: another one is to take its place."""
 
 
 class _Flight(Generic[Part]):
@@ -259,26 +260,29 @@ class _Flight(Generic[Part]):
         self._futures = {}
 
 
-class DaskRunner(_DaskRunner):
+class DaskRunner(ClusterRunner):
     """Worker processes on this machine, started with the first job."""
 
     def __init__(self, *, workers: int, memory_bytes: int) -> None:
         super().__init__()
         self._workers, self._memory = workers, memory_bytes
-        self.place = f"hub, {_count(workers, 'worker')}"
+
+    @property
+    def place(self) -> str:
+        return f"hub, {counted(self._workers, 'worker')}"
 
     @property
     def pids(self) -> list[int]:
         """The workers' process ids."""
         client = self._ensure()
-        return sorted(client.run(_pid).values())
+        return sorted(client.run(os.getpid).values())
 
     def _ensure(self) -> Any:
         with self._lock:
             if self._client is None:
                 from distributed import Client, LocalCluster  # noqa: PLC0415
 
-                _configure()
+                configure()
                 self._cluster = LocalCluster(
                     n_workers=self._workers,
                     threads_per_worker=1,
@@ -295,147 +299,15 @@ class DaskRunner(_DaskRunner):
                 self._cluster.scale(self._workers)
             return self._client
 
+    def _lost(self) -> None:
+        with contextlib.suppress(Exception):  # what is left of it may not answer any more
+            self.close()
+
+    def _sees(self, uri: str) -> str:
+        return uri
+
     def _end_worker(self, address: str) -> None:
         self._ensure().restart_workers([address], timeout=RETIRE_S, raise_for_error=False)
-
-
-class NodesRunner(_DaskRunner):
-    """Workers in containers on nodes, TLS 1.3 both ways, under an authority made for nothing else."""
-
-    def __init__(self, fleet: Fleet, folder: Path, authority: Authority) -> None:
-        super().__init__()
-        self._fleet, self._folder, self._authority = fleet, folder, authority
-
-    @property
-    def place(self) -> str:  # type: ignore[override]
-        """How many containers on how many nodes."""
-        names = self._registered()
-        nodes = {name.rsplit("-", 1)[0] for name in names}
-        return f"{_count(len(nodes), 'node')}, {_count(len(names), 'worker')}"
-
-    def wait_ready(self, seconds: float, *, workers: int = 1) -> bool:
-        """Whether so many workers have joined in time; no longer waited for once no node can be reached."""
-        self._ensure()
-        until = time.monotonic() + seconds
-        while len(self._registered()) < workers:
-            if time.monotonic() > until or not self._fleet.hopeful:
-                return False
-            time.sleep(0.1)
-        return True
-
-    def close(self) -> None:
-        """End containers, scheduler and client."""
-        self._fleet.close()
-        super().close()
-
-    def _lost(self) -> None:
-        """The fleet goes on trying by itself; its scheduler stays."""
-
-    def _ensure(self) -> Any:
-        with self._lock:
-            if self._client is None:
-                from distributed import Client, Scheduler, SpecCluster  # noqa: PLC0415
-
-                _configure()
-                security = self._security()
-                options = {
-                    "host": LOOPBACK,
-                    "port": 0,
-                    "protocol": "tls",
-                    "security": security,
-                    "dashboard": False,
-                    "dashboard_address": f"{LOOPBACK}:0",  # without routes: see _configure
-                }
-                self._cluster = SpecCluster(
-                    workers={}, scheduler={"cls": Scheduler, "options": options}, security=security, silence_logs=50
-                )
-                self._client = Client(self._cluster, security=security)
-                port = int(str(self._cluster.scheduler_address).rsplit(":", 1)[1])
-                self._fleet.start(port, registered=self._registered, retire=self._retire)
-                log.info("scheduler started", port=port)
-            return self._client
-
-    def _security(self) -> Any:
-        from distributed.security import Security  # noqa: PLC0415
-
-        key, folder = new_key(), self._folder
-        write_private(folder / "scheduler.key", key_pem(key))
-        write_private(
-            folder / "scheduler.pem", self._authority.issue_worker("scheduler", key.public_key(), SCHEDULER_HOURS), 0o644
-        )
-        write_private(folder / "authority.pem", self._authority.pem, 0o644)
-        files = {
-            f"tls_{role}_{kind}": str(folder / f"scheduler.{suffix}")
-            for role in ("scheduler", "client")
-            for kind, suffix in (("cert", "pem"), ("key", "key"))
-        }
-        return Security(
-            require_encryption=True,
-            tls_ca_file=str(folder / "authority.pem"),
-            tls_min_version=ssl.TLSVersion.TLSv1_3,
-            **files,
-        )
-
-    def _registered(self) -> Collection[str]:
-        cluster = self._cluster
-        return {str(w.name) for w in list(cluster.scheduler.workers.values())} if cluster is not None else set()
-
-    def _retire(self, names: Sequence[str]) -> None:
-        """Workers finish what they have in hand, as long as that is not too long, and leave."""
-        client, cluster = self._client, self._cluster
-        if client is None or cluster is None:
-            return
-        addresses = [a for a, w in list(cluster.scheduler.workers.items()) if str(w.name) in names]
-        if addresses:
-            with contextlib.suppress(Exception):  # it is a courtesy: a task that is cut off runs again elsewhere
-                client.sync(client.scheduler.retire_workers, workers=addresses, callback_timeout=RETIRE_S)
-
-    def _sees(self, uri: str) -> str:  # noqa: ARG002 - wherever it is, it is mounted there
-        return LAKE
-
-    def _end_worker(self, address: str) -> None:
-        worker = self._cluster.scheduler.workers.get(address)
-        if worker is not None:
-            self._fleet.end_worker(str(worker.name))
-
-
-class HubRunner:
-    """Containers on nodes while there are any; else workers on the hub itself, and it says so."""
-
-    def __init__(self, nodes: NodesRunner, fleet: Fleet, here: Runner, *, say: Callable[[str, str], None]) -> None:
-        self._nodes, self._fleet, self._here, self._say = nodes, fleet, here, say
-        self._place = here.place
-
-    @property
-    def place(self) -> str:
-        """Where the last job ran, or runs."""
-        return self._place
-
-    def map(
-        self, function: Function, parts: Sequence[Part], uri: str, *arguments: Any, stop: Stop = never, alone: bool = False
-    ) -> Iterator[Outcome[Part]]:
-        left: Sequence[Part] = parts
-        if self._fleet.active and "://" in uri:
-            self._say("The hub itself prepares the data", "a container has no network, so it cannot read an object store")
-        elif self._fleet.active:
-            if self._nodes.wait_ready(NO_WORKER_S):
-                self._place = self._nodes.place
-                try:
-                    for outcome in self._nodes.map(function, parts, uri, *arguments, stop=stop, alone=alone):
-                        self._place = max(self._place, self._nodes.place)  # a node may join in the middle
-                        yield outcome
-                except WorkersLost as lost:
-                    left = lost.parts
-                else:
-                    return
-            self._say("No node answers: the hub itself prepares the data", "see `wardround node list`")
-        self._place = self._here.place
-        yield from self._here.map(function, left, uri, *arguments, stop=stop, alone=alone)
-
-    def close(self) -> None:
-        """Both."""
-        self._nodes.close()
-        self._here.close()
 
 
 class WorkersLost(ProcessError):
@@ -450,7 +322,8 @@ class _ClusterLost(Exception):
     """Scheduler or workers are gone; what is in flight goes again."""
 
 
-def _configure() -> None:
+def configure() -> None:
+    """Settings of Dask, before a cluster is made."""
     import dask  # noqa: PLC0415
 
     logging.getLogger("distributed").setLevel(logging.ERROR)  # what matters of it, we say ourselves
@@ -472,15 +345,10 @@ def _configure() -> None:
     )
 
 
-def _count(n: int, what: str) -> str:
+def counted(n: int, what: str) -> str:
+    """`1 worker`, `2 workers`."""
     return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:500]
-
-
-def _pid() -> int:
-    import os  # noqa: PLC0415
-
-    return os.getpid()

@@ -43,7 +43,6 @@ class NodeFacts:
     cores: int
     memory_bytes: int
     runtime: str
-    network: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +87,6 @@ class NodeApi:
             cores=int(host["cpus"]),
             memory_bytes=int(host["memTotal"]),
             runtime=str(host["ociRuntime"]["name"]),
-            network=bool(host.get("networkBackend")),
         )
 
     # -- images

@@ -18,7 +18,7 @@ VERSION_MIN = 4
 MARK = ".wardround-lake"
 TRY_BYTES = 256 * 1024 * 1024
 _TRY = """
-import os, resource
+import os
 status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
 links = [n for n in os.listdir("/sys/class/net") if n != "lo"] if os.path.isdir("/sys/class/net") else []
 try:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from wardround.errors import ProcessError, WardroundError
 from wardround.process.nodes import image
@@ -24,7 +22,7 @@ from wardround.process.nodes.containers import KILLED, NodeApi, WorkerSpec
 from wardround.process.nodes.links import Link, make_link
 from wardround.process.relays import LOOPBACK, Relays
 from wardround.records import NodeRecord
-from wardround.trust.certificates import Authority, key_pem, new_key, write_private
+from wardround.trust.certificates import Authority, key_pem, new_key
 
 log = structlog.get_logger(__name__)
 LOOK_S = 0.5
@@ -190,14 +188,12 @@ class NodeKeeper(threading.Thread):
             running.joined = True
             self._failed_starts = 0
             return False
-        if running.joined or time.monotonic() - running.started_s > JOIN_S:
-            # Podman calls a container running whose process is long gone, after a power cut: the scheduler knows better.
-            if running.joined and time.monotonic() - running.started_s < JOIN_S:
-                return False
-            self._last_end = "a worker was not heard of any more" if running.joined else "a worker did not join"
-            self._failed_starts += not running.joined
-            return True
-        return False
+        if time.monotonic() - running.started_s < JOIN_S:
+            return False
+        # Podman calls a container running whose process is long gone, after a power cut: the scheduler knows better.
+        self._last_end = "a worker was not heard of any more" if running.joined else "a worker did not join"
+        self._failed_starts += not running.joined
+        return True
 
     def _may_start(self) -> bool:
         wait_s = WAITS_S[min(self._failed_starts, len(WAITS_S)) - 1] if self._failed_starts else 0.0
@@ -260,11 +256,10 @@ class Fleet:
 
     def __init__(self, *, hub_id: str, keys: Path, authority: Authority, lake: str) -> None:
         self._hub_id, self._keys, self._authority, self._lake = hub_id, keys, authority, lake
-        self._relays = Relays()
+        self._relays: Relays | None = None
         self._around: Surroundings | None = None
         self._keepers: dict[str, NodeKeeper] = {}
         self._leaving: list[NodeKeeper] = []
-        self._drained: dict[str, NodeStatus] = {}
         self._records: dict[str, NodeRecord] = {}
         self._lock = threading.Lock()
 
@@ -278,16 +273,12 @@ class Fleet:
         """Whether any node works, or is on its way to."""
         return any(s.state in ("idle", "connecting", "copying", "starting", "ready") for s in self.statuses())
 
-    @property
-    def wanted(self) -> int:
-        """How many workers there should be."""
-        return sum(r.workers for r in self._records.values() if not r.drained)
-
     def start(
         self, scheduler_port: int, *, registered: Callable[[], Collection[str]], retire: Callable[[Sequence[str]], None]
     ) -> None:
         """The scheduler is there: workers may be started."""
         with self._lock:
+            self._relays = Relays()
             self._around = Surroundings(
                 hub_id=self._hub_id,
                 keys=self._keys,
@@ -308,7 +299,9 @@ class Fleet:
 
     def end_worker(self, name: str) -> None:
         """A worker hangs: end it, another one is started."""
-        for keeper in self._all():
+        with self._lock:
+            keepers = list(self._keepers.values())
+        for keeper in keepers:
             keeper.end_worker(name)
 
     def statuses(self) -> list[NodeStatus]:
@@ -333,7 +326,8 @@ class Fleet:
         until = time.monotonic() + END_S
         for keeper in keepers:
             keeper.join(max(0.1, until - time.monotonic()))
-        self._relays.close_all()
+        if self._relays is not None:
+            self._relays.close_all()
 
     def _follow(self) -> None:
         with self._lock:
@@ -351,23 +345,7 @@ class Fleet:
                     self._keepers[name] = NodeKeeper(record, self._around)
                     self._keepers[name].start()
 
-    def _all(self) -> list[NodeKeeper]:
-        with self._lock:
-            return list(self._keepers.values())
-
 
 def lake_on(record: NodeRecord, lake: str) -> str:
     """Where a node sees the lake's folder; empty when the lake is an object store, which needs no folder."""
     return "" if "://" in lake else (record.lake or lake)
-
-
-def make_ssh_key(folder: Path) -> str:
-    """The hub's SSH key, made when it is not there; the line for a node's authorized_keys."""
-    path = folder / "id_ed25519"
-    if not path.exists():
-        key = ed25519.Ed25519PrivateKey.generate()
-        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
-        line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        write_private(folder / "id_ed25519.pub", line + b" wardround-hub\n", 0o644)
-        write_private(path, pem)
-    return (folder / "id_ed25519.pub").read_text(encoding="ascii").strip()

@@ -22,8 +22,12 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
 from wardround.errors import ProcessError, SettingsError
 from wardround.process.relays import LOOPBACK, Relays
+from wardround.trust.certificates import write_private
 
 COMMAND_S = 20.0
 CONNECT_S = 10
@@ -179,6 +183,7 @@ class SshLink:
         self._master: subprocess.Popen[bytes] | None = None
         self._here: Path | None = None  # our end's sockets
         self._there = ""  # the folder on the node
+        self._forwards: dict[str, list[tuple[str, str]]] = {}  # by worker
 
     def open(self) -> str:
         self.close()
@@ -201,7 +206,7 @@ class SshLink:
         remote = self._address.path or self._run(_SOCKET)
         self._there = self._run(_FOLDER.replace("NAME", self._name))
         api = self._here / "podman.sock"
-        self._forward("-L", f"{api}:{remote}")
+        self._control_master("forward", "-L", f"{api}:{remote}")
         return f"unix://{api}"
 
     def alive(self) -> bool:
@@ -210,14 +215,20 @@ class SshLink:
     def open_worker(self, name: str, scheduler_port: int) -> WorkerLink:
         folder = f"{self._there}/{name}"
         self._run(f"umask 0; mkdir -p '{folder}' && chmod 777 '{folder}'")
-        self._forward("-R", f"{folder}/scheduler.sock:{LOOPBACK}:{scheduler_port}")
-        self._run(f"chmod 666 '{folder}/scheduler.sock'")
         port = free_port()
-        self._forward("-L", f"{LOOPBACK}:{port}:{folder}/worker.sock")
+        inward = ("-R", f"{folder}/scheduler.sock:{LOOPBACK}:{scheduler_port}")
+        outward = ("-L", f"{LOOPBACK}:{port}:{folder}/worker.sock")
+        self._forwards[name] = [inward, outward]
+        for way, what in (inward, outward):
+            self._control_master("forward", way, what)
+        self._run(f"chmod 666 '{folder}/scheduler.sock'")
         return WorkerLink(folder, port)
 
     def close_worker(self, name: str) -> None:
-        with contextlib.suppress(ProcessError):  # the forwards stay until the link closes; they lead to nothing
+        for way, what in self._forwards.pop(name, []):
+            with contextlib.suppress(ProcessError):  # it was not made, or the connection is gone and took it along
+                self._control_master("cancel", way, what)
+        with contextlib.suppress(ProcessError):
             self._run(f"rm -rf '{self._there}/{name}'")
 
     def close(self) -> None:
@@ -233,6 +244,7 @@ class SshLink:
                 self._master.wait(5)
         self._master = None
         self._there = ""
+        self._forwards.clear()
         if self._here is not None:
             shutil.rmtree(self._here, ignore_errors=True)
         self._here = None
@@ -270,8 +282,8 @@ class SshLink:
     def _run(self, script: str) -> str:
         return self._command([*self._ssh(), *self._target(), script])
 
-    def _forward(self, way: str, what: str) -> None:
-        self._command([*self._ssh(), "-O", "forward", way, what, *self._target()])
+    def _control_master(self, order: str, way: str, what: str) -> None:
+        self._command([*self._ssh(), "-O", order, way, what, *self._target()])
 
     def _command(self, arguments: list[str]) -> str:
         try:
@@ -327,6 +339,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def make_ssh_key(folder: Path) -> str:
+    """The hub's SSH key, made when it is not there; the line for a node's authorized_keys."""
+    path = folder / "id_ed25519"
+    if not path.exists():
+        key = ed25519.Ed25519PrivateKey.generate()
+        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+        line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        write_private(folder / "id_ed25519.pub", line + b" wardround-hub\n", 0o644)
+        write_private(path, pem)
+    return (folder / "id_ed25519.pub").read_text(encoding="ascii").strip()
 
 
 def host_keys(address: NodeAddress) -> list[str]:
