@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround.clock import SystemClock
-from wardround.demo.harness import free_port
+from wardround.demo.opening import free_port
 from wardround.demo.programs import Program
 from wardround.edge import EdgeHome
 from wardround.hub import create_home

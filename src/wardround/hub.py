@@ -248,7 +248,12 @@ class Hub:
     async def _commits(self) -> None:
         interval_s = self.settings.processing.lake_commit_interval_s
         while True:
-            moved = await asyncio.to_thread(self.committer.run_once)
+            try:
+                moved = await asyncio.to_thread(self.committer.run_once)
+            except WardroundError as error:  # a full disk: everything stays in the inbox, and is tried again
+                log.error("the lake takes nothing", error=str(error))
+                moved = 0
+                await asyncio.sleep(LOOK_S)
             if moved < self.settings.processing.lake_commit_rows_max:
                 await asyncio.sleep(interval_s)
 
@@ -279,7 +284,10 @@ class Hub:
             if job.source == BRONZE and job.target == GOLD:
                 while self._not_in_gold_s and self._not_in_gold_s[0] <= started_s:
                     self._not_in_gold_s.popleft()
-        processing.keep_up()
+        try:
+            processing.keep_up()
+        except WardroundError as error:  # the lake is slower for it, and the next hour tries again
+            log.error("upkeep failed", error=str(error))
 
     # -- what the parts say
 

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ from wardround.clock import Clock
 from wardround.errors import ProcessError, WardroundError
 from wardround.process import upkeep
 from wardround.process.catalogue import JOBS, Job
-from wardround.process.dask_runner import DaskRunner
-from wardround.process.jobs import JobReport, Jobs, Plan
+from wardround.process.dask_runner import DaskRunner, HereRunner
+from wardround.process.jobs import JobReport, Jobs
 from wardround.process.lake import Lake
 from wardround.process.nodes import image
 from wardround.process.nodes.fleet import Fleet, NodeStatus
 from wardround.process.nodes.runner import HubRunner, NodesRunner
 from wardround.process.work import Known
-from wardround.settings import HubSettings
+from wardround.settings import HubSettings, ProcessingSettings
 from wardround.store import JobRequest, JobRunRecord, Store
 from wardround.trust.certificates import Authority
 
@@ -62,11 +62,13 @@ class Processing:
         wanted = settings.processing
         for name in wanted.jobs_off:
             job_named(name)
-        self._home, self._settings, self._store, self._clock, self._say = home, wanted, store, clock, say
+        _check_memory(wanted)
+        self._settings, self._store, self._clock, self._say = wanted, store, clock, say
         folder = home / "nodes"
-        self.lake = Lake(wanted.lake or home / "lake", dict(wanted.lake_options) or None)
-        self.fleet = Fleet(hub_id=hub_id(folder), keys=folder, authority=processing_authority(folder), lake=self.lake.uri)
-        self.nodes = NodesRunner(self.fleet, folder / "tls", processing_authority(folder))
+        authority = processing_authority(folder)
+        self.lake = open_lake(home, settings)
+        self.fleet = Fleet(hub_id=hub_id(folder), keys=folder, authority=authority, lake=self.lake.uri)
+        self.nodes = NodesRunner(self.fleet, folder / "tls", authority)
         here = DaskRunner(workers=wanted.workers, memory_bytes=wanted.memory_per_worker_bytes)
         self.runner = HubRunner(self.nodes, self.fleet, here, say=say)
         known = msgspec.structs.replace(known, lake_options=dict(wanted.lake_options))
@@ -78,6 +80,7 @@ class Processing:
             if record.state == "running":  # it holds the home alone, so whoever ran it is gone
                 store.put_job_run(replace(record, state="cut off", changed_us=clock.now_us()))
         self._stop_asked = threading.Event()
+        self._noted_nodes = b""
 
     def close(self) -> None:
         """End workers and containers."""
@@ -92,39 +95,35 @@ class Processing:
         self.fleet.set_nodes(records)
         if self.fleet.active:
             self.nodes.start()
-        elif not records:
-            return
-        self._store.save_state(NODES_STATE, msgspec.json.encode([asdict(s) for s in self.fleet.statuses()]))
+        noted = msgspec.json.encode(self.fleet.statuses()) if records else b""
+        if noted != self._noted_nodes:
+            self._noted_nodes = noted
+            self._store.save_state(NODES_STATE, noted)
 
     # -- jobs
-
-    def plan(self, job: Job) -> Plan:
-        """What a run would do now."""
-        return self._jobs.plan(job)
-
-    def dead(self, job: Job) -> list[tuple[str, str]]:
-        """Parts that failed, in words, with their errors."""
-        return [(str(part), words) for part, words in self._jobs.dead(job)]
 
     def run(
         self,
         job: Job,
         *,
         retry: bool = False,
+        run_id: str = "",
         stop: Callable[[], bool] | None = None,
         watch: Callable[[int, int], None] = lambda _done, _all: None,
     ) -> JobReport:
         """Run a job, and note its progress in the store, where anybody can follow it; `watch` gets it as well.
 
+        Args:
+            run_id: what somebody asked for is noted under this, even when there was nothing to do.
+
         Raises:
             WardroundError: it could not be brought to its end; what is done is kept for the next run.
         """
         with self._running:
+            progress = _Progress(self._store, self._clock, self._record(job, run_id, retry=retry), watch)
+            if run_id:
+                progress.note(0, 0)
             act = self._jobs.retry if retry else self._jobs.run
-            if not self._anything(job, retry=retry):
-                return act(job)
-            record = self._begin(job, retry)
-            progress = _Progress(self._store, self._clock, record, watch)
             try:
                 report = act(job, progress.note, stop or self._stop_asked.is_set)
             except WardroundError as error:
@@ -132,9 +131,9 @@ class Processing:
                 raise
             progress.report(report)
         if report.failed:
-            part, words = report.failed[0]
-            self._say(f"{job.title}: {len(report.failed)} parts could not be made", f"{words} (see `wardround process status`)")
-            log.warning("parts failed", job=job.name, parts=len(report.failed), bucket_of_first=part.start_us)
+            words = f"{report.failed[0][1]} (see `wardround process status`)"
+            self._say(f"{job.title}: {len(report.failed)} parts could not be made", words)
+            log.warning("parts failed", job=job.name, parts=len(report.failed))
         return report
 
     def due(self, tasks: Collection[str]) -> Iterator[Job]:
@@ -160,7 +159,7 @@ class Processing:
                 log.warning("unknown job asked for", job=request.job)
                 continue
             try:
-                self.run(job, retry=request.kind == "retry", stop=lambda: self._stop_asked.is_set() or self._asked_to_stop())
+                self.run(job, retry=request.kind == "retry", run_id=request.request_id, stop=self._stopping())
             except WardroundError as error:
                 self._say(f"{job.title} failed", str(error))
 
@@ -172,37 +171,35 @@ class Processing:
             if done.anything:
                 self._say("The lake was put in order", str(done))
 
-    def _anything(self, job: Job, *, retry: bool) -> bool:
-        if retry:
-            return bool(self._jobs.dead(job))
-        plan = self._jobs.plan(job)
-        return bool(plan.parts or plan.broken)
+    def _stopping(self) -> Callable[[], bool]:
+        """Whether the hub ends, or somebody has asked for a stop since now; once yes, always yes."""
+        asked = threading.Event()
 
-    def _asked_to_stop(self) -> bool:
-        for request in self._store.job_requests():
-            if request.kind == "stop" and self._store.take_job_request(request.request_id):
-                return True
-        return False
+        def stop() -> bool:
+            for request in self._store.job_requests():
+                if request.kind == "stop" and self._store.take_job_request(request.request_id):
+                    asked.set()
+            return asked.is_set() or self._stop_asked.is_set()
 
-    def _begin(self, job: Job, retry: bool) -> JobRunRecord:
+        return stop
+
+    def _record(self, job: Job, run_id: str, *, retry: bool) -> JobRunRecord:
         now_us = self._clock.now_us()
-        run_id = f"{now_us:x}-{secrets.token_hex(2)}"
         facts: dict[str, Any] = {"place": self.runner.place, "retry": retry}
-        return JobRunRecord(run_id, job.name, "running", now_us, now_us, 0, 0, 0, 0, facts)
+        return JobRunRecord(run_id or new_id(self._clock), job.name, "running", now_us, now_us, 0, 0, 0, 0, facts)
 
 
 class _Progress:
-    """Notes a run in the store, not too often."""
+    """Notes a run in the store from its first step on, and not too often; a look that finds nothing to do leaves no note."""
 
     def __init__(self, store: Store, clock: Clock, record: JobRunRecord, watch: Callable[[int, int], None]) -> None:
         self._store, self._clock, self._record, self._watch = store, clock, record, watch
-        self._noted_s = 0.0
-        store.put_job_run(record)
+        self._noted_s: float | None = None
 
     def note(self, done: int, total: int) -> None:
         self._watch(done, total)
         self._record = replace(self._record, parts_done=done, parts=total, changed_us=self._clock.now_us())
-        if time.monotonic() - self._noted_s > NOTE_S:
+        if self._noted_s is None or time.monotonic() - self._noted_s > NOTE_S:
             self._noted_s = time.monotonic()
             self._store.put_job_run(self._record)
 
@@ -211,6 +208,8 @@ class _Progress:
         self._store.put_job_run(replace(self._record, state=state, changed_us=self._clock.now_us(), facts=facts))
 
     def report(self, report: JobReport) -> None:
+        if self._noted_s is None:
+            return
         self._record = replace(self._record, failed=len(report.failed), rows=report.rows)
         facts = {
             "input_version": report.input_version,
@@ -223,15 +222,33 @@ class _Progress:
         self.end("stopped" if report.stopped else "done", facts)
 
 
+def open_lake(home: Path, settings: HubSettings) -> Lake:
+    """The lake of a hub's home: a folder in it, or where its settings say."""
+    wanted = settings.processing
+    return Lake(wanted.lake or home / "lake", dict(wanted.lake_options) or None)
+
+
+def onlooker(home: Path, settings: HubSettings, clock: Clock, known: Known) -> Jobs:
+    """The jobs of a home, to look at: what would run, and what failed."""
+    return Jobs(open_lake(home, settings), HereRunner(), clock, home / "staging", known)
+
+
 def node_statuses(store: Store) -> list[NodeStatus]:
     """The nodes as the running hub last saw them."""
     saved = store.load_state(NODES_STATE)
     return msgspec.json.decode(saved, type=list[NodeStatus]) if saved else []
 
 
-def ask(store: Store, clock: Clock, kind: str, job: str = "") -> None:
-    """Ask the running hub to `run` or `retry` a job, or to `stop` the one that runs."""
-    store.ask_job(JobRequest(f"{clock.now_us():x}-{secrets.token_hex(2)}", kind, job, clock.now_us()))
+def ask(store: Store, clock: Clock, kind: str, job: str = "") -> str:
+    """Ask the running hub to `run` or `retry` a job, or to `stop` the one that runs; the run's id."""
+    request = JobRequest(new_id(clock), kind, job, clock.now_us())
+    store.ask_job(request)
+    return request.request_id
+
+
+def new_id(clock: Clock) -> str:
+    """Of a run or a request."""
+    return f"{clock.now_us():x}-{secrets.token_hex(2)}"
 
 
 def job_named(name: str) -> Job:
@@ -243,6 +260,16 @@ def job_named(name: str) -> Job:
     if name not in JOBS:
         raise ProcessError(f"no job is called {name!r}", remedy=f"jobs are: {', '.join(JOBS)}")
     return JOBS[name]
+
+
+def _check_memory(settings: ProcessingSettings) -> None:
+    """Whether the hub's own workers can hold a part of every job that runs by itself."""
+    for job in JOBS.values():
+        if job.memory_bytes > settings.memory_per_worker_bytes and job.name not in settings.jobs_off:
+            raise ProcessError(
+                f"processing.memory_per_worker_bytes is too small for {job.name}, which needs {job.memory_bytes}",
+                remedy=f"raise it, or put {job.name} into processing.jobs_off",
+            )
 
 
 def hub_id(folder: Path) -> str:
@@ -262,24 +289,30 @@ def processing_authority(folder: Path) -> Authority:
 
 
 @contextlib.contextmanager
-def only_one(home: Path) -> Iterator[None]:
-    """Hold a hub's home: one program at a time writes its lake.
+def only_one(home: Path, *, wait_s: float = 1.0) -> Iterator[None]:
+    """Hold a hub's home: one program at a time writes its lake. It waits a moment: somebody may just be looking (`held`).
 
     Raises:
         WardroundError: another program holds it.
     """
+    until = time.monotonic() + wait_s
     with (home / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise WardroundError(f"a hub runs in {home} already", remedy="stop it first, or give --home another folder") from exc
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as exc:
+                if time.monotonic() >= until:
+                    remedy = "stop it first, or give --home another folder"
+                    raise WardroundError(f"a hub runs in {home} already", remedy=remedy) from exc
+            time.sleep(0.05)
         yield
 
 
 def held(home: Path) -> bool:
     """Whether a hub runs in this home."""
     try:
-        with only_one(home):
+        with only_one(home, wait_s=0.0):
             return False
     except WardroundError:
         return True

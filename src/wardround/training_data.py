@@ -16,7 +16,7 @@ from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
 from wardround.learn.survey import SurveySettings
 from wardround.process.transforms import TASKS
-from wardround.process.transforms.alignment import by_subject, usable
+from wardround.process.transforms.alignment import usable
 from wardround.records import Examples, Floats
 
 SHARE = 10.0  # features are made anew at most a tenth of the time: rounds can follow each other faster than data come
@@ -59,8 +59,8 @@ def values_of(home: str, survey: SurveySettings) -> Mapping[str, Mapping[str, Fl
     """The values of the signals of a survey, by code and subject; flagged as unusable ones are left out."""
     codes = [signal.code for signal in survey.signals]
     since_us = round(time.time() * 1e6 - survey.last_days * 86_400e6) if survey.last_days > 0 else 0
-    found: dict[str, dict[str, Floats]] = {code: {} for code in codes}
-    for subject, signals in by_subject(o for o in local_store(home).read(codes, since_us=since_us) if usable(o)).items():
-        for code, runs in signals.items():
-            found[code][subject] = np.concatenate([o.samples() for o in runs])
-    return found
+    found: dict[str, dict[str, list[Floats]]] = {code: {} for code in codes}
+    for o in local_store(home).stream(codes, since_us=since_us):
+        if usable(o):
+            found[o.code].setdefault(o.subject, []).append(o.samples())
+    return {code: {subject: np.concatenate(runs) for subject, runs in own.items()} for code, own in found.items()}

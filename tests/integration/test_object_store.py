@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from wardround.clock import SystemClock
-from wardround.demo.harness import free_port
+from wardround.demo.opening import free_port
 from wardround.process.catalogue import JOBS
 from wardround.process.dask_runner import DaskRunner, HereRunner
 from wardround.process.jobs import Jobs

@@ -22,12 +22,14 @@ from wardround.settings import HubSettings, load_settings
 
 if TYPE_CHECKING:
     from wardround.process.catalogue import Job
+    from wardround.process.jobs import Jobs
     from wardround.processing import Processing
+    from wardround.settings import ProcessingSettings
     from wardround.store import JobRunRecord, Store
 
 app = typer.Typer(no_args_is_help=True, help="Data processing: jobs that turn what was received into what models are fed.")
 Names = Annotated[list[str] | None, typer.Argument(help="Jobs; all when none is named.")]
-TAKEN_S = 30.0  # a running hub takes a request up by then
+TAKEN_S = 120.0  # a running hub takes a request up by then: one job runs at a time
 FOLLOW_S = 3600.0
 LOOK_S = 0.3
 
@@ -35,14 +37,7 @@ LOOK_S = 0.3
 @app.command()
 def plan(names: Names = None, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """Show what each job would do now, and run nothing."""
-    from wardround.hub import known  # noqa: PLC0415 - the hub's libraries take a second
-    from wardround.process.dask_runner import HereRunner  # noqa: PLC0415
-    from wardround.process.jobs import Jobs  # noqa: PLC0415
-    from wardround.process.lake import Lake  # noqa: PLC0415
-
-    processing = load_settings(home / "hub.toml", HubSettings).processing
-    lake = Lake(processing.lake or home / "lake", dict(processing.lake_options) or None)
-    jobs = Jobs(lake, HereRunner(), SystemClock(), home / "staging", known())
+    jobs, processing = _looking(home)
     chosen = _jobs(names)
     plans = [(job, jobs.plan(job), len(jobs.dead(job))) for job in chosen]
     if as_json:
@@ -99,18 +94,12 @@ def stop(home: Home = DEFAULT_HOME) -> None:
 @app.command()
 def status(home: Home = DEFAULT_HOME, as_json: AsJson = False, last: Annotated[int, typer.Option(min=1, max=500)] = 12) -> None:
     """Show the last runs: where, how far, from which versions by which code, and which parts failed and why."""
-    from wardround.hub import known  # noqa: PLC0415
     from wardround.process.catalogue import JOBS  # noqa: PLC0415
-    from wardround.process.dask_runner import HereRunner  # noqa: PLC0415
-    from wardround.process.jobs import Jobs  # noqa: PLC0415
-    from wardround.process.lake import Lake  # noqa: PLC0415
     from wardround.store import opened  # noqa: PLC0415
 
-    processing = load_settings(home / "hub.toml", HubSettings).processing
+    jobs, _ = _looking(home)
     with opened(home / "hub.sqlite") as store:
         runs = store.job_runs(limit=last)
-    lake = Lake(processing.lake or home / "lake", dict(processing.lake_options) or None)
-    jobs = Jobs(lake, HereRunner(), SystemClock(), home / "staging", known())
     dead = [(job.name, str(part), words) for job in JOBS.values() for part, words in jobs.dead(job)]
     if as_json:
         facts = {"runs": [msgspec.to_builtins(r) for r in runs], "dead": [list(d) for d in dead]}
@@ -148,6 +137,15 @@ def _runs_table(runs: list[JobRunRecord]) -> Table:
     return table
 
 
+def _looking(home: Path) -> tuple[Jobs, ProcessingSettings]:
+    """The jobs of a home, to look at, and its settings of processing."""
+    from wardround.hub import known  # noqa: PLC0415 - the hub's libraries take a second
+    from wardround.processing import onlooker  # noqa: PLC0415
+
+    settings = load_settings(home / "hub.toml", HubSettings)
+    return onlooker(home, settings, SystemClock(), known()), settings.processing
+
+
 def _jobs(names: list[str] | None) -> list[Job]:
     from wardround.process.catalogue import JOBS  # noqa: PLC0415
     from wardround.processing import job_named  # noqa: PLC0415
@@ -168,8 +166,8 @@ def _carry_out(kind: str, names: list[str] | None, home: Path, *, as_json: bool)
             runs = [_follow(store, kind, job, progress) for job in chosen]
         else:
             processing = _open_here(stack, home, store)
-            runs = [r for job in chosen if (r := _here(processing, store, kind, job, progress)) is not None]
-    done = [r for r in runs if r is not None]
+            runs = [_here(processing, store, kind, job, progress) for job in chosen]
+    done = [r for r in runs if r.parts or r.state != "done"]
     if as_json:
         typer.echo(json.dumps([msgspec.to_builtins(r) for r in done], indent=2))
     elif done:
@@ -202,36 +200,33 @@ def _say(title: str, detail: str) -> None:
     typer.echo(f"{title}: {detail}", err=True)
 
 
-def _here(processing: Processing, store: Store, kind: str, job: Job, progress: Progress) -> JobRunRecord | None:
+def _here(processing: Processing, store: Store, kind: str, job: Job, progress: Progress) -> JobRunRecord:
     """No hub runs: the work is done by this command, as the hub would."""
-    task = progress.add_task(job.title, total=None)
-    before = {r.run_id for r in store.job_runs()}
-    processing.run(job, retry=kind == "retry", watch=lambda done, total: progress.update(task, completed=done, total=total))
-    return next((r for r in store.job_runs() if r.run_id not in before), None)
+    from wardround.processing import new_id  # noqa: PLC0415
+
+    task, run_id = progress.add_task(job.title, total=None), new_id(SystemClock())
+
+    def watch(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total or None)
+
+    processing.run(job, retry=kind == "retry", run_id=run_id, watch=watch)
+    return next(r for r in store.job_runs() if r.run_id == run_id)
 
 
-def _follow(store: Store, kind: str, job: Job, progress: Progress) -> JobRunRecord | None:
-    """Ask the running hub, and follow what it notes. None: nothing was to be done."""
+def _follow(store: Store, kind: str, job: Job, progress: Progress) -> JobRunRecord:
+    """Ask the running hub, and follow what it notes."""
     from wardround.processing import ask  # noqa: PLC0415
 
     task = progress.add_task(job.title, total=None)
-    before = {r.run_id for r in store.job_runs()}
-    ask(store, SystemClock(), kind, job.name)
-    until = time.monotonic() + TAKEN_S
-    while any(r.job == job.name and r.kind == kind for r in store.job_requests()):
-        if time.monotonic() > until:
+    run_id = ask(store, SystemClock(), kind, job.name)
+    started = time.monotonic()
+    while time.monotonic() - started < FOLLOW_S:
+        mine = next((r for r in store.job_runs() if r.run_id == run_id), None)
+        if mine is None and time.monotonic() - started > TAKEN_S and store.take_job_request(run_id):
             raise ProcessError(f"the hub did not take up {job.name} in {TAKEN_S:.0f} s", remedy="see `wardround process status`")
-        time.sleep(LOOK_S)
-    until = time.monotonic() + FOLLOW_S
-    idle = 0
-    while time.monotonic() < until:
-        mine = next((r for r in store.job_runs() if r.run_id not in before and r.job == job.name), None)
         if mine is not None:
             progress.update(task, completed=mine.parts_done, total=mine.parts or None)
             if mine.state != "running":
                 return mine
-        idle = idle + 1 if mine is None else 0
-        if idle * LOOK_S > 3.0:
-            return None
         time.sleep(LOOK_S)
     raise ProcessError(f"{job.name} still runs after an hour", remedy="follow it with `wardround process status`")

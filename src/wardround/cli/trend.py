@@ -36,11 +36,10 @@ def trend(
     """
     from wardround.collect.signals import load_signals  # noqa: PLC0415 - the hub's libraries take a second
     from wardround.process import tables  # noqa: PLC0415
-    from wardround.process.lake import Lake  # noqa: PLC0415
     from wardround.process.transforms.vitals import VITALS  # noqa: PLC0415
+    from wardround.processing import open_lake  # noqa: PLC0415
 
-    processing = load_settings(home / "hub.toml", HubSettings).processing
-    lake = Lake(processing.lake or home / "lake", dict(processing.lake_options) or None)
+    lake = open_lake(home, load_settings(home / "hub.toml", HubSettings))
     known = load_signals().resolve(signal)
     span_s = _span_s(last)
     if subject == "list":

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from wardround.collect.storage import Storage
 from wardround.errors import StorageFull
 from wardround.records import Observation, decode_observation, encode_observation
 
+BATCH = 10_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY, device TEXT NOT NULL, boot TEXT NOT NULL, seq INTEGER NOT NULL,
     idx INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL, t0_us INTEGER NOT NULL, data BLOB NOT NULL,
@@ -65,6 +66,19 @@ class LocalStore:
         with self._lock:
             rows = self._db.execute(query, (*codes, since_us, after, limit)).fetchall()
         return [decode_observation(data) for (data,) in rows]
+
+    def stream(self, codes: Collection[str], *, since_us: int = 0) -> Iterator[Observation]:
+        """All observations of these codes, batch by batch: however many there are, few are in memory."""
+        places, after = ",".join("?" * len(codes)), 0
+        query = f"SELECT number, data FROM kept WHERE code IN ({places}) AND t0_us >= ? AND number > ? ORDER BY number LIMIT ?"  # noqa: S608
+        while True:
+            with self._lock:
+                rows = self._db.execute(query, (*codes, since_us, after, BATCH)).fetchall()
+            for number, data in rows:
+                after = number
+                yield decode_observation(data)
+            if len(rows) < BATCH:
+                return
 
     def version(self) -> int:
         """Grows with every observation kept: what was computed from an older version is stale."""

@@ -25,7 +25,7 @@ from wardround.learn.models import Parameters, decode_model, digest, encode_mode
 from wardround.learn.scaling import check_sums, fold_sums, with_scaling
 from wardround.learn.strategies import Strategy, WeightedUpdate
 from wardround.learn.study import Study
-from wardround.learn.survey import SurveySettings, add_up, check_summary
+from wardround.learn.survey import SurveySettings, check_summary
 from wardround.learn.triage import Screen, Verdict, check_claim, check_update, examples_counted, load
 from wardround.records import EdgeId, ModelDigest
 
@@ -484,10 +484,10 @@ class Coordinator:
             sources = {
                 edge: opened.enter_context(self._blobs.tensors(update_name(open_.number, edge))) for edge in sorted(folded)
             }
-            if self._survey is not None:
-                return add_up(load(source) for source in sources.values())
-            if open_.task == "statistics":
+            if open_.task != "train":
                 sums = fold_sums(load(source) for source in sources.values())
+                if self._survey is not None:
+                    return sums
                 return with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting)
             base, _ = self._base_model()
             return self._strategy.fold(base, [WeightedUpdate(source, folded[edge]) for edge, source in sources.items()])

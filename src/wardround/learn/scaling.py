@@ -46,7 +46,19 @@ def check_sums(sums: Mapping[str, Tensor], n_features: int, n_classes: int) -> N
     Raises:
         UpdateRefused: `shape`, `non-finite` or `impossible`.
     """
-    shapes = {"count": (n_features,), "sum": (n_features,), "sum_squares": (n_features,), "classes": (n_classes,)}
+    features = (n_features,)
+    check_tensors(sums, {"count": features, "sum": features, "sum_squares": features, "classes": (n_classes,)})
+    if (sums["count"] < 0).any() or (sums["classes"] < 0).any():
+        raise UpdateRefused("impossible", "statistics: a count is negative")
+    check_moments(sums["count"], sums["sum"], sums["sum_squares"])
+
+
+def check_tensors(sums: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Whether sums have exactly these names and shapes, as finite float64.
+
+    Raises:
+        UpdateRefused: `shape` or `non-finite`.
+    """
     for name, shape in shapes.items():
         tensor = sums.get(name)
         if tensor is None or tensor.shape != shape or tensor.dtype != np.float64:
@@ -55,9 +67,16 @@ def check_sums(sums: Mapping[str, Tensor], n_features: int, n_classes: int) -> N
             raise UpdateRefused("non-finite", f"statistics: `{name}` holds a value that is not a number")
     if extra := set(sums) - set(shapes):
         raise UpdateRefused("shape", f"statistics: unknown tensor `{min(extra)[:60]}`")
-    count, total, squares = sums["count"], sums["sum"], sums["sum_squares"]
-    if (count < 0).any() or (sums["classes"] < 0).any() or (squares < 0).any():
-        raise UpdateRefused("impossible", "statistics: a count or a sum of squares is negative")
+
+
+def check_moments(count: Tensor, total: Tensor, squares: Tensor) -> None:
+    """Whether there can be numbers with this count, sum and sum of squares (Cauchy and Schwarz), shape (n,) each.
+
+    Raises:
+        UpdateRefused: `impossible`.
+    """
+    if (squares < 0).any():
+        raise UpdateRefused("impossible", "statistics: a sum of squares is negative")
     if (np.square(total) > count * squares * (1 + 1e-9) + 1e-9).any():
         raise UpdateRefused("impossible", "statistics: a sum is larger than its count and sum of squares allow")
 

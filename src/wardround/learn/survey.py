@@ -11,7 +11,7 @@ counted with the next bin inward. This is a rule of small counts, not differenti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from wardround.errors import LearnError, UpdateRefused
 from wardround.learn.models import Parameters, Tensor
+from wardround.learn.scaling import check_moments, check_tensors
 from wardround.records import Floats
+from wardround.sketches import Sketch, sketch
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TAIL_SUBJECTS_MIN = 2
@@ -93,7 +95,7 @@ def summarise(values: Mapping[str, Mapping[str, Floats]], settings: SurveySettin
         own = {s: v for s, v in own.items() if len(v)}
         if len(own) < settings.subjects_min:
             continue
-        by_subject = np.stack([_binned(v, signal, settings.bins) for v in own.values()])
+        by_subject = np.stack([sketch(v, signal.low, signal.high, settings.bins).counts for v in own.values()])
         counts[i] = _without_lone_tails(by_subject)
         everything = np.concatenate(list(own.values()))
         sums[i], squares[i], subjects[i] = everything.sum(), np.square(everything).sum(), len(own)
@@ -107,41 +109,16 @@ def check_summary(tensors: Mapping[str, Tensor], settings: SurveySettings) -> No
         UpdateRefused: `shape`, `non-finite` or `impossible`.
     """
     n = len(settings.signals)
-    shapes = {"counts": (n, settings.bins + 2), "sum": (n,), "sum_squares": (n,), "subjects": (n,)}
-    if extra := set(tensors) ^ set(shapes):
-        raise UpdateRefused("shape", f"survey: tensor `{min(extra)[:60]}` is missing or not asked for")
-    for name, shape in shapes.items():
-        if tensors[name].shape != shape or tensors[name].dtype != np.float64:
-            raise UpdateRefused("shape", f"survey: `{name}` must be float64 of shape {shape}")
-        if not np.isfinite(tensors[name]).all():
-            raise UpdateRefused("non-finite", f"survey: `{name}` holds a value that is not a number")
+    check_tensors(tensors, {"counts": (n, settings.bins + 2), "sum": (n,), "sum_squares": (n,), "subjects": (n,)})
     counts, subjects = tensors["counts"], tensors["subjects"]
     if (counts < 0).any() or (subjects < 0).any() or (counts % 1 != 0).any() or (subjects % 1 != 0).any():
-        raise UpdateRefused("impossible", "survey: a count is negative, or not a whole number")
+        raise UpdateRefused("impossible", "statistics: a count is negative, or not a whole number")
     total = counts.sum(axis=1)
-    if (
-        ((subjects > 0) & (subjects < settings.subjects_min)).any()
-        or (subjects > total).any()
-        or ((subjects == 0) & (total > 0)).any()
-    ):
-        raise UpdateRefused("impossible", "survey: subjects and counts do not go together")
-    if (np.square(tensors["sum"]) > total * tensors["sum_squares"] * (1 + 1e-9) + 1e-6).any():
-        raise UpdateRefused("impossible", "survey: a sum is larger than its count and sum of squares allow")
-
-
-def add_up(parts: Iterable[Mapping[str, Tensor]]) -> Parameters:
-    """The answers of all edges together.
-
-    Raises:
-        UpdateRefused: `missing`, there is nothing to add.
-    """
-    total: Parameters = {}
-    for part in parts:
-        for name, tensor in part.items():
-            total[name] = total[name] + tensor if name in total else np.array(tensor, np.float64)
-    if not total:
-        raise UpdateRefused("missing", "survey: no edge has answered")
-    return total
+    answered = subjects > 0
+    too_few = answered & ((subjects < settings.subjects_min) | (subjects > total))
+    if (too_few | (~answered & (total > 0))).any():
+        raise UpdateRefused("impossible", "statistics: subjects and counts do not go together")
+    check_moments(total, tensors["sum"], tensors["sum_squares"])
 
 
 def results(total: Mapping[str, Tensor], settings: SurveySettings) -> list[SignalResult | None]:
@@ -153,29 +130,22 @@ def results(total: Mapping[str, Tensor], settings: SurveySettings) -> list[Signa
         if subjects < settings.subjects_min or n == 0:
             found.append(None)
             continue
-        mean = float(total["sum"][i] / n)
-        width = (signal.high - signal.low) / settings.bins
+        whole = Sketch(signal.low, signal.high, counts.astype(np.int64), total=float(total["sum"][i]))
         found.append(
             SignalResult(
                 code=signal.code,
                 count=n,
                 subjects=subjects,
-                mean=mean,
-                std=float(np.sqrt(max(0.0, total["sum_squares"][i] / n - mean**2))),
-                quantiles=tuple(_quantile(counts, q, signal.low, width) for q in QUANTILES),
-                width=width,
+                mean=whole.mean,
+                std=float(np.sqrt(max(0.0, total["sum_squares"][i] / n - whole.mean**2))),
+                quantiles=tuple(whole.quantile(q) for q in QUANTILES),
+                width=whole.width,
                 below=int(counts[0]),
                 above=int(counts[-1]),
                 histogram=tuple(int(c) for c in counts[1:-1]),
             )
         )
     return found
-
-
-def _binned(values: Floats, signal: SurveyedSignal, bins: int) -> NDArray[np.int64]:
-    place = np.floor((values - signal.low) / (signal.high - signal.low) * bins) + 1
-    place = np.where(values == signal.high, bins, place).clip(0, bins + 1).astype(np.int64)
-    return np.bincount(place, minlength=bins + 2).astype(np.int64)
 
 
 def _without_lone_tails(by_subject: NDArray[np.int64]) -> Floats:
@@ -190,11 +160,3 @@ def _without_lone_tails(by_subject: NDArray[np.int64]) -> Floats:
             counts[k + step] += counts[k]
             counts[k] = 0.0
     return np.asarray(counts, np.float64)
-
-
-def _quantile(counts: Tensor, share: float, low: float, width: float) -> float:
-    below = np.concatenate([[0.0], np.cumsum(counts)])
-    wanted = share * below[-1]
-    k = int(np.clip(np.searchsorted(below, wanted, side="right") - 1, 0, len(counts) - 1))
-    inside = (wanted - below[k]) / max(1.0, float(counts[k]))
-    return float(np.clip(low + (k - 1 + inside) * width, low, low + width * (len(counts) - 2)))

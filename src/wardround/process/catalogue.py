@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,12 +31,12 @@ from wardround.process.transforms.ecg import RATE_HZ as ECG_HZ
 from wardround.process.transforms.ecg import Indices, r_peaks
 from wardround.process.transforms.pulse import pulses
 from wardround.process.transforms.respiration import from_beats
-from wardround.process.transforms.sketches import sketch
 from wardround.process.transforms.trends import trends
 from wardround.process.transforms.variability import variability
 from wardround.process.transforms.vitals import VITALS, vital_windows
 from wardround.process.work import Known, Part, between
 from wardround.records import Observation
+from wardround.sketches import sketch
 
 HOUR_US = 3_600_000_000
 MARGIN_US = 300_000_000  # filters settle and running medians fill in far less
@@ -75,7 +73,17 @@ class Job:
     @functools.cached_property
     def code(self) -> str:
         """Names the code behind the job: with other code everything is made anew."""
-        return _digest(self.rows)
+        return hashlib.sha256(f"{self.name} {_sources()}".encode()).hexdigest()[:12]
+
+
+@functools.cache
+def _sources() -> str:
+    """A digest of every transform and of the tables: what a job's rows depend on."""
+    package, digest = Path(__file__).parent, hashlib.sha256()
+    others = (package / "tables.py", package / "catalogue.py", package.parent / "sketches.py")
+    for path in (*sorted(package.glob("transforms/*.py")), *others):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _examples(task: Task) -> Job:
@@ -137,12 +145,13 @@ def _leads(inputs: Sequence[Observation]) -> Iterator[tuple[str, Series, Indices
 
 
 def _rhythm_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
-    found = [
-        {"subject": part.subject, "code": code, **{f: getattr(v, f) for f in v.__slots__}}
-        for code, series, peaks in _leads(inputs)
-        for v in variability(series.times_us(peaks))
-    ]
-    return between(rows_of(tables.HEART, _one_each(found)), part)
+    """One row a window: where a gap cuts one in two, the piece with more beats speaks for it."""
+    best: dict[int, dict[str, Any]] = {}
+    for code, series, peaks in _leads(inputs):
+        for v in variability(series.times_us(peaks)):
+            if v.t_us not in best or v.beats > best[v.t_us]["beats"]:
+                best[v.t_us] = {"subject": part.subject, "code": code, **{f: getattr(v, f) for f in v.__slots__}}
+    return between(rows_of(tables.HEART, [best[t] for t in sorted(best)]), part)
 
 
 def _breathing_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
@@ -151,46 +160,38 @@ def _breathing_rows(inputs: Sequence[Observation], part: Part, _known: Known) ->
         for code, series, peaks in _leads(inputs)
         for b in from_beats(series.times_us(peaks), series.values[peaks])
     ]
-    return between(rows_of(tables.BREATH, _one_each(found)), part)
+    return between(rows_of(tables.BREATH, found), part)
 
 
 def _pulse_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
     found = [
         {"subject": part.subject, **{f: getattr(p, f) for f in p.__slots__}, "doubt": int(p.doubt)}
         for series in join(inputs)
-        for p in pulses(series.values, series.times_us(np.zeros(1, np.int64))[0], series.rate_hz)
+        for p in pulses(series.values, series.anchors[0][1], series.rate_hz)
     ]
-    return between(rows_of(tables.PULSE, _one_each(found)), part)
-
-
-def _one_each(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a window: where a gap cuts one in two, the longer piece speaks for it."""
-    best: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        known = best.get(row["t_us"])
-        size = row.get("beats", row.get("pulses", 0))
-        if known is None or size > known.get("beats", known.get("pulses", 0)):
-            best[row["t_us"]] = row
-    return [best[t] for t in sorted(best)]
+    return between(rows_of(tables.PULSE, found), part)
 
 
 def _warning_rows(inputs: Sequence[Observation], part: Part, _known: Known) -> pa.Table:
-    """The score at the end of every hour that has a value of its own, from the newest values that are young enough."""
+    """The score at the end of every hour that has a value of its own, from the newest values that are young enough.
+
+    Oxygen and consciousness are no signals of a device: they are named as missing, so a score is a lowest one.
+    """
     windows = vital_windows(inputs, codes=NEWS2_CODES)
-    hours = np.unique(windows.t_us // HOUR_US) + 1
+    names = np.array([NEWS2_CODES[str(code)] for code in windows.codes], np.str_)
+    order = np.argsort(windows.t_us, kind="stable")
+    names, times, values = names[order], windows.t_us[order], windows.mean[order]
+    of = {name: (times[names == name], values[names == name]) for name in sorted(set(names.tolist()))}
     found = []
-    for hour in hours:
-        end_us = int(hour * HOUR_US)
-        newest: dict[str, tuple[int, float]] = {}
-        for code, t_us, value in zip(windows.codes, windows.t_us, windows.mean, strict=True):
-            name = NEWS2_CODES[str(code)]
-            horizon = HORIZON_US[name.replace("_", "-")]
-            if end_us - horizon <= t_us < end_us and (name not in newest or t_us >= newest[name][0]):
-                newest[name] = (int(t_us), float(value))
-        values: dict[str, Any] = {name: value for name, (_, value) in newest.items()}
-        score = news2(NewsVitals(**values))
+    for end_us in (np.unique(times // HOUR_US) + 1) * HOUR_US:
+        newest: dict[str, Any] = {}
+        for name, (own_times, own_values) in of.items():
+            at = int(np.searchsorted(own_times, end_us)) - 1
+            if at >= 0 and own_times[at] >= end_us - HORIZON_US[name.replace("_", "-")]:
+                newest[name] = float(own_values[at])
+        score = news2(NewsVitals(**newest))
         row = {"total": score.total, "red": score.red, "points": msgspec.json.encode(score.points, order="sorted").decode()}
-        found.append({"subject": part.subject, "t_us": end_us - 1, "missing": ",".join(score.missing), **row})
+        found.append({"subject": part.subject, "t_us": int(end_us) - 1, "missing": ",".join(score.missing), **row})
     return between(rows_of(tables.WARNING, found), part)
 
 
@@ -282,12 +283,3 @@ _ALL = (
     *(_examples(task) for task in TASKS.values()),
 )
 JOBS: Mapping[str, Job] = MappingProxyType({job.name: job for job in _ALL})
-
-
-def _digest(function: Callable[..., Any]) -> str:
-    """Of the source of everything of ours that the function's module reaches in process/transforms, and of the tables."""
-    package = Path(inspect.getfile(sys.modules[__name__])).parent
-    digest = hashlib.sha256(function.__qualname__.encode())
-    for path in sorted([*package.glob("transforms/*.py"), package / "tables.py", package / "catalogue.py"]):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

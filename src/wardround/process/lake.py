@@ -7,6 +7,7 @@ commit that came between a conflict; on a conflict the table is read again and t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from pyarrow import fs
 
 from wardround.errors import ProcessError
@@ -170,15 +171,10 @@ class Lake:
             actions = pa.table(self._fresh(table).get_add_actions(flatten=True))
         return sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
 
-    def files(self, table: str) -> int:
-        """How many data files the table has now."""
-        with self._locks[table]:
-            return len(self._fresh(table).file_uris())
-
     def compact(self, table: str, *, day: str | None = None) -> None:
         """Put small files together, of one day or of all. Readers of earlier versions are not disturbed."""
         filters: Any = [("day", "=", day)] if day is not None else None
-        with self._locks[table]:
+        with self._locks[table], _said(table, "compaction"):
             self._fresh(table).optimize.compact(partition_filters=filters, writer_properties=_WRITER)
 
     def files_by_day(self, table: str) -> dict[str, tuple[int, int]]:
@@ -195,7 +191,7 @@ class Lake:
 
     def delete(self, table: str, predicate: str) -> int:
         """Remove the rows that match; how many. Their files stay until `clean_up`, for those who read an earlier version."""
-        with self._locks[table]:
+        with self._locks[table], _said(table, "removal"):
             done = self._fresh(table).delete(predicate)
         return int(done.get("num_deleted_rows") or 0)
 
@@ -204,7 +200,7 @@ class Lake:
 
         A checkpoint comes first, so that a reader needs no entry that goes.
         """
-        with self._locks[table]:
+        with self._locks[table], _said(table, "clean-up"):
             handle = self._fresh(table)
             handle.create_checkpoint()
             handle.cleanup_metadata()
@@ -240,12 +236,11 @@ class Lake:
                         return False
                 rows = _stamped(batches(), SCHEMAS[table], handle.version() + 1)
                 how: dict[str, Any] = {"mode": "append"} if predicate is None else {"mode": "overwrite", "predicate": predicate}
-                try:
-                    write_deltalake(handle, rows, commit_properties=properties, writer_properties=_WRITER, **how)
-                except CommitFailedError:
-                    continue
-                except OSError as exc:
-                    raise ProcessError(f"the lake refused a commit to {table}: {exc}", remedy="check its disk or store") from exc
+                with _said(table, "commit"):
+                    try:
+                        write_deltalake(handle, rows, commit_properties=properties, writer_properties=_WRITER, **how)
+                    except CommitFailedError:
+                        continue
                 return True
         raise ProcessError(f"{table} stays in conflict", remedy="only the hub may write the lake; look for a second writer")
 
@@ -290,6 +285,15 @@ class Lake:
                 while len(self._datasets) > DATASETS_MAX:
                     self._datasets.pop(next(iter(self._datasets)))
             return found
+
+
+@contextlib.contextmanager
+def _said(table: str, what: str) -> Iterator[None]:
+    """What the store refuses, in our words."""
+    try:
+        yield
+    except (DeltaError, OSError, pa.ArrowException) as exc:
+        raise ProcessError(f"the lake refused a {what} of {table}: {exc}", remedy="check its disk or store") from exc
 
 
 def _stamped(batches: Iterable[pa.RecordBatch], schema: pa.Schema, version: int) -> pa.RecordBatchReader:

@@ -17,13 +17,13 @@ from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.coordinator import SETTLE_S, Coordinator, Order, Upload
 from wardround.learn.journal import Journal
 from wardround.learn.models import decode_model, encode_model
+from wardround.learn.scaling import fold_sums
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import check, parse_study
 from wardround.learn.survey import (
     QUANTILES,
     SurveyedSignal,
     SurveySettings,
-    add_up,
     check_summary,
     decode_survey,
     encode_survey,
@@ -55,7 +55,7 @@ def ward(seed, subjects=4, n=200):
 
 def test_the_result_is_that_of_the_pooled_data():
     wards = [ward(seed) for seed in range(5)]
-    total = add_up(summarise({HEART.code: w}, SETTINGS)[0] for w in wards)
+    total = fold_sums(summarise({HEART.code: w}, SETTINGS)[0] for w in wards)
     [found] = results(total, SETTINGS)
     pooled = np.concatenate([v for w in wards for v in w.values()])
     assert (found.count, found.subjects) == (len(pooled), 20)
@@ -69,7 +69,7 @@ def test_the_result_is_that_of_the_pooled_data():
 @given(st.permutations(range(4)))
 def test_the_order_of_edges_makes_no_difference(order):
     parts = [summarise({HEART.code: ward(seed, n=20)}, SETTINGS)[0] for seed in range(4)]
-    one, other = add_up(parts), add_up(parts[i] for i in order)
+    one, other = fold_sums(parts), fold_sums(parts[i] for i in order)
     assert (one["counts"] == other["counts"]).all()
     assert one["sum"] == pytest.approx(other["sum"])
 
@@ -184,7 +184,7 @@ def test_a_hub_that_is_killed_counts_every_edge_once(killed_after):
     assert coordinator.finished
     [done] = coordinator.committed()
     total = decode_model(coordinator.model(done.model))
-    expected = add_up(summarise({HEART.code: ward(n)}, SETTINGS)[0] for n in range(3))
+    expected = fold_sums(summarise({HEART.code: ward(n)}, SETTINGS)[0] for n in range(3))
     assert (total["counts"] == expected["counts"]).all()
     assert total["sum"] == pytest.approx(expected["sum"])
     assert total["subjects"].tolist() == [12.0]
