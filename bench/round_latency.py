@@ -25,14 +25,14 @@ import numpy as np
 from wardround.clock import SystemClock
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
-from wardround.learn.coordinator import Coordinator, Order, RoundEvent
+from wardround.learn.coordinator import Coordinator
 from wardround.learn.grpc_link import SERVICE, Beat, EdgeLink, HubLink
 from wardround.learn.journal import Journal
+from wardround.learn.messages import Done, Order, RoundEvent
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.participant import Participant
 from wardround.learn.strategies import make_strategy
-from wardround.learn.study import parse_study
-from wardround.learn.trainer import Done
+from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.records import EdgeId
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
@@ -60,7 +60,7 @@ def make_identities(home: Path, edges: int) -> None:
         write_private(folder / "ca.pem", authority.pem, 0o644)
 
 
-async def train(order: Order, model: bytes) -> Done:
+async def train(order: Order, model: bytes, _kept: bytes) -> Done:
     """An update of ones; sums of ones in the statistics round."""
     if order.task == "statistics":
         ones = np.ones(FEATURES)
@@ -143,7 +143,7 @@ async def measure(home: Path, edges: int, rounds: int) -> tuple[list[float], lis
         settings=b"",
         initial=lambda: {"w": rng.normal(size=(FEATURES, CLASSES)).astype(np.float32), "b": np.zeros(CLASSES, np.float32)},
         shape=(FEATURES, CLASSES),
-        strategy=make_strategy("fedavg"),
+        strategy=make_strategy(StrategySettings(), LearnerSettings()),
         screen=OwnHistory("bench"),
         journal=Journal(FolderStorage(home / "study").connect),
         blobs=FolderBlobs(home / "study"),

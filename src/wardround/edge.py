@@ -29,10 +29,10 @@ from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
 from wardround.errors import WardroundError
 from wardround.learn.blobs import FolderBlobs
-from wardround.learn.coordinator import Order
 from wardround.learn.grpc_link import Beat, EdgeLink
+from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
-from wardround.learn.trainer import Done, Source, Trainer, Work
+from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
 from wardround.settings import EdgeSettings, load_settings
 from wardround.training_data import local_store
@@ -169,9 +169,9 @@ class Edge:
         for part in (self._spool, self._quarantine, self._consents):
             part.close()
 
-    async def _train(self, order: Order, model: bytes) -> Done:
+    async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
         source = Source(VALUES if order.task == "survey" else EXAMPLES, str(self._home.path), self.name)
-        work = Work(source, order.task, order.settings, model, order.round_number)
+        work = Work(source, order.task, order.settings, model, order.round_number, kept)
         done = await asyncio.to_thread(self._trainer.run, work)
         self._examples = done.examples
         return self._alter(order, done) if self._alter is not None else done

@@ -24,9 +24,9 @@ from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
 from wardround.desk import Arrivals, HubDesk, Place
 from wardround.errors import DecodeError, WardroundError
-from wardround.learn.coordinator import RoundEvent
 from wardround.learn.grpc_link import SERVICE as LEARN
 from wardround.learn.grpc_link import Beat, HubLink
+from wardround.learn.messages import RoundEvent
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, only_one

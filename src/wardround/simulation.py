@@ -15,7 +15,7 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -33,14 +33,14 @@ from wardround.collect.signals import load_signals
 from wardround.collect.spool import Spool
 from wardround.collect.storage import MemoryStorage
 from wardround.learn.blobs import MemoryBlobs
-from wardround.learn.coordinator import Coordinator, Order, Upload, UploadReceipt
+from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Committed, Journal, model_name
+from wardround.learn.messages import Done, Order, Upload, UploadReceipt
 from wardround.learn.models import MemoryTensors, Parameters, decode_model, digest, encode_model
 from wardround.learn.participant import Participant, Ready
 from wardround.learn.rounds import Cancel
-from wardround.learn.strategies import WeightedUpdate, make_strategy
+from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import Study, parse_study
-from wardround.learn.trainer import Done
 from wardround.records import Consent, EdgeId, SubjectId, decode_observation
 from wardround.settings import SpoolSettings
 from wardround.trust.consent import ConsentRegister
@@ -48,7 +48,7 @@ from wardround.watch.detectors.own_history import OwnHistory
 
 T = TypeVar("T")
 Process = Generator[float, None, None]  # yields how many seconds to wait
-Train = Callable[[str, Order, bytes], Done]
+Train = Callable[[str, Order, bytes, bytes], Done]
 HUB = "hub"
 FEATURES, CLASSES = 6, 3
 CHUNK_BYTES = 256
@@ -110,6 +110,9 @@ edges_max = {wanted}
 over_selection = 1.5
 deadline_s = 4.0
 examples_min = 1
+mode = "{mode}"
+buffer = {buffer}
+staleness_max = 3
 """
 
 
@@ -123,18 +126,23 @@ class Simulation:
         edges: int = 4,
         rounds: int = 3,
         wanted: int = 0,
+        buffer: int = 0,
         messages: int = 6,
         faults: Faults = CALM,
         train: Train | None = None,
     ) -> None:
-        """`wanted` updates are enough for a round (0: all), `messages` are those of each of two devices of an edge;
-        `train(edge, order, model)` makes updates, a toy by default.
+        """`wanted` updates are enough for a round (0: all); with `buffer` the study is buffered, and so many make a model.
+
+        `messages` are those of each of two devices of an edge; `train(edge, order, model, kept)` makes updates, a toy by default.
         """
         self.seed, self.faults = seed, faults
         self.random = random.Random(seed)  # noqa: S311 - a schedule, not a secret
         self.clock = ManualClock()
         self.signals = load_signals()
-        self.study: Study = parse_study(STUDY.format(rounds=rounds, quorum=max(1, edges // 2), wanted=wanted), where="simulation")
+        mode = "buffered" if buffer else "synchronous"
+        quorum = min(buffer, edges // 2) if buffer else max(1, edges // 2)
+        text = STUDY.format(rounds=rounds, quorum=quorum, wanted=wanted, mode=mode, buffer=max(1, buffer))
+        self.study: Study = parse_study(text, where="simulation")
         self.train: Train = train if train is not None else toy_training
         self.lake = _Lake()
         self.kills = 0
@@ -313,27 +321,41 @@ class Simulation:
         """Every model is the fold of the updates it names, each once; every accepted update is named."""
         committed = tuple(Journal(self.hub_storage.connect).committed())
         self.violations += [f"round {i} is missing" for i, c in enumerate(committed) if c.number != i]
-        by_number = {c.number: c for c in committed}
+        counted = {(e, c.number - c.staleness.get(e, 0)) for c in committed for e in (*c.folded, *c.aside)}
         for edge, number in sorted(self.accepted):
-            done = by_number.get(number)
-            if done is not None and edge not in done.folded and edge not in done.aside:
+            if number < len(committed) and (edge, number) not in counted:
                 self.violations.append(f"the update of {edge} for round {number} was accepted and is lost")
         for done in committed[1:]:
-            model = self._expected_model(done)
+            model = self._expected_model(done, committed)
             if digest(encode_model(model)) != done.model:
                 self.violations.append(f"model {done.number} is not the fold of {sorted(done.folded)}")
+        self._check_kept(committed)
         return committed
 
-    def _expected_model(self, done: Committed) -> Parameters:
-        base_bytes = self.hub_blobs.read(model_name(done.base))
-        order = Order(self.study.name, done.number, 1, "train", done.base, b"", 0.0)
+    def _check_kept(self, committed: Sequence[Committed]) -> None:
+        """What an edge keeps from one update to the next has moved once for each update that counts, and for no other."""
+        journal = Journal(self.hub_storage.connect)
+        seen: Counter[str] = Counter()
+        for done in committed[1:]:
+            for edge, update in journal.accepted(done.number).items():
+                if update.metrics.get("kept", seen[edge]) != seen[edge]:
+                    self.violations.append(
+                        f"{edge} trained for round {done.number} after {update.metrics['kept']} updates, not {seen[edge]}"
+                    )
+                seen[edge] += 1
+
+    def _expected_model(self, done: Committed, committed: Sequence[Committed]) -> Parameters:
         updates = []
         for edge in sorted(done.folded):
-            made = self.train(edge, order, base_bytes)
+            stale = done.staleness.get(edge, 0)
+            asked = committed[done.number - stale]
+            order = Order(self.study.name, asked.number, 1, "train", asked.base, b"", 0.0)
+            made = self.train(edge, order, self.hub_blobs.read(model_name(asked.base)), b"")
             if made.examples != done.folded[edge]:
                 self.violations.append(f"round {done.number} counts {done.folded[edge]} examples of {edge}, not {made.examples}")
-            updates.append(WeightedUpdate(MemoryTensors(decode_model(made.data)), made.examples))
-        return make_strategy(self.study.rounds.strategy).fold(decode_model(base_bytes), updates)
+            updates.append(WeightedUpdate(MemoryTensors(decode_model(made.data)), made.examples, staleness=stale))
+        base = MemoryTensors(decode_model(self.hub_blobs.read(model_name(done.base))))
+        return make_strategy(self.study.strategy, self.study.learner).fold(Fold(base, updates)).model
 
 
 class _Fragile:
@@ -393,7 +415,7 @@ class _Hub:
             settings=b"",
             initial=lambda: toy_model(sim.study.learner.seed),
             shape=(FEATURES, CLASSES),
-            strategy=make_strategy(sim.study.rounds.strategy),
+            strategy=make_strategy(sim.study.strategy, sim.study.learner),
             screen=OwnHistory("simulation"),
             journal=sim.fragile(Journal(sim.hub_storage.connect), HUB, "accept", "open_round", "commit_round"),
             blobs=sim.fragile(sim.hub_blobs, HUB, "write", "finish"),
@@ -552,20 +574,31 @@ class _Edge:
             if number != self._work_number:
                 return
             model = order.model if order.model else self._sim.hub_blobs.read(model_name(order.base)) if order.base else b""
-            done = self._sim.train(self.name, order, model)
+            while (unsettled := self._participant.unsettled(order.study)) is not None:
+                try:
+                    _, counts = self._sim.exchange(
+                        self,
+                        lambda hub, u=unsettled: hub.coordinator.position(EdgeId(self.name), u),  # type: ignore[misc]  # bound now
+                    )
+                except Unreachable:
+                    yield 0.4
+                    if number != self._work_number:
+                        return
+                else:
+                    self._participant.settle(order.study, counts=counts)
+            done = self._sim.train(self.name, order, model, self._participant.kept(order.study))
             if order.task == "train" and self._sim.chance(self._sim.faults.bad_update):
                 done = spoil(done, self._sim.random)
-            ready = self._participant.keep(order, done.data, done.examples, done.metrics)
+            ready = self._participant.keep(order, done)
         while number == self._work_number and self._order is order:
             try:
                 receipt = yield from self._upload(ready, number)
             except Unreachable:
                 yield 0.4
                 continue
+            self._participant.settle(order.study, counts=receipt.accepted)
             if receipt.accepted:
                 self._sim.accepted.add((self.name, order.round_number))
-            else:
-                self._participant.forget(order.study)
             self._order = None
 
     def _upload(self, ready: Ready, number: int) -> Generator[float, None, UploadReceipt]:
@@ -648,8 +681,8 @@ def toy_model(seed: int) -> Parameters:
     return {"w": rng.normal(size=(FEATURES, CLASSES)).astype(np.float32), "b": np.zeros(CLASSES, np.float32)}
 
 
-def toy_training(edge: str, order: Order, model: bytes) -> Done:
-    """A step towards this edge's own target: the same for the same edge, round and base."""
+def toy_training(edge: str, order: Order, model: bytes, kept: bytes) -> Done:
+    """A step towards this edge's own target: the same for the same edge, round and base. It keeps the number of its updates."""
     own = zlib.crc32(edge.encode())
     examples = 50 + own % 50
     if order.task == "statistics":
@@ -659,7 +692,9 @@ def toy_training(edge: str, order: Order, model: bytes) -> Done:
     base = decode_model(model)
     rng = np.random.default_rng([own, order.round_number])
     update = {name: (0.1 * (rng.normal(size=base[name].shape) - base[name])).astype(np.float32) for name in ("w", "b")}
-    return Done(encode_model(update), examples, {"loss": float(order.round_number)})
+    before = float(decode_model(kept)["updates"]) if kept else 0.0
+    facts = {"loss": float(order.round_number), "kept": before}
+    return Done(encode_model(update), examples, facts, encode_model({"updates": np.array(before + 1)}))
 
 
 def spoil(done: Done, chance: random.Random) -> Done:
@@ -675,7 +710,7 @@ def spoil(done: Done, chance: random.Random) -> Done:
     elif kind == "names":
         del parameters["b"]
     elif kind == "bytes":
-        return Done(done.data[: len(done.data) // 2], done.examples, done.metrics)
+        return replace(done, data=done.data[: len(done.data) // 2])
     else:
-        return Done(done.data, done.examples * 1_000_000_000, done.metrics)
-    return Done(encode_model(parameters), done.examples, done.metrics)
+        return replace(done, examples=done.examples * 1_000_000_000)
+    return replace(done, data=encode_model(parameters))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from wardround.clock import Clock
 from wardround.collect.signals import Signals, load_signals
@@ -18,10 +19,11 @@ from wardround.collect.storage import FolderStorage
 from wardround.errors import StudyError, WardroundError
 from wardround.learn import rounds
 from wardround.learn.blobs import FolderBlobs
-from wardround.learn.coordinator import Coordinator, Order, RoundEvent
+from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Journal
 from wardround.learn.learners import Learner, make_learner
-from wardround.learn.models import decode_model
+from wardround.learn.messages import Order, RoundEvent
+from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
 from wardround.learn.scores import METRICS, by_group, worst
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, check, encode_training, is_held_back, parse_study, training_settings
@@ -95,6 +97,7 @@ class RunningStudy:
         self._edge_of, self._on_event = edge_of, on_event
         shape = (len(self.task.feature_names), len(self.task.classes)) if self.task is not None else (1, 2)
         self._learner: Learner = make_learner(self.study.learner, *shape)
+        self._strategy = make_strategy(self.study.strategy, self.study.learner)
         folder = home / "studies" / record.name
         self.latest: Score | None = None
         self.newest: RoundRecord | None = next(reversed(store.rounds(record.name)), None)
@@ -103,9 +106,9 @@ class RunningStudy:
         self.coordinator = Coordinator(
             self.study,
             settings=self._settings(),
-            initial=lambda: self._learner.initial(self.study.learner.seed),
+            initial=self._initial,
             shape=shape,
-            strategy=make_strategy(self.study.rounds.strategy, self.study.rounds.faulty_share),
+            strategy=self._strategy,
             screen=OwnHistory(f"{record.name}/{record.created_us}"),
             journal=Journal(FolderStorage(folder).connect),
             blobs=FolderBlobs(folder),
@@ -113,6 +116,7 @@ class RunningStudy:
             send=lambda edge, message: send(edge, message, record.name),
             on_event=self._event,
             survey=self.survey,
+            reference=self._reference,
         )
 
     @property
@@ -125,14 +129,30 @@ class RunningStudy:
         if self.survey is not None:
             return encode_survey(self.survey)
         assert self.task is not None  # noqa: S101 - a study that is no survey has one
-        return encode_training(training_settings(self.study, self.task))
+        return encode_training(training_settings(self.study, self.task, self._strategy.rule))
+
+    def _initial(self) -> Parameters:
+        """The first model."""
+        model = self._learner.initial(self.study.learner.seed)
+        return with_controls(model) if self._strategy.rule.controls else model
+
+    def _reference(self, base: Parameters, round_number: int) -> Parameters | None:
+        """An update trained on consented examples that the hub holds, and that score no model."""
+        assert self.task is not None  # noqa: S101 - statistics have no strategy
+        examples = gold_examples(self._lake, self.task)
+        own = examples.where(~self._held_back_mask(examples) & (examples.labels >= 0))
+        if len(own) < self.study.rounds.examples_min:
+            return None
+        return self._learner.train(base, own, seed=self.study.learner.seed, round=round_number).update
+
+    def _held_back_mask(self, examples: Examples) -> NDArray[np.bool_]:
+        return np.array([self._is_held_back(str(s)) for s in examples.subjects], bool)
 
     def held_back(self) -> Examples:
         """The labelled examples in the lake of subjects that never train a model."""
         assert self.task is not None  # noqa: S101 - statistics have no round that is scored
         examples = gold_examples(self._lake, self.task)
-        mask = np.array([self._is_held_back(str(s)) for s in examples.subjects], bool)
-        return examples.where(mask & (examples.labels >= 0))
+        return examples.where(self._held_back_mask(examples) & (examples.labels >= 0))
 
     def score_pending(self) -> None:
         """Score the newest model that has none yet; one at a time, in the caller's thread."""
@@ -151,7 +171,7 @@ class RunningStudy:
 
     def score(self, model: bytes, event: RoundEvent, examples: Examples) -> Score:
         """The score of a model on examples."""
-        probabilities = self._learner.predict(decode_model(model), examples.features)
+        probabilities = self._learner.predict(without_controls(decode_model(model)), examples.features)
         edges = np.array([self._edge_of(str(s)) for s in examples.subjects], np.str_)
         by_edge = by_group(self.metric, examples.labels, probabilities, edges)
         lowest = worst(by_edge) or ("", float("nan"))

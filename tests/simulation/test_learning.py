@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from wardround.learn.learners import make_learner
+from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.study import LearnerSettings
-from wardround.learn.trainer import Done
 from wardround.records import Examples
 from wardround.simulation import CLASSES, FEATURES, Faults, Simulation
 
@@ -37,7 +37,7 @@ class Training:
     def __init__(self) -> None:
         self.learner = make_learner(LearnerSettings(hidden=(), epochs=2, batch=16), FEATURES, CLASSES)
 
-    def __call__(self, edge, order, model):
+    def __call__(self, edge, order, model, kept):
         examples = examples_of(edge)
         if order.task == "statistics":
             return Done(encode_model(self.learner.statistics(examples)), len(examples))

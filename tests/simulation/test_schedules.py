@@ -14,7 +14,7 @@ from wardround.collect.forwarder import Forwarder
 from wardround.collect.gateway import Gateway
 from wardround.collect.inbox import Inbox
 from wardround.collect.spool import Spool
-from wardround.learn import coordinator
+from wardround.learn import coordinator, reception
 from wardround.learn.journal import Journal
 from wardround.learn.participant import Participant
 from wardround.simulation import Faults, Outcome, Simulation, _Lake
@@ -38,7 +38,11 @@ def play(seed: int) -> Outcome:
         until_s=chance.uniform(2.0, 10.0),
     )
     wanted = chance.choice((0, 0, max(1, edges // 2), edges - 1))
-    return Simulation(seed, edges=edges, rounds=chance.randint(1, 3), wanted=wanted, messages=5, faults=faults).run()
+    rounds = chance.randint(1, 3)
+    buffer = chance.choice((0, 0, max(1, edges // 2), 1))
+    if buffer:
+        wanted, rounds = 0, 2 * rounds
+    return Simulation(seed, edges=edges, rounds=rounds, wanted=wanted, buffer=buffer, messages=5, faults=faults).run()
 
 
 def seeds(group: int) -> list[int]:
@@ -87,8 +91,26 @@ def receipt_beyond(real):
     return receipted
 
 
-def every_update_is_fine(update, _base, _norms, _settings):
+def every_update_is_fine(update, _base, _expected, _norms, _settings):
     return float(len(update.shapes()))
+
+
+def never_forget(real):
+    def settle(self, study, *, counts):
+        kept = self._read(f"{study}.json")
+        real(self, study, counts=counts)
+        if not counts and kept:
+            self._blobs.write(f"{study}.json", kept)
+
+    return settle
+
+
+def settle_always(real):
+    return lambda self, study, counts: real(self, study, counts=True)
+
+
+def never_stale(real):
+    return lambda tensors, examples, facts, _staleness: real(tensors, examples, facts)
 
 
 def accept_sometimes(real):
@@ -114,8 +136,11 @@ MUTANTS = {
     "the lake forgets what it has committed": (_Lake, "version", lambda _real: lambda _self, _app: -1),
     "an acknowledged update is not written down": (Journal, "accept", accept_sometimes),
     "data without consent travels": (Gateway, "_observe", travel_always),
-    "a refused update is offered for ever": (Participant, "forget", lambda _real: lambda _self, _study: None),
-    "nobody checks an update": (coordinator, "check_update", lambda _real: every_update_is_fine),
+    "a refused update is offered for ever": (Participant, "settle", never_forget),
+    "what an edge keeps moves on with an update that does not count": (Participant, "settle", settle_always),
+    "an edge does not ask about a receipt that was lost": (Participant, "unsettled", lambda _real: lambda _self, _study: None),
+    "nobody checks an update": (reception, "check_update", lambda _real: every_update_is_fine),
+    "a stale update weighs like a fresh one": (coordinator, "WeightedUpdate", never_stale),
 }
 
 

@@ -12,9 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from wardround.edge import Alter, EdgeHome, run_edges
-from wardround.learn.coordinator import Order
+from wardround.learn.messages import Done, Order
 from wardround.learn.models import decode_model, encode_model
-from wardround.learn.trainer import Done
 from wardround.log_lines import write_log_lines
 
 FACTOR = -8.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -20,8 +20,8 @@ from wardround.learn.models import MemoryTensors, ModelFile, TensorSource, decod
 class Blobs(Protocol):
     """Named files. Names are relative paths made by this package alone."""
 
-    def write(self, name: str, data: bytes) -> None:
-        """Keep bytes under a name, durably and whole."""
+    def write(self, name: str, data: bytes | Sequence[memoryview]) -> None:
+        """Keep bytes, whole or in parts, under a name, durably and whole."""
         ...
 
     def append(self, name: str, offset: int, data: bytes) -> int:
@@ -38,8 +38,8 @@ class Blobs(Protocol):
 
     def sha256(self, name: str) -> str: ...
 
-    def read(self, name: str) -> bytes:
-        """The bytes.
+    def read(self, name: str, offset: int = 0, size: int = -1) -> bytes:
+        """The bytes from an offset on, at most `size` of them.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -62,12 +62,13 @@ class FolderBlobs:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
 
-    def write(self, name: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes | Sequence[memoryview]) -> None:
         path = self._path(name)
         partial = path.with_name(f"{path.name}.{threading.get_ident()}.partial")
         try:
             with partial.open("wb") as out:
-                out.write(data)
+                for part in [data] if isinstance(data, bytes) else data:
+                    out.write(part)
                 out.flush()
                 os.fsync(out.fileno())
             partial.replace(path)
@@ -106,8 +107,10 @@ class FolderBlobs:
         with self._path(name).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def read(self, name: str) -> bytes:
-        return self._path(name).read_bytes()
+    def read(self, name: str, offset: int = 0, size: int = -1) -> bytes:
+        with (self._folder / name).open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
     def tensors(self, name: str) -> AbstractContextManager[TensorSource]:
         return ModelFile(self._path(name))
@@ -138,8 +141,8 @@ class MemoryBlobs:
         """Lose what was not synced."""
         self._partial.clear()
 
-    def write(self, name: str, data: bytes) -> None:
-        self._durable[name] = bytes(data)
+    def write(self, name: str, data: bytes | Sequence[memoryview]) -> None:
+        self._durable[name] = data if isinstance(data, bytes) else b"".join(data)
 
     def append(self, name: str, offset: int, data: bytes) -> int:
         held = self._partial.setdefault(name, bytearray())
@@ -156,11 +159,11 @@ class MemoryBlobs:
     def sha256(self, name: str) -> str:
         return hashlib.sha256(self.read(name)).hexdigest()
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, offset: int = 0, size: int = -1) -> bytes:
         found = self._partial.get(name, self._durable.get(name))
         if found is None:
             raise FileNotFoundError(name)
-        return bytes(found)
+        return bytes(found[offset:] if size < 0 else found[offset : offset + size])
 
     def tensors(self, name: str) -> AbstractContextManager[TensorSource]:
         return _memory_tensors(self.read(name))

@@ -6,96 +6,32 @@ Round 0 adds up federated sums for the scaling; rounds 1 to `count` train. Every
 
 from __future__ import annotations
 
-import hashlib
-import random
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
-import numpy as np
 import structlog
 
 from wardround.clock import Clock
 from wardround.errors import UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.blobs import Blobs
-from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, model_name, partial_name, update_name
-from wardround.learn.models import Parameters, decode_model, digest, encode_model
-from wardround.learn.scaling import check_sums, fold_sums, with_scaling
-from wardround.learn.strategies import Strategy, WeightedUpdate
+from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, memory_name, model_name, update_name
+from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
+from wardround.learn.models import Parameters, decode_model, digest, model_parts
+from wardround.learn.reception import Models, Reception
+from wardround.learn.scaling import fold_sums, with_scaling
+from wardround.learn.selection import choose
+from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
 from wardround.learn.study import Study
-from wardround.learn.survey import SurveySettings, check_summary
-from wardround.learn.triage import Screen, Verdict, check_claim, check_update, examples_counted, load
-from wardround.records import EdgeId, ModelDigest
+from wardround.learn.survey import SurveySettings
+from wardround.learn.triage import Screen, Verdict, examples_counted, load
+from wardround.records import EdgeId
 
 log = structlog.get_logger(__name__)
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
 RETRY_S = 1.0  # after an abandoned round
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What an edge is asked to do. `settings` is TrainingSettings, or SurveySettings for a survey, as MessagePack."""
-
-    study: str
-    round_number: int
-    attempt: int
-    task: str  # survey, statistics, train
-    base: str
-    settings: bytes
-    deadline_s: float
-    model: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What an upload announces."""
-
-    study: str
-    round_number: int
-    task: str
-    base: str
-    size: int
-    sha256: str
-    examples: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class UploadReceipt:
-    """The answer to a finished upload; `reason` is a constant, empty when accepted."""
-
-    accepted: bool
-    reason: str = ""
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RoundEvent:
-    """What the rest of the hub is told. Fields that do not apply are empty.
-
-    `kind`: opened, accepted, refused, failed, committed, abandoned, quarantined, released, finished.
-    """
-
-    kind: str
-    study: str
-    round_number: int
-    t_us: int
-    edge: str = ""
-    reason: str = ""
-    detail: str = ""
-    participants: tuple[str, ...] = ()
-    model: str = ""
-    base: str = ""
-    seconds: float = 0.0
-    folded: Mapping[str, int] = field(default_factory=dict)
-    aside: tuple[str, ...] = ()
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    score: float = 0.0
-    threshold: float = 0.0
-    until_round: int = 0
-    screen: Mapping[str, float] = field(default_factory=dict)  # the screen's score of every update, on commit
+Reference = Callable[[Parameters, int], Parameters | None]
 
 
 class Coordinator:
@@ -116,20 +52,22 @@ class Coordinator:
         send: Callable[[EdgeId, Order | rounds.Cancel], None],
         on_event: Callable[[RoundEvent], None],
         survey: SurveySettings | None = None,
-        inline_bytes_max: int = 1_000_000,
+        reference: Reference = lambda _base, _round: None,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
-        With `survey`, round 0 is all there is: its sums are the result, kept as the model is.
+        With `survey`, round 0 is all there is: its sums are the result, kept as the model is. `reference(base, round)` is an
+        update trained on data that the hub holds, for strategies that ask for one; None when it holds none.
 
         `send` and `on_event` must return at once; they are called under the lock.
         """
         self.study = study
-        self._settings, self._initial, self._shape = settings, initial, shape
-        self._strategy, self._screen, self._survey = strategy, screen, survey
+        self._settings, self._initial = settings, initial
+        self._strategy, self._screen, self._survey, self._reference = strategy, screen, survey, reference
         self._journal, self._blobs, self._clock = journal, blobs, clock
         self._send, self._on_event = send, on_event
-        self._inline_bytes_max = inline_bytes_max
+        self._models = Models(blobs)
+        self._reception = Reception(study, blobs=blobs, models=self._models, strategy=strategy, shape=shape, survey=survey)
         self._lock = threading.RLock()
         self._attached: set[EdgeId] = set()
         self._open: OpenRound | None = None
@@ -137,7 +75,6 @@ class Coordinator:
         self._deadline_s = 0.0
         self._not_before_s = 0.0
         self._quorum_since_s: float | None = None
-        self._base: tuple[str, Parameters, bytes] | None = None
         self._screen_scores: dict[str, float] = {}
         if held := journal.screen_state():
             screen.restore(held)
@@ -160,7 +97,7 @@ class Coordinator:
     def fail(self, edge: EdgeId, round_number: int, reason: str) -> None:
         """An edge says that it will not deliver."""
         with self._lock:
-            if self._open is not None and self._open.number == round_number and edge in self._open.participants:
+            if self._asked(edge)[0] == round_number:
                 self._emit("failed", edge=edge, reason=reason[:200])
                 self._step(rounds.Failed(edge, reason))
 
@@ -175,11 +112,9 @@ class Coordinator:
 
     def position(self, edge: EdgeId, upload: Upload) -> tuple[int, bool]:
         """How many bytes of an upload are here, and whether it has been accepted already."""
-        with self._lock:
-            known = self._journal.accepted(upload.round_number).get(edge)
-        if known is not None:
+        if self._journal.has(edge, upload.round_number):
             return upload.size, True
-        return self._blobs.size(partial_name(upload.round_number, edge, upload.sha256)), False
+        return self._reception.size(edge, upload), False
 
     def begin(self, edge: EdgeId, upload: Upload, offset: int = -1) -> None:
         """Check what an upload announces; at offset 0 it starts anew, whatever was here.
@@ -188,14 +123,12 @@ class Coordinator:
             UpdateRefused: it cannot count, whatever its bytes are.
         """
         with self._lock:
-            self._check_round(edge, upload)
-        check_claim(size=upload.size, examples=upload.examples, settings=self.study.triage)
-        if offset == 0:
-            self._blobs.delete(partial_name(upload.round_number, edge, upload.sha256))
+            self._check_order(edge, upload)
+        self._reception.announce(edge, upload, offset)
 
     def append(self, edge: EdgeId, upload: Upload, offset: int, data: bytes) -> int:
         """Keep bytes of an upload; how many are here now."""
-        return self._blobs.append(partial_name(upload.round_number, edge, upload.sha256), offset, data)
+        return self._reception.append(edge, upload, offset, data)
 
     def finish(self, edge: EdgeId, upload: Upload) -> UploadReceipt:
         """Check a whole upload, make it durable, count it. Refusals are answers here, not errors.
@@ -203,26 +136,27 @@ class Coordinator:
         Raises:
             StorageFull: the hub's disk refused; the edge keeps its update and tries again.
         """
-        partial = partial_name(upload.round_number, edge, upload.sha256)
+        if self._journal.has(edge, upload.round_number):  # asked twice, perhaps when its round is long over
+            return UploadReceipt(accepted=True)
         try:
             self.begin(edge, upload)
-            with self._lock:
-                if edge in self._journal.accepted(upload.round_number):
-                    return UploadReceipt(accepted=True)
-            norm = self._check_bytes(edge, upload, partial)
+            norm = self._reception.check(edge, upload, self._journal.past_norms(edge, upload.round_number))
         except UpdateRefused as error:
-            self._blobs.delete(partial)
+            self._reception.drop(edge, upload)
             self._refused(edge, upload, error)
             return UploadReceipt(accepted=False, reason=error.reason, detail=str(error))
         with self._lock:
-            if edge not in self._journal.accepted(upload.round_number):
-                self._blobs.finish(partial, update_name(upload.round_number, edge))
-        with self._lock:
-            if self._open is None or self._open.number != upload.round_number:
+            if self._journal.has(edge, upload.round_number):
+                return UploadReceipt(accepted=True)
+            try:
+                self._check_order(edge, upload)  # the round may have moved on while the bytes were looked at
+            except UpdateRefused:
                 return UploadReceipt(accepted=False, reason="late", detail="the round was over when the update was complete")
+            assert self._open is not None  # noqa: S101 - there is an order, so there is a round
+            self._reception.keep(edge, upload, self._open.number)
             counted = examples_counted(upload.examples, self._journal.registered(edge), self.study.triage)
-            accepted = Accepted(edge, upload.sha256, counted, norm, upload.metrics)
-            self._journal.accept(upload.round_number, accepted)
+            accepted = Accepted(edge, upload.sha256, counted, norm, upload.metrics, upload.round_number)
+            self._journal.accept(self._open.number, accepted)
             self._emit("accepted", edge=edge, metrics=upload.metrics)
             self._step(rounds.Delivered(edge))
         return UploadReceipt(accepted=True)
@@ -242,13 +176,17 @@ class Coordinator:
             self._journal.quarantine(edge, until, reason)
             return until
 
-    def model(self, digest_: str) -> bytes:
-        """The bytes of a model.
+    def model(self, digest_: str, offset: int = 0, size: int = -1) -> bytes:
+        """The bytes of a model from an offset on, at most `size` of them.
 
         Raises:
             FileNotFoundError: there is no such model.
         """
-        return self._blobs.read(model_name(digest_))
+        return self._blobs.read(model_name(digest_), offset, size)
+
+    def model_size(self, digest_: str) -> int:
+        """The bytes of a model; 0 when there is none."""
+        return self._blobs.size(model_name(digest_))
 
     @property
     def finished(self) -> bool:
@@ -284,12 +222,18 @@ class Coordinator:
         self._open = open_
         delivered = frozenset(self._journal.accepted(open_.number))
         self._deadline_s = self._clock.monotonic_s() + self.study.rounds.deadline_s
-        state = rounds.RoundState(frozenset(open_.participants), open_.quorum, open_.wanted, delivered=delivered)
+        carry = self._carries(open_.number)
+        state = rounds.RoundState(frozenset(open_.participants), open_.quorum, open_.wanted, carry, delivered=delivered)
         self._state = state
         self._emit("opened", participants=open_.participants, detail="taken up again")
         if len(delivered) >= open_.wanted:
             state, commands = rounds.open_round(
-                state.participants, frozenset(), quorum=open_.quorum, wanted=open_.wanted, delivered=delivered
+                state.participants,
+                frozenset(),
+                quorum=open_.quorum,
+                wanted=open_.wanted,
+                delivered=delivered,
+                carry=carry,
             )
             self._state = state
             self._do(commands)
@@ -310,11 +254,13 @@ class Coordinator:
             return
         participants, wanted = self._choose(eligible, number)
         delivered = frozenset(self._journal.accepted(number))  # of an abandoned attempt: acknowledged, so they count
-        if delivered:
-            participants = tuple(sorted(delivered.union(participants)))
-            wanted = len(participants) if settings.edges_max == 0 else max(wanted, len(delivered))
         last = self._journal.last()
         previous = self._open
+        owed = self._owed(number)
+        if delivered or owed:
+            participants = tuple(sorted(delivered.union(participants, (EdgeId(e) for e in owed))))
+        if delivered:
+            wanted = len(participants) if settings.edges_max == 0 and not self._carries(number) else max(wanted, len(delivered))
         attempt = previous.attempt + 1 if previous is not None and previous.number == number else 1
         self._open = OpenRound(
             number=number,
@@ -325,30 +271,47 @@ class Coordinator:
             quorum=settings.edges_min,
             wanted=wanted,
             opened_us=self._clock.now_us(),
+            owed=owed,
         )
         self._journal.open_round(self._open)
         self._deadline_s = now + settings.deadline_s
         self._emit("opened", participants=participants)
         self._state, commands = rounds.open_round(
-            frozenset(participants), frozenset(self._attached), quorum=settings.edges_min, wanted=wanted, delivered=delivered
+            frozenset(participants),
+            frozenset(self._attached),
+            quorum=settings.edges_min,
+            wanted=wanted,
+            delivered=delivered,
+            carry=self._carries(number),
         )
         self._do(commands)
 
+    def _carries(self, number: int) -> bool:
+        """Whether edges at work when this round ends go on: sums of round 0 have no older base to be stale of."""
+        return self.study.rounds.mode == "buffered" and number > 0
+
+    def _asked(self, edge: EdgeId) -> tuple[int, str]:
+        """The round and the base that an edge is asked for; -1 when it is not asked."""
+        if self._open is None or edge not in self._open.participants:
+            return -1, ""
+        return self._open.owed.get(edge, (self._open.number, self._open.base))
+
+    def _owed(self, number: int) -> dict[str, tuple[int, str]]:
+        """Edges that still work on an older order, which is the one they are asked for; none is older than the study allows."""
+        if not self._carries(number):
+            return {}
+        limit = self.study.rounds.staleness_max
+        owed = {edge: order for edge, order in self._journal.owed().items() if number - order[0] <= limit}
+        return {edge: order for edge, order in owed.items() if not self._journal.has(EdgeId(edge), order[0])}
+
     def _choose(self, eligible: Sequence[EdgeId], number: int) -> tuple[tuple[EdgeId, ...], int]:
-        """Who is asked, and how many deliveries are enough: the least often asked first, ties by the study's seed."""
-        settings = self.study.rounds
-        if settings.edges_max == 0 or number == 0:
-            return tuple(eligible), len(eligible)
-        taken: dict[str, int] = {}
-        for done in self._journal.committed():
-            for edge in done.folded:
-                taken[edge] = taken.get(edge, 0) + 1
-        shuffled = list(eligible)
-        random.Random(f"{self.study.learner.seed}/{number}").shuffle(shuffled)  # noqa: S311 - fairness, not secrecy
-        shuffled.sort(key=lambda e: taken.get(e, 0))
-        wanted = min(settings.edges_max, len(eligible))
-        asked = min(len(eligible), int(np.ceil(wanted * settings.over_selection)))
-        return tuple(sorted(shuffled[:asked])), wanted
+        """Who is asked, and how many deliveries are enough."""
+        counted: dict[str, int] = {}
+        if self.study.rounds.edges_max:
+            for done in self._journal.committed():
+                for edge in done.folded:
+                    counted[edge] = counted.get(edge, 0) + 1
+        return choose(self.study, eligible, counted, number)
 
     # -- moving
 
@@ -361,7 +324,7 @@ class Coordinator:
     def _do(self, commands: Sequence[rounds.Command]) -> None:
         for command in commands:
             if isinstance(command, rounds.Dispatch):
-                self._send(command.edge, self._order())
+                self._send(command.edge, self._order(command.edge))
             elif isinstance(command, rounds.Cancel):
                 self._send(command.edge, command)
             elif isinstance(command, rounds.Commit):
@@ -369,30 +332,20 @@ class Coordinator:
             else:
                 self._abandon(command.reason)
 
-    def _order(self) -> Order:
+    def _order(self, edge: EdgeId) -> Order:
+        """What an edge is asked for: this round's work, or the older work that it has in hand."""
         assert self._open is not None  # noqa: S101 - a dispatch belongs to an open round
-        model = self._base_bytes() if self._open.task == "train" else b""
+        number, base = self._asked(edge)
         return Order(
             study=self.study.name,
-            round_number=self._open.number,
+            round_number=number,
             attempt=self._open.attempt,
             task=self._open.task,
-            base=self._open.base,
+            base=base,
             settings=self._settings,
             deadline_s=self.study.rounds.deadline_s,
-            model=model if len(model) <= self._inline_bytes_max else b"",
+            model=self._models.inline(base) if self._open.task == "train" and number == self._open.number else b"",
         )
-
-    def _base_bytes(self) -> bytes:
-        return self._base_model()[1]
-
-    def _base_model(self) -> tuple[Parameters, bytes]:
-        """The open round's base, kept in memory for the round."""
-        assert self._open is not None  # noqa: S101
-        if self._base is None or self._base[0] != self._open.base:
-            data = self._blobs.read(model_name(self._open.base))
-            self._base = (self._open.base, decode_model(data), data)
-        return self._base[1], self._base[2]
 
     def _abandon(self, reason: str) -> None:
         self._emit("abandoned", reason=reason)
@@ -419,10 +372,12 @@ class Coordinator:
         if not folded:
             self._abandon("every update was set aside")
             return
-        parameters = self._fold(open_, folded)
-        data = encode_model(parameters)
-        name = digest(data)
-        self._blobs.write(model_name(name), data)
+        made = self._fold(open_, [a for e, a in accepted.items() if e not in aside])
+        parts = model_parts(made.model)
+        name = digest(parts)
+        self._blobs.write(model_name(name), parts)
+        if made.memory:
+            self._blobs.write(memory_name(name), model_parts(made.memory))
         now_us = self._clock.now_us()
         done = Committed(
             number=open_.number,
@@ -432,9 +387,9 @@ class Coordinator:
             seconds=max(0.0, (now_us - open_.opened_us) / 1e6),
             folded={str(edge): n for edge, n in folded.items()},
             aside=tuple(sorted(aside)),
+            staleness={str(e): open_.number - a.based_on for e, a in accepted.items() if a.based_on != open_.number},
         )
-        self._journal.commit_round(done, self._screen.state())
-        self._base = (name, parameters, data)
+        self._journal.commit_round(done, self._screen.state(), self._at_work(open_))
         metrics = _weighted_metrics(accepted, folded)
         self._emit(
             "committed",
@@ -448,10 +403,7 @@ class Coordinator:
         )
         self._open = self._state = None
         self._not_before_s = self._clock.monotonic_s() + self.study.rounds.interval_s
-        for old in (open_.number - 2,):  # updates are kept for two rounds, for a look at what was refused
-            if old >= 0:
-                self._blobs.delete(f"updates/{old}")
-                self._blobs.delete(f"partial/{old}")
+        self._forget(open_.number - 2)
         if self.finished:
             self._emit("finished", round_number=done.number, model=name)
         else:
@@ -459,8 +411,9 @@ class Coordinator:
 
     def _screened(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> set[EdgeId]:
         """Ask the screen; whom it refuses is set aside and quarantined."""
-        updates = _LazyUpdates(self._blobs, open_.number, sorted(accepted))
-        verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
+        with ExitStack() as opened:
+            updates = {str(e): opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
+            verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
         self._screen_scores = {edge: verdict.score for edge, verdict in verdicts.items()}
         refused: set[EdgeId] = set()
         for edge, verdict in sorted(verdicts.items()):
@@ -479,82 +432,75 @@ class Coordinator:
             )
         return refused
 
-    def _fold(self, open_: OpenRound, folded: Mapping[EdgeId, int]) -> Parameters:
+    def _fold(self, open_: OpenRound, accepted: Sequence[Accepted]) -> Folded:
         with ExitStack() as opened:
-            sources = {
-                edge: opened.enter_context(self._blobs.tensors(update_name(open_.number, edge))) for edge in sorted(folded)
-            }
+            sources = [opened.enter_context(self._blobs.tensors(update_name(open_.number, a.edge))) for a in accepted]
             if open_.task != "train":
-                sums = fold_sums(load(source) for source in sources.values())
+                sums = fold_sums(load(source) for source in sources)
                 if self._survey is not None:
-                    return sums
-                return with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting)
-            base, _ = self._base_model()
-            return self._strategy.fold(base, [WeightedUpdate(source, folded[edge]) for edge, source in sources.items()])
+                    return Folded(sums)
+                return Folded(with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting))
+            base = opened.enter_context(self._models.tensors(open_.base))
+            updates = [
+                WeightedUpdate(source, a.examples, a.metrics, open_.number - a.based_on)
+                for source, a in zip(sources, accepted, strict=True)
+            ]
+            reference = self._reference(load(base), open_.number) if self._strategy.wants_reference else None
+            return self._strategy.fold(Fold(base, updates, self._memory(open_.base), self._journal.fleet(), reference))
+
+    def _at_work(self, open_: OpenRound) -> dict[str, tuple[int, str]]:
+        """Who goes on after this round of a buffered study, and on which order."""
+        if self._state is None or not self._carries(open_.number):
+            return {}
+        return {str(e): open_.owed.get(e, (open_.number, open_.base)) for e in self._state.outstanding}
+
+    def _memory(self, model: str) -> Parameters:
+        """What the strategy remembers beside a model; nothing at the start."""
+        try:
+            return decode_model(self._blobs.read(memory_name(model)))
+        except FileNotFoundError:
+            return {}
+
+    def _forget(self, number: int) -> None:
+        """Updates are kept for two rounds, for a look at what was refused; so is what the strategy remembered."""
+        if number < 0:
+            return
+        self._blobs.delete(f"updates/{number}")
+        horizon = self.study.rounds.staleness_max if self._carries(number) else 0
+        if number >= horizon:
+            self._blobs.delete(f"partial/{number - horizon}")
+        for done in self._journal.committed_at(number):
+            self._blobs.delete(memory_name(done.model))
 
     # -- checking
 
-    def _check_round(self, edge: EdgeId, upload: Upload) -> None:
+    def _check_order(self, edge: EdgeId, upload: Upload) -> None:
+        """Whether an upload answers an order that stands."""
         open_ = self._open
         if upload.study != self.study.name:
             raise UpdateRefused("study", f"this hub runs {self.study.name}, the update is for {upload.study[:60]!r}")
-        if open_ is None or open_.number != upload.round_number or self._state is None:
+        if open_ is None or self._state is None:
+            raise UpdateRefused("round", f"round {upload.round_number} is not open")
+        number, base = self._asked(edge) if edge in open_.participants else (open_.number, open_.base)
+        if upload.round_number != number:
             raise UpdateRefused("round", f"round {upload.round_number} is not open")
         if edge not in open_.participants:
             raise UpdateRefused("participant", f"{edge} was not asked in round {open_.number}")
-        if upload.base != open_.base or upload.task != open_.task:
-            raise UpdateRefused("base", f"the update is not based on model {open_.base[:12] or '(none)'} of this round")
-
-    def _check_bytes(self, edge: EdgeId, upload: Upload, partial: str) -> float:
-        """Check the tensors of a whole upload; its norm (0 for sums)."""
-        size = self._blobs.size(partial)
-        if size != upload.size:
-            raise UpdateRefused("truncated", f"{size} of {upload.size} bytes arrived")
-        if self._blobs.sha256(partial) != upload.sha256:
-            raise UpdateRefused("digest", "the bytes do not have the digest that was announced")
-        with self._blobs.tensors(partial) as tensors:
-            if self._survey is not None:
-                check_summary(load(tensors), self._survey)
-                return 0.0
-            if upload.task == "statistics":
-                check_sums(load(tensors), *self._shape)
-                return 0.0
-            with self._lock:
-                base, _ = self._base_model()
-                norms = self._journal.past_norms(edge, upload.round_number)
-            return check_update(tensors, base, norms, self.study.triage)
+        if upload.base != base or upload.task != open_.task:
+            raise UpdateRefused("base", f"the update is not based on model {base[:12] or '(none)'} of this round")
 
     def _refused(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
         with self._lock:
             if error.reason == "round":  # late: known, answered, nobody's fault
                 return
             self._emit("refused", edge=edge, reason=error.reason, detail=str(error))
-            if self._open is not None and self._open.number == upload.round_number and edge in self._open.participants:
+            if self._asked(edge)[0] == upload.round_number:
                 self._step(rounds.Failed(edge, error.reason))
 
     def _emit(self, kind: str, *, round_number: int | None = None, **facts: object) -> None:
         number = round_number if round_number is not None else self._open.number if self._open else self._next_number()
         event = RoundEvent(kind, self.study.name, number, self._clock.now_us(), **facts)  # type: ignore[arg-type]  # its fields
         self._on_event(event)
-
-
-class _LazyUpdates(Mapping[str, Parameters]):
-    """The updates of a round, each read when it is looked at and then forgotten: one update in memory at a time."""
-
-    def __init__(self, blobs: Blobs, round_number: int, edges: Sequence[EdgeId]) -> None:
-        self._blobs, self._number, self._edges = blobs, round_number, edges
-
-    def __getitem__(self, edge: str) -> Parameters:
-        if edge not in self._edges:
-            raise KeyError(edge)
-        with self._blobs.tensors(update_name(self._number, edge)) as tensors:
-            return load(tensors)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._edges)
-
-    def __len__(self) -> int:
-        return len(self._edges)
 
 
 def _weighted_metrics(accepted: Mapping[EdgeId, Accepted], folded: Mapping[EdgeId, int]) -> dict[str, float]:
@@ -566,28 +512,3 @@ def _weighted_metrics(accepted: Mapping[EdgeId, Accepted], folded: Mapping[EdgeI
         for name in sorted(names)
         if all(name in accepted[e].metrics for e in folded)
     }
-
-
-def new_upload(order: Order, data: bytes, examples: int, metrics: Mapping[str, float]) -> Upload:
-    """What an edge announces for its update."""
-    return Upload(
-        study=order.study,
-        round_number=order.round_number,
-        task=order.task,
-        base=order.base,
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        examples=examples,
-        metrics=metrics,
-    )
-
-
-def model_digest(text: str) -> ModelDigest:
-    """A digest that came over the wire.
-
-    Raises:
-        ValueError: it is not 64 hexadecimal digits.
-    """
-    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
-        raise ValueError("not a model digest")
-    return ModelDigest(text)

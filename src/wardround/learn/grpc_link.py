@@ -17,10 +17,11 @@ import structlog
 
 from wardround.errors import StorageFull, UpdateRefused
 from wardround.learn import rounds
-from wardround.learn.coordinator import Coordinator, Order, Upload, UploadReceipt, model_digest
+from wardround.learn.coordinator import Coordinator
+from wardround.learn.messages import Done, Order, Upload, UploadReceipt, model_digest
 from wardround.learn.models import digest
 from wardround.learn.participant import Participant, Ready
-from wardround.learn.trainer import Done, TrainingFailed
+from wardround.learn.trainer import TrainingFailed
 from wardround.records import EdgeId
 from wardround.wire import wardround_pb2 as pb
 
@@ -153,12 +154,13 @@ class HubLink:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         for coordinator in self._studies().values():
             try:
-                data = await asyncio.to_thread(coordinator.model, name)
+                size = await asyncio.to_thread(coordinator.model_size, name)
+                for start in range(min(request.offset, size), size, CHUNK):
+                    yield pb.Chunk(data=await asyncio.to_thread(coordinator.model, name, start, CHUNK), total=size)
             except FileNotFoundError:
                 continue
-            for start in range(min(request.offset, len(data)), len(data), CHUNK):
-                yield pb.Chunk(data=data[start : start + CHUNK], total=len(data))
-            return
+            if size:
+                return
         await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:12]}")
 
     async def _position(self, query: pb.UploadQuery, context: Any) -> pb.UploadOffset:
@@ -271,12 +273,12 @@ class EdgeLink:
         *,
         channel: Any,
         participant: Participant,
-        train: Callable[[Order, bytes], Awaitable[Done]],
+        train: Callable[[Order, bytes, bytes], Awaitable[Done]],
         beat: Callable[[], Beat],
         heartbeat_s: float,
         version: str,
     ) -> None:
-        """`train(order, model)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat."""
+        """`train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat."""
         self._channel, self._participant, self._train = channel, participant, train
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._work: asyncio.Task[None] | None = None
@@ -363,9 +365,10 @@ class EdgeLink:
             ready = await asyncio.to_thread(self._participant.ready, order)
             kept = ready is not None
             if ready is None:
+                await self._settle(order.study)
                 model = order.model or (await self._fetch(order.base) if order.base else b"")
-                done = await self._train(order, model)
-                ready = await asyncio.to_thread(self._participant.keep, order, done.data, done.examples, done.metrics)
+                done = await self._train(order, model, await asyncio.to_thread(self._participant.kept, order.study))
+                ready = await asyncio.to_thread(self._participant.keep, order, done)
             await self._upload(order, ready, resumed=kept)
         except TrainingFailed as error:
             log.warning("training failed", study=order.study, round_number=order.round_number, reason=str(error))
@@ -406,6 +409,7 @@ class EdgeLink:
                 if resumed:
                     position = await self._position(ready.upload)
                     if position.accepted:
+                        await asyncio.to_thread(self._participant.settle, order.study, counts=True)
                         return
                     offset = position.offset
                 await self._answered(order, await self._push(ready, offset))
@@ -416,9 +420,24 @@ class EdgeLink:
             else:
                 return
 
+    async def _settle(self, study: str) -> None:
+        """Learn whether an update whose receipt was lost counts, before what the edge keeps moves on without it."""
+        open_ = await asyncio.to_thread(self._participant.unsettled, study)
+        if open_ is None:
+            return
+        for attempt in range(UPLOAD_TRIES):
+            try:
+                position = await self._position(open_)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**attempt))
+            else:
+                await asyncio.to_thread(self._participant.settle, study, counts=position.accepted)
+                return
+        raise TrainingFailed("the hub does not say whether the last update counts", remedy="wait for the next order")
+
     async def _answered(self, order: Order, receipt: pb.UpdateReceipt) -> None:
+        await asyncio.to_thread(self._participant.settle, order.study, counts=receipt.accepted)
         if not receipt.accepted:
-            await asyncio.to_thread(self._participant.forget, order.study)
             self._refusals = [*self._refusals[-20:], (order.round_number, receipt.reason)]
             log.warning("update refused", study=order.study, round_number=order.round_number, reason=receipt.reason)
 

@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wardround.records import EdgeId, ModelDigest
 
@@ -19,9 +19,10 @@ PAST_NORMS = 20
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accepted (round INTEGER, edge TEXT, sha256 TEXT NOT NULL, examples INTEGER NOT NULL,
-    norm REAL NOT NULL, metrics TEXT NOT NULL, PRIMARY KEY (round, edge)) WITHOUT ROWID;
+    norm REAL NOT NULL, metrics TEXT NOT NULL, based_on INTEGER NOT NULL, PRIMARY KEY (round, edge)) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS accepted_once ON accepted (edge, based_on);
 CREATE TABLE IF NOT EXISTS committed (round INTEGER PRIMARY KEY, model TEXT NOT NULL, base TEXT NOT NULL, t_us INTEGER NOT NULL,
-    seconds REAL NOT NULL, folded TEXT NOT NULL, aside TEXT NOT NULL);
+    seconds REAL NOT NULL, folded TEXT NOT NULL, aside TEXT NOT NULL, staleness TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine (edge TEXT PRIMARY KEY, until_round INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS screen (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), state BLOB NOT NULL);
 """
@@ -39,6 +40,7 @@ class OpenRound:
     quorum: int
     wanted: int
     opened_us: int
+    owed: Mapping[str, tuple[int, str]] = field(default_factory=dict)  # edge: round and base of the older order it works on
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Accepted:
     examples: int
     norm: float
     metrics: Mapping[str, float]
+    based_on: int  # the round of its order: the one it counts in, or an earlier one in a buffered study
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Committed:
     seconds: float
     folded: Mapping[str, int]
     aside: tuple[str, ...]
+    staleness: Mapping[str, int] = field(default_factory=dict)  # of those folded whose base was not this round's
 
 
 class Journal:
@@ -88,32 +92,48 @@ class Journal:
         if row is None:
             return None
         fields = dict(zip(OpenRound.__slots__, json.loads(row[0]), strict=True))
-        return OpenRound(**{**fields, "participants": tuple(EdgeId(e) for e in fields["participants"])})
+        owed = {edge: (number, base) for edge, (number, base) in fields["owed"].items()}
+        return OpenRound(**{**fields, "participants": tuple(EdgeId(e) for e in fields["participants"]), "owed": owed})
+
+    def owed(self) -> dict[str, tuple[int, str]]:
+        """Edges that were at work when the last round ended, with the round and the base of their order."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM facts WHERE key = 'owed'").fetchone()
+        return {edge: (number, base) for edge, (number, base) in json.loads(row[0]).items()} if row else {}
 
     def accept(self, round_number: int, update: Accepted) -> None:
-        """Record an update whose file is synced. The first one of an edge in a round stands."""
+        """Record an update whose file is synced, in the round it counts in. The first one of an edge for an order stands."""
+        metrics = json.dumps(dict(update.metrics))
+        row = (round_number, update.edge, update.sha256, update.examples, update.norm, metrics, update.based_on)
         with self._lock:
-            self._db.execute(
-                "INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?, ?, ?)",
-                (round_number, update.edge, update.sha256, update.examples, update.norm, json.dumps(dict(update.metrics))),
-            )
+            self._db.execute("INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def accepted(self, round_number: int) -> dict[EdgeId, Accepted]:
         """The updates of a round, by edge."""
-        query = "SELECT edge, sha256, examples, norm, metrics FROM accepted WHERE round = ? ORDER BY edge"
+        query = "SELECT edge, sha256, examples, norm, metrics, based_on FROM accepted WHERE round = ? ORDER BY edge"
         with self._lock:
             rows = self._db.execute(query, (round_number,)).fetchall()
-        return {EdgeId(e): Accepted(EdgeId(e), sha, n, norm, json.loads(m)) for e, sha, n, norm, m in rows}
+        return {EdgeId(e): Accepted(EdgeId(e), sha, n, norm, json.loads(m), based) for e, sha, n, norm, m, based in rows}
+
+    def has(self, edge: EdgeId, based_on: int) -> bool:
+        """Whether an update of this edge for its order of that round is accepted, in whichever round it counts."""
+        with self._lock:
+            return bool(self._db.execute("SELECT 1 FROM accepted WHERE edge = ? AND based_on = ?", (edge, based_on)).fetchone())
+
+    def fleet(self) -> int:
+        """Edges that have ever had an update accepted."""
+        with self._lock:
+            return int(self._db.execute("SELECT COUNT(DISTINCT edge) FROM accepted").fetchone()[0])
 
     # -- what is over
 
-    def commit_round(self, done: Committed, screen_state: bytes) -> None:
-        """The round is over: its result, the screen's history and the end of the open round, in one transaction."""
+    def commit_round(self, done: Committed, screen_state: bytes, owed: Mapping[str, tuple[int, str]] | None = None) -> None:
+        """The round is over: its result, the screen's history, who is still at work, and the end of the open round, in one."""
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 self._db.execute(
-                    "INSERT INTO committed VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO committed VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         done.number,
                         done.model,
@@ -122,9 +142,11 @@ class Journal:
                         done.seconds,
                         json.dumps(dict(done.folded)),
                         json.dumps(done.aside),
+                        json.dumps(dict(done.staleness)),
                     ),
                 )
                 self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (json.dumps(dict(owed or {})),))
                 self._db.execute("DELETE FROM facts WHERE key = 'open'")
                 self._db.execute("COMMIT")
             except BaseException:
@@ -139,13 +161,17 @@ class Journal:
         """The newest round that is over; asked at every tick, so it does not read the others."""
         return next(iter(self._committed("ORDER BY round DESC LIMIT 1")), None)
 
-    def _committed(self, order: str) -> list[Committed]:
-        query = f"SELECT round, model, base, t_us, seconds, folded, aside FROM committed {order}"  # noqa: S608 - our own words
+    def committed_at(self, number: int) -> list[Committed]:
+        """The round of this number, if it is over."""
+        return self._committed("WHERE round = ?", number)
+
+    def _committed(self, order: str, *values: int) -> list[Committed]:
+        query = f"SELECT round, model, base, t_us, seconds, folded, aside, staleness FROM committed {order}"  # noqa: S608 - our own words
         with self._lock:
-            rows = self._db.execute(query).fetchall()
+            rows = self._db.execute(query, values).fetchall()
         return [
-            Committed(n, ModelDigest(m), b, t, s, json.loads(folded), tuple(json.loads(aside)))
-            for n, m, b, t, s, folded, aside in rows
+            Committed(n, ModelDigest(m), b, t, s, json.loads(folded), tuple(json.loads(aside)), json.loads(stale))
+            for n, m, b, t, s, folded, aside, stale in rows
         ]
 
     # -- each edge's own past
@@ -204,3 +230,8 @@ def partial_name(round_number: int, edge: str, sha256: str) -> str:
 def model_name(digest: str) -> str:
     """The file of a model."""
     return f"models/{digest}.safetensors"
+
+
+def memory_name(model: str) -> str:
+    """The file of what the strategy remembers beside a model."""
+    return f"memory/{model}.safetensors"

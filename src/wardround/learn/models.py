@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ HEADER_BYTES_MAX: Final = 1_000_000  # the library allows 100 MB; ten thousand t
 TENSORS_MAX: Final = 10_000
 DIMENSIONS_MAX: Final = 16
 BUFFER_PREFIX: Final = "scale."  # tensors that travel with the model and that training never changes
+CONTROL_PREFIX: Final = "control."  # SCAFFOLD's control variates: they travel with the model and are no part of it
 
 _DTYPES: Final = {
     "F64": "<f8",
@@ -86,14 +87,34 @@ def is_buffer(name: str) -> bool:
     return name.startswith(BUFFER_PREFIX)
 
 
+def without_controls(parameters: Mapping[str, Tensor]) -> Parameters:
+    """The model proper: what a learner knows."""
+    return {name: tensor for name, tensor in parameters.items() if not name.startswith(CONTROL_PREFIX)}
+
+
+def with_controls(parameters: Mapping[str, Tensor]) -> Parameters:
+    """A first model with control variates of zero for every tensor that is trained."""
+    zeros = {f"{CONTROL_PREFIX}{name}": np.zeros_like(t) for name, t in parameters.items() if not is_buffer(name)}
+    return {**parameters, **zeros}
+
+
 def encode_model(parameters: Mapping[str, Tensor]) -> bytes:
     """The one byte form of these tensors: a safetensors file with the names in order.
 
     Raises:
         ValueError: a tensor's dtype has no name in safetensors, or a name is empty or reserved.
     """
+    return b"".join(model_parts(parameters))
+
+
+def model_parts(parameters: Mapping[str, Tensor]) -> list[memoryview]:
+    """As encode_model, in parts that are views of the tensors: nothing large is copied.
+
+    Raises:
+        ValueError: as encode_model.
+    """
     header: dict[str, object] = {}
-    parts: list[bytes] = []
+    parts: list[memoryview] = []
     begin = 0
     for name in sorted(parameters):
         if not name or name == "__metadata__":
@@ -102,13 +123,13 @@ def encode_model(parameters: Mapping[str, Tensor]) -> bytes:
         little = tensor.dtype.newbyteorder("<")
         if little not in _NAMES:
             raise ValueError(f"tensor {name}: dtype {tensor.dtype} cannot be written")
-        data = tensor.astype(little, order="C", copy=False).tobytes()
-        header[name] = {"dtype": _NAMES[little], "shape": list(tensor.shape), "data_offsets": [begin, begin + len(data)]}
-        parts.append(data)
-        begin += len(data)
+        flat = np.ascontiguousarray(tensor, little).reshape(-1)
+        header[name] = {"dtype": _NAMES[little], "shape": list(tensor.shape), "data_offsets": [begin, begin + flat.nbytes]}
+        parts.append(flat.view(np.uint8).data)
+        begin += flat.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=True).encode()
     text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+    return [memoryview(len(text).to_bytes(8, "little")), memoryview(text), *parts]
 
 
 def decode_model(data: bytes) -> Parameters:
@@ -124,9 +145,12 @@ def decode_model(data: bytes) -> Parameters:
     }
 
 
-def digest(data: bytes) -> ModelDigest:
-    """The name of a model: SHA-256 of its file, lower-case hex."""
-    return ModelDigest(hashlib.sha256(data).hexdigest())
+def digest(data: bytes | Sequence[memoryview]) -> ModelDigest:
+    """The name of a model: SHA-256 of its file, whole or in parts, lower-case hex."""
+    hash_ = hashlib.sha256()
+    for part in [data] if isinstance(data, bytes) else data:
+        hash_.update(part)
+    return ModelDigest(hash_.hexdigest())
 
 
 class MemoryTensors:

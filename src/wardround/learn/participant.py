@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from wardround.learn.blobs import Blobs
-from wardround.learn.coordinator import Order, Upload, new_upload
+from wardround.learn.messages import Done, Order, Upload, new_upload
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -23,6 +23,7 @@ class _Kept(msgspec.Struct, frozen=True):
     base: str
     examples: int
     metrics: dict[str, float]
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,42 @@ class Participant:
         same = (kept.round_number, kept.task, kept.base) == (order.round_number, order.task, order.base)
         return Ready(new_upload(order, data, kept.examples, kept.metrics), data) if same else None
 
-    def forget(self, study: str) -> None:
-        """Drop the kept update: the hub has refused it, and would refuse it again in the next attempt at the same round."""
-        self._blobs.delete(f"{study}.json")
+    def kept(self, study: str) -> bytes:
+        """What the edge keeps for a study from its newest update that the hub counts; empty at first."""
+        return self._read(f"{study}.kept.safetensors")
 
-    def keep(self, order: Order, data: bytes, examples: int, metrics: dict[str, float]) -> Ready:
+    def unsettled(self, study: str) -> Upload | None:
+        """The kept update whose receipt never came, if it would change what the edge keeps: ask the hub whether it counts."""
+        if self._blobs.size(f"{study}.next.safetensors") == 0:
+            return None
+        try:
+            kept = msgspec.json.decode(self._blobs.read(f"{study}.json"), type=_Kept)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        return Upload(study, kept.round_number, kept.task, kept.base, 0, kept.sha256, kept.examples)
+
+    def settle(self, study: str, *, counts: bool) -> None:
+        """The hub has said whether the kept update counts: only then does what the edge keeps move on."""
+        if counts and (following := self._read(f"{study}.next.safetensors")):
+            self._blobs.write(f"{study}.kept.safetensors", following)
+        self._blobs.delete(f"{study}.next.safetensors")
+        if not counts:  # it would be refused again in the next attempt at the same round
+            self._blobs.delete(f"{study}.json")
+
+    def keep(self, order: Order, done: Done) -> Ready:
         """Keep a finished update; durable when this returns. The facts follow the data, so half a write is no update."""
         self._blobs.delete(f"{order.study}.json")
-        self._blobs.write(f"{order.study}.safetensors", data)
-        kept = _Kept(order.study, order.round_number, order.task, order.base, examples, metrics)
+        self._blobs.delete(f"{order.study}.next.safetensors")
+        self._blobs.write(f"{order.study}.safetensors", done.data)
+        if done.kept:
+            self._blobs.write(f"{order.study}.next.safetensors", done.kept)
+        upload = new_upload(order, done.data, done.examples, done.metrics)
+        kept = _Kept(order.study, order.round_number, order.task, order.base, done.examples, dict(done.metrics), upload.sha256)
         self._blobs.write(f"{order.study}.json", msgspec.json.encode(kept))
-        return Ready(new_upload(order, data, examples, metrics), data)
+        return Ready(upload, done.data)
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._blobs.read(name)
+        except FileNotFoundError:
+            return b""

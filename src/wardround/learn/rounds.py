@@ -2,8 +2,10 @@
 
 A round asks its participants, counts who has delivered, and ends in exactly one of two ways: committed with the edges that
 delivered, or abandoned at no cost. It waits for nobody for ever: an edge that is gone does not hold up the others once the
-quorum is there, and the deadline ends whatever is left. Source of the roles of quorum, deadline and over-selection:
-Bonawitz et al., Towards Federated Learning at Scale, MLSys 2019, arXiv:1902.01046, section 2.2.
+quorum is there, and the deadline ends whatever is left. In a buffered study a round is a buffer: it ends when enough updates
+are in it, and those still at work on an older model go on and count, weighed by their staleness, in the buffer that is open
+when they are done (Nguyen et al., FedBuff, AISTATS 2022, arXiv:2106.06639). Source of the roles of quorum, deadline and
+over-selection: Bonawitz et al., Towards Federated Learning at Scale, MLSys 2019, arXiv:1902.01046, section 2.2.
 """
 
 from __future__ import annotations
@@ -103,6 +105,7 @@ class RoundState:
     participants: frozenset[EdgeId]
     quorum: int
     wanted: int  # deliveries that are enough: fewer than participants when more were asked than needed
+    carry: bool = False  # buffered: whoever is still at work when the round ends goes on, and counts in a later one
     attached: frozenset[EdgeId] = frozenset()
     delivered: frozenset[EdgeId] = frozenset()
     failed: frozenset[EdgeId] = frozenset()
@@ -115,7 +118,13 @@ class RoundState:
 
 
 def open_round(
-    participants: frozenset[EdgeId], attached: frozenset[EdgeId], *, quorum: int, wanted: int, delivered: frozenset[EdgeId]
+    participants: frozenset[EdgeId],
+    attached: frozenset[EdgeId],
+    *,
+    quorum: int,
+    wanted: int,
+    delivered: frozenset[EdgeId],
+    carry: bool = False,
 ) -> tuple[RoundState, list[Command]]:
     """Start a round, or take it up again after a restart with what had arrived.
 
@@ -124,7 +133,7 @@ def open_round(
     """
     if not participants or not 1 <= quorum <= len(participants) or not quorum <= wanted <= len(participants):
         raise ValueError(f"quorum {quorum} and wanted {wanted} do not fit {len(participants)} participants")
-    state = RoundState(participants, quorum, wanted, attached=attached & participants, delivered=delivered & participants)
+    state = RoundState(participants, quorum, wanted, carry, attached=attached & participants, delivered=delivered & participants)
     orders: list[Command] = [Dispatch(edge) for edge in sorted(state.attached & state.outstanding)]
     return _settle(state, orders)
 
@@ -164,9 +173,10 @@ def _settle(state: RoundState, commands: list[Command]) -> tuple[RoundState, lis
 
 
 def _end(state: RoundState, reason: str) -> tuple[RoundState, list[Command]]:
+    waiting = [] if state.carry else sorted(state.outstanding & state.attached)
     if len(state.delivered) >= state.quorum:
-        cancels: list[Command] = [Cancel(edge, "round committed") for edge in sorted(state.outstanding & state.attached)]
+        cancels: list[Command] = [Cancel(edge, "round committed") for edge in waiting]
         return replace(state, phase=Phase.COMMITTED), [Commit(tuple(sorted(state.delivered))), *cancels]
-    cancels = [Cancel(edge, reason) for edge in sorted(state.outstanding & state.attached)]
+    cancels = [Cancel(edge, reason) for edge in waiting]
     said = f"{reason}: {len(state.delivered)} of {state.quorum} needed had delivered"
     return replace(state, phase=Phase.ABANDONED), [Abandon(said), *cancels]

@@ -23,11 +23,33 @@ from wardround.errors import LearnError, SettingsError, StudyError
 from wardround.learn.scores import METRICS
 from wardround.settings import NAME_PATTERN, Settings, parse_settings
 
-LEARNER_KINDS = ("mlp",)
-STRATEGY_NAMES = ("fedavg", "coordinate-median", "trimmed-mean", "multi-krum", "geometric-median")
+LEARNER_KINDS = ("mlp", "cnn", "tcn", "gru")
+PLAIN_SGD_STRATEGIES = ("scaffold", "feddyn")  # their formulas assume steps without momentum
+STRATEGY_NAMES = (
+    "fedavg",
+    "fedprox",
+    "fedavgm",
+    "fedadagrad",
+    "fedadam",
+    "fedyogi",
+    "fednova",
+    "scaffold",
+    "feddyn",
+    "fedbn",
+    "ditto",
+    "fine-tuning",
+    "qfedavg",
+    "coordinate-median",
+    "trimmed-mean",
+    "krum",
+    "multi-krum",
+    "geometric-median",
+    "centered-clipping",
+    "fltrust",
+)
 CLASS_WEIGHTINGS = ("none", "balanced")
 KINDS = ("model", "statistics")
-MODES = ("synchronous",)
+MODES = ("synchronous", "buffered")
 PRIVACY_MODES = ("none",)
 PARAMETERS_MAX = 50_000_000  # hidden layers beyond this do not train on an edge
 STUDY_BYTES_MAX = 1_000_000
@@ -50,7 +72,9 @@ class LearnerSettings(Settings, frozen=True):
     """What trains, and how an edge trains it."""
 
     kind: str = "mlp"
-    hidden: tuple[int, ...] = (32,)  # units of each hidden layer; none: logistic regression
+    hidden: tuple[int, ...] = (32,)  # units, or channels of a convolution, of each hidden layer; none: logistic regression
+    channels: int = 1  # cnn, tcn, gru: runs of equal length that a row of features is made of
+    kernel: int = 5  # cnn, tcn: steps that a convolution looks at
     epochs: int = 1  # passes over the edge's examples in a round
     batch: int = 32
     learning_rate: float = 0.02
@@ -80,9 +104,27 @@ class RoundSettings(Settings, frozen=True):
     edges_max: int = 0  # edges wanted in a round; 0: all that are there
     examples_min: int = 10  # an edge with fewer labelled examples is not asked
     interval_s: float = 0.0  # from the end of a round to the start of the next
-    mode: str = "synchronous"
-    strategy: str = "fedavg"
-    faulty_share: float = 0.2  # of a round's edges: what the robust strategies withstand
+    mode: str = "synchronous"  # buffered: a model for every `buffer` updates, and nobody waits for the slow
+    buffer: int = 10  # buffered: updates that make a model
+    staleness_max: int = 10  # buffered: models made since the one an update is based on; older ones are not taken
+
+
+class StrategySettings(Settings, frozen=True):
+    """How updates become the next model; each key but `name` is read by the strategies named beside it."""
+
+    name: str = "fedavg"
+    server_learning_rate: float = 0.0  # of the hub's step; 0: the strategy's own (1, or 0.1 for the adaptive ones)
+    proximal: float = 0.01  # fedprox: mu
+    beta1: float = 0.9  # fedavgm, fedadam, fedyogi, fedadagrad: momentum
+    beta2: float = 0.99  # fedadam, fedyogi
+    adaptivity: float = 1e-3  # fedadagrad, fedadam, fedyogi: tau
+    regularisation: float = 0.1  # feddyn: alpha
+    private: tuple[str, ...] = ("*norm*", "*bn*", "*.running_*")  # fedbn: names of the tensors that stay at their edge
+    personal_pull: float = 0.1  # ditto: lambda
+    personal_epochs: int = 1  # ditto, fine-tuning
+    fairness: float = 1.0  # qfedavg: q
+    faulty_share: float = 0.2  # trimmed-mean, krum, multi-krum: of a round's edges
+    radius: float = 0.0  # centered-clipping; 0: the median distance of the round
 
 
 class ScoreSettings(Settings, frozen=True):
@@ -129,9 +171,22 @@ class Study(Settings, frozen=True):
     statistics: StatisticsSettings = StatisticsSettings()
     learner: LearnerSettings = LearnerSettings()
     rounds: RoundSettings = RoundSettings()
+    strategy: StrategySettings = StrategySettings()
     score: ScoreSettings = ScoreSettings()
     triage: TriageSettings = TriageSettings()
     privacy: PrivacySettings = PrivacySettings()
+
+
+class LocalRule(msgspec.Struct, frozen=True, kw_only=True):
+    """The edge's half of a strategy; learn/local.py carries it out. What stands at its default asks for nothing."""
+
+    proximal: float = 0.0  # pull towards the model that the round began with
+    controls: bool = False  # SCAFFOLD's control variates
+    dynamic: float = 0.0  # FedDyn's alpha
+    private: tuple[str, ...] = ()  # patterns (fnmatch) of tensors that stay at the edge
+    personal: str = ""  # ditto, fine-tuning: a model of the edge's own
+    personal_pull: float = 0.0
+    personal_epochs: int = 0
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +198,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
     examples_min: int
     features: str  # digest of the feature names: hub and edge must compute the same features
     classes: int
+    rule: LocalRule = LocalRule()
 
 
 def parse_study(text: str, *, where: str) -> Study:
@@ -175,8 +231,8 @@ def load_study(path: Path) -> Study:
         raise SettingsError(f"{path} is not UTF-8 text", remedy="save the file as UTF-8") from exc
 
 
-def training_settings(study: Study, task: TaskShape) -> TrainingSettings:
-    """The part of a study that goes to the edges."""
+def training_settings(study: Study, task: TaskShape, rule: LocalRule) -> TrainingSettings:
+    """The part of a study that goes to the edges; `rule` is the strategy's."""
     return TrainingSettings(
         task=study.task,
         learner=study.learner,
@@ -184,6 +240,7 @@ def training_settings(study: Study, task: TaskShape) -> TrainingSettings:
         examples_min=study.rounds.examples_min,
         features=features_digest(task.feature_names),
         classes=len(task.classes),
+        rule=rule,
     )
 
 
@@ -247,6 +304,7 @@ def check(
         _one_of("task", study.task, tasks)
         _check_learner(study.learner, tasks[study.task])
     _check_rounds(study.rounds)
+    _check_strategy(study.strategy, study.learner, study.rounds)
     _one_of("rounds.mode", study.rounds.mode, modes)
     _one_of("privacy.mode", study.privacy.mode, privacy_modes)
     _check_score(study.score)
@@ -258,6 +316,11 @@ def check(
 def _check_learner(learner: LearnerSettings, task: TaskShape) -> None:
     _one_of("learner.kind", learner.kind, LEARNER_KINDS)
     _one_of("learner.class_weighting", learner.class_weighting, CLASS_WEIGHTINGS)
+    if learner.kind != "mlp":
+        _check(bool(learner.hidden), f"a {learner.kind} without learner.hidden", "name the units of one layer at least")
+        fits = learner.channels >= 1 and len(task.feature_names) % learner.channels == 0
+        _check(fits, f"learner.channels {learner.channels} of {len(task.feature_names)} features", "give every channel as many")
+        _between("learner.kernel", learner.kernel, 1, 1_000)
     sizes = (len(task.feature_names), *learner.hidden, len(task.classes))
     _check(all(n >= 1 for n in learner.hidden), "learner.hidden", "every hidden layer needs at least one unit")
     parameters = sum((a + 1) * b for a, b in itertools.pairwise(sizes))
@@ -283,8 +346,6 @@ def _check_statistics(statistics: StatisticsSettings, signals: Collection[str]) 
 
 
 def _check_rounds(rounds: RoundSettings) -> None:
-    _one_of("rounds.strategy", rounds.strategy, STRATEGY_NAMES)
-    _between("rounds.faulty_share", rounds.faulty_share, 0.0, 0.49)
     _between("rounds.count", rounds.count, 1, 1_000_000)
     _between("rounds.edges_min", rounds.edges_min, 1, 1_000_000)
     _between("rounds.deadline_s", rounds.deadline_s, 0.1, 30 * 86_400.0)
@@ -292,11 +353,44 @@ def _check_rounds(rounds: RoundSettings) -> None:
     _between("rounds.over_selection", rounds.over_selection, 1.0, 10.0)
     _between("rounds.edges_max", rounds.edges_max, 0, 1_000_000)
     _between("rounds.examples_min", rounds.examples_min, 1, 1_000_000_000)
+    _between("rounds.buffer", rounds.buffer, 1, 1_000_000)
+    _between("rounds.staleness_max", rounds.staleness_max, 0, 10_000)
+    if rounds.mode == "buffered" and rounds.buffer < rounds.edges_min:
+        raise StudyError(
+            f"rounds.buffer is {rounds.buffer}, and rounds.edges_min {rounds.edges_min}: no buffer would ever be a quorum",
+            remedy="raise rounds.buffer, or lower the quorum",
+        )
     if 0 < rounds.edges_max < rounds.edges_min:
         raise StudyError(
             f"rounds.edges_min is {rounds.edges_min}, and a round asks for {rounds.edges_max} edges at most",
             remedy="raise rounds.edges_max, set it to 0 for all edges, or lower the quorum",
         )
+
+
+def _check_strategy(strategy: StrategySettings, learner: LearnerSettings, rounds: RoundSettings) -> None:
+    _one_of("strategy.name", strategy.name, STRATEGY_NAMES)
+    _between("strategy.server_learning_rate", strategy.server_learning_rate, 0.0, 100.0)
+    _between("strategy.proximal", strategy.proximal, 0.0, 1e3)
+    _between("strategy.beta1", strategy.beta1, 0.0, 0.9999)
+    _between("strategy.beta2", strategy.beta2, 0.0, 0.99999)
+    _between("strategy.adaptivity", strategy.adaptivity, 1e-9, 1e3)
+    _between("strategy.regularisation", strategy.regularisation, 1e-6, 1e3)
+    _between("strategy.personal_pull", strategy.personal_pull, 0.0, 1e3)
+    _between("strategy.personal_epochs", strategy.personal_epochs, 1, 1_000)
+    _between("strategy.fairness", strategy.fairness, 0.0, 100.0)
+    _between("strategy.faulty_share", strategy.faulty_share, 0.0, 0.49)
+    _between("strategy.radius", strategy.radius, 0.0, 1e9)
+    if strategy.name in PLAIN_SGD_STRATEGIES and rounds.mode == "buffered":
+        raise StudyError(
+            f"strategy.name is `{strategy.name}` and rounds.mode is `buffered`: its corrections assume one base for all",
+            remedy='choose rounds.mode = "synchronous", or another strategy',
+        )
+    if strategy.name in PLAIN_SGD_STRATEGIES and learner.momentum > 0:
+        raise StudyError(
+            f"strategy.name is `{strategy.name}` and learner.momentum is {learner.momentum:g}: its formula needs plain steps",
+            remedy="set learner.momentum = 0.0, and raise learner.learning_rate to match",
+        )
+    _check(strategy.name != "fedbn" or bool(strategy.private), "fedbn with an empty strategy.private", "name what stays")
 
 
 def _check_score(score: ScoreSettings) -> None:

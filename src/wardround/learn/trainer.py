@@ -14,14 +14,16 @@ import resource
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from wardround.errors import LearnError, WardroundError
-from wardround.learn.learners import Learner, Trained, make_learner
+from wardround.learn.learners import Learner, make_learner
+from wardround.learn.local import train_locally
+from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.study import LearnerSettings, decode_training, is_held_back
 from wardround.learn.survey import decode_survey, summarise
@@ -48,15 +50,7 @@ class Work:
     settings: bytes
     model: bytes
     round_number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """An update, encoded."""
-
-    data: bytes
-    examples: int
-    metrics: dict[str, float] = field(default_factory=dict)
+    kept: bytes = b""  # what the edge keeps for this study: learn/local.py
 
 
 class TrainingFailed(LearnError):
@@ -141,7 +135,7 @@ def _main(pipe: Connection, memory_bytes_max: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes_max, memory_bytes_max))
     worker = Worker()
     with contextlib.suppress(ImportError):
-        importlib.import_module("wardround.learn.learners.jax_mlp")
+        importlib.import_module("wardround.learn.learners.jax_learner")
     while True:
         try:
             work = pipe.recv()
@@ -180,8 +174,16 @@ class Worker:
         learner = self._learner(settings.learner, len(usable.feature_names), settings.classes)
         if work.task == "statistics":
             return Done(encode_model(learner.statistics(usable)), len(usable))
-        trained: Trained = learner.train(decode_model(work.model), usable, seed=settings.learner.seed, round=work.round_number)
-        return Done(encode_model(trained.update), trained.examples, {k: float(v) for k, v in trained.metrics.items()})
+        local = train_locally(
+            learner,
+            settings.learner,
+            settings.rule,
+            decode_model(work.model),
+            decode_model(work.kept) if work.kept else {},
+            usable,
+            round_number=work.round_number,
+        )
+        return Done(encode_model(local.update), local.examples, local.metrics, encode_model(local.kept) if local.kept else b"")
 
     def _survey(self, work: Work) -> Done:
         """Small sums of what the edge keeps: see survey.py."""

@@ -7,14 +7,15 @@ example count that its registration allows. The screen, which compares an update
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from wardround.errors import UpdateRefused
-from wardround.learn.models import Parameters, TensorSource, is_buffer
+from wardround.learn.models import CONTROL_PREFIX, Parameters, TensorSource
 from wardround.learn.study import TriageSettings
 
 BLOCK = 262_144
@@ -42,7 +43,7 @@ class Verdict(Protocol):
 class Screen(Protocol):
     """Compares the updates of a round with each edge's own history, before they are folded."""
 
-    def judge_round(self, round_number: int, updates: Mapping[str, Mapping[str, np.ndarray]]) -> Mapping[str, Verdict]:
+    def judge_round(self, round_number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
         """A verdict for each edge."""
         ...
 
@@ -78,24 +79,45 @@ def check_claim(*, size: int, examples: int, settings: TriageSettings) -> None:
         raise UpdateRefused("examples", f"{examples} examples claimed; this study believes 1 to {settings.examples_max}")
 
 
-def check_update(update: TensorSource, base: Parameters, past_norms: Sequence[float], settings: TriageSettings) -> float:
-    """Check an update's tensors against its base model; its L2 norm.
+def check_facts(metrics: Mapping[str, float], needed: Sequence[str]) -> None:
+    """Whether the numbers that a strategy reckons with are there.
+
+    Raises:
+        UpdateRefused: "metrics".
+    """
+    for name in needed:
+        value = metrics.get(name, float("nan"))
+        if not (np.isfinite(value) and value >= 0):
+            raise UpdateRefused("metrics", f"`{name}` is {value:g}; the study's strategy needs it finite and not negative")
+
+
+def check_update(
+    update: TensorSource,
+    base: TensorSource,
+    expected: Collection[str],
+    past_norms: Sequence[float],
+    settings: TriageSettings,
+) -> float:
+    """Check an update's tensors against its base model; its L2 norm, control variates left out.
+
+    Args:
+        expected: the base's tensors that the update must carry, and no others.
 
     Raises:
         UpdateRefused: "names", "shape", "dtype", "not-finite" or "norm".
     """
-    expected = {name: tensor for name, tensor in base.items() if not is_buffer(name)}
-    shapes = update.shapes()
+    shapes, own = update.shapes(), base.shapes()
     if set(shapes) != set(expected):
         wrong = sorted(set(shapes) ^ set(expected))[0]
         raise UpdateRefused("names", f"tensor `{wrong[:60]}` is missing or not asked for")
     squares = 0.0
-    for name, tensor in expected.items():
-        if tuple(shapes[name]) != tensor.shape:
-            raise UpdateRefused("shape", f"tensor `{name}` has shape {tuple(shapes[name])}, the model has {tensor.shape}")
-        if update.dtype(name) != tensor.dtype:
-            raise UpdateRefused("dtype", f"tensor `{name}` is {update.dtype(name)}, the model has {tensor.dtype}")
-        squares += _squares(update, name, tensor.size)
+    for name in expected:
+        if tuple(shapes[name]) != tuple(own[name]):
+            raise UpdateRefused("shape", f"tensor `{name}` has shape {tuple(shapes[name])}, the model has {tuple(own[name])}")
+        if update.dtype(name) != base.dtype(name):
+            raise UpdateRefused("dtype", f"tensor `{name}` is {update.dtype(name)}, the model has {base.dtype(name)}")
+        found = _squares(update, name, math.prod(own[name]))
+        squares += 0.0 if name.startswith(CONTROL_PREFIX) else found
     norm = float(np.sqrt(squares))
     check_norm(norm, past_norms, settings)
     return norm

@@ -10,11 +10,12 @@ import pytest
 from wardround.clock import ManualClock
 from wardround.collect.storage import FolderStorage, MemoryStorage
 from wardround.learn.blobs import FolderBlobs, MemoryBlobs
-from wardround.learn.coordinator import SETTLE_S, Coordinator, Order, Upload
+from wardround.learn.coordinator import SETTLE_S, Coordinator
 from wardround.learn.journal import Journal
+from wardround.learn.messages import Order, Upload
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.strategies import make_strategy
-from wardround.learn.study import parse_study
+from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.learn.triage import Screen
 from wardround.records import EdgeId
 from wardround.simulation import CLASSES, FEATURES, toy_model, toy_training
@@ -49,7 +50,7 @@ class Hub:
             settings=b"",
             initial=lambda: toy_model(0),
             shape=(FEATURES, CLASSES),
-            strategy=make_strategy("fedavg"),
+            strategy=make_strategy(StrategySettings(), LearnerSettings()),
             screen=self.screen or OwnHistory("test"),
             journal=Journal(self.storage.connect),
             blobs=self.blobs,
@@ -73,7 +74,7 @@ class Hub:
 
     def made(self, edge):
         order = self.orders[edge]
-        return order, toy_training(edge, order, order.model)
+        return order, toy_training(edge, order, order.model, b"")
 
     def announce(self, edge, data, *, examples=60, **changes):
         order = self.orders[edge]
@@ -123,7 +124,7 @@ def test_rounds_make_models_one_upon_the_other(hub):
     order = Order("s", 1, 1, "train", first.model, b"", 0.0)
     expected = base["w"].astype(np.float64)
     for edge, n in second.folded.items():
-        update = decode_model(toy_training(edge, order, hub.coordinator.model(first.model)).data)
+        update = decode_model(toy_training(edge, order, hub.coordinator.model(first.model), b"").data)
         expected = expected + n / total * update["w"]
     np.testing.assert_allclose(model["w"], expected, rtol=1e-6)
 
@@ -225,7 +226,9 @@ def test_an_update_counts_once_however_often_it_comes(hub):
     assert hub.upload("b").accepted
     done = hub.coordinator.committed()[-1]
     assert sorted(done.folded) == ["a", "b"]
-    assert not hub.upload("a", round_number=1).accepted  # the round is over
+    assert hub.upload("a", round_number=1).accepted  # the round is over: it has counted, and counts no more
+    assert [len(c.folded) for c in hub.coordinator.committed()] == [2, 2]
+    assert hub.coordinator.open_round[1].delivered == frozenset()
 
 
 def test_a_killed_hub_goes_on_in_the_same_round_with_what_had_arrived(hub):

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load as safetensors_load
 from sklearn import metrics as sklearn_metrics
 
-from wardround.errors import StudyError, UpdateRefused
-from wardround.learn.models import MemoryTensors, ModelFile, decode_model, digest, encode_model
+from wardround.errors import UpdateRefused
+from wardround.learn.models import ModelFile, decode_model, digest, encode_model
 from wardround.learn.scaling import balanced_weights, check_sums, feature_sums, fold_sums, mean_std, with_scaling
 from wardround.learn.scores import METRICS, by_group, gap_closed, worst
-from wardround.learn.strategies import WeightedUpdate, make_strategy
-from wardround.learn.strategies.fedavg import BLOCK_ELEMENTS
 from wardround.records import Examples
 
 
@@ -151,40 +149,6 @@ def test_balanced_weights_let_classes_count_alike():
     assert (weights * classes).sum() == pytest.approx(100)
     scaled = with_scaling(model(), feature_sums(examples(1), 3), class_weighting="balanced")
     assert {"scale.mean", "scale.std", "scale.class_weights"} < set(scaled)
-
-
-# -- FedAvg (McMahan et al. 2017, algorithm 1)
-
-
-def test_fedavg_is_the_mean_of_the_participants_models_weighted_by_examples():
-    base, weights = {"w": np.random.default_rng(0).normal(size=(BLOCK_ELEMENTS, 3)).astype(np.float32)}, (10, 30, 60)
-    updates = [{"w": np.random.default_rng(i).normal(size=base["w"].shape).astype(np.float32)} for i in (1, 2, 3)]
-    folded = make_strategy("fedavg").fold(
-        base, [WeightedUpdate(MemoryTensors(u), n) for u, n in zip(updates, weights, strict=True)]
-    )
-    expected = sum(n / 100 * (base["w"].astype(np.float64) + u["w"]) for u, n in zip(updates, weights, strict=True))
-    np.testing.assert_allclose(folded["w"], expected, rtol=1e-5, atol=1e-6)
-    assert folded["w"].dtype == np.float32
-
-
-def test_fedavg_keeps_dtypes_and_what_no_update_carries():
-    base = {"i": np.array([10, 20]), "scale.mean": np.ones(2, np.float32)}
-    folded = make_strategy("fedavg").fold(base, [WeightedUpdate(MemoryTensors({"i": np.array([1, 2])}), 5)])
-    np.testing.assert_array_equal(folded["i"], [11, 22])
-    assert folded["i"].dtype == base["i"].dtype
-    np.testing.assert_array_equal(folded["scale.mean"], base["scale.mean"])
-
-
-def test_fedavg_refuses_what_does_not_fit():
-    base = {"w": np.zeros((2, 2), np.float32)}
-    good = WeightedUpdate(MemoryTensors({"w": np.ones((2, 2), np.float32)}), 1)
-    for wrong in (np.ones((4,), np.float32), np.ones((2, 2))):
-        with pytest.raises(UpdateRefused):
-            make_strategy("fedavg").fold(base, [good, WeightedUpdate(MemoryTensors({"w": wrong}), 1)])
-    with pytest.raises(UpdateRefused):
-        make_strategy("fedavg").fold(base, [])
-    with pytest.raises(StudyError, match="unknown strategy"):
-        make_strategy("fedbest")
 
 
 # -- scores, against scikit-learn

@@ -7,7 +7,6 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from wardround.errors import LearnError, SettingsError, StudyError
-from wardround.learn.baselines import train_alone
 from wardround.learn.learners import make_learner
 from wardround.learn.scaling import with_scaling
 from wardround.learn.study import LearnerSettings, ScoreSettings, check, is_held_back, parse_study
@@ -24,14 +23,16 @@ def test_a_good_study_passes():
 BAD = {
     'name = "S p a c e"\ntask = "activity"': "name",
     'name = "s"\ntask = "actvity"': "task",
-    GOOD + '[learner]\nkind = "cnn"': "learner.kind",
+    GOOD + '[learner]\nkind = "oracle"': "learner.kind",
+    GOOD + '[learner]\nkind = "cnn"\nhidden = []': "cnn",
+    GOOD + '[learner]\nkind = "gru"\nchannels = 7': "channels",
     GOOD + "[learner]\nhidden = [0]": "hidden",
     GOOD + "[learner]\nhidden = [100000, 100000]": "parameters",
     GOOD + "[learner]\nlearning_rate = 0.0": "learning_rate",
     GOOD + "[rounds]\ncount = 0": "rounds.count",
     GOOD + "[rounds]\nedges_min = 0": "edges_min",
     GOOD + "[rounds]\nedges_min = 5\nedges_max = 4": "edges_max",
-    GOOD + '[rounds]\nstrategy = "best"': "strategy",
+    GOOD + '[strategy]\nname = "best"': "strategy",
     GOOD + '[privacy]\nmode = "blind"': "privacy.mode",
     GOOD + '[score]\nmetric = "luck"': "score.metric",
     GOOD + "[score]\nheld_back = 0.99": "held_back",
@@ -136,13 +137,3 @@ def test_nothing_labelled_and_wrong_shapes_are_said():
         learner.train(model, unlabelled, seed=0, round=1)
     with pytest.raises(LearnError):
         learner.predict(model, examples.features[:, :3])
-
-
-def test_a_reference_is_trained_on_what_it_is_given_alone():
-    class Shape:
-        classes, feature_names, metric = ("a", "b", "c"), tuple(f"f{i}" for i in range(5)), "accuracy"
-
-    examples = blobs()
-    learner, model = train_alone(Shape(), LearnerSettings(hidden=()), examples, seed=0)
-    np.testing.assert_allclose(model["scale.mean"], examples.features.mean(axis=0), rtol=1e-3)
-    assert (learner.predict(model, examples.features).argmax(axis=1) == examples.labels).mean() > 0.9

@@ -14,12 +14,13 @@ from wardround.collect.signals import load_signals
 from wardround.collect.storage import MemoryStorage
 from wardround.errors import StudyError, UpdateRefused
 from wardround.learn.blobs import MemoryBlobs
-from wardround.learn.coordinator import SETTLE_S, Coordinator, Order, Upload
+from wardround.learn.coordinator import SETTLE_S, Coordinator
 from wardround.learn.journal import Journal
+from wardround.learn.messages import Order, Upload
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.scaling import fold_sums
 from wardround.learn.strategies import make_strategy
-from wardround.learn.study import check, parse_study
+from wardround.learn.study import LearnerSettings, StrategySettings, check, parse_study
 from wardround.learn.survey import (
     QUANTILES,
     SurveyedSignal,
@@ -147,7 +148,7 @@ def test_a_hub_that_is_killed_counts_every_edge_once(killed_after):
             settings=encode_survey(SETTINGS),
             initial=dict,
             shape=(1, 2),
-            strategy=make_strategy("fedavg"),
+            strategy=make_strategy(StrategySettings(), LearnerSettings()),
             screen=OwnHistory("test"),
             journal=Journal(storage.connect),
             blobs=blobs,

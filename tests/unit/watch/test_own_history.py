@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from wardround.learn.models import MemoryTensors
 from wardround.watch.detectors.own_history import OwnHistory
 
 DIMENSIONS, EDGES = 400, 6
+
+
+def judge(screen, number, updates):
+    return screen.judge_round(number, {edge: MemoryTensors(u) for edge, u in updates.items()})
 
 
 def healthy(rng, round_number, edges=EDGES):
@@ -24,7 +29,7 @@ def healthy(rng, round_number, edges=EDGES):
 def warmed(rounds=12, seed=0):
     screen, rng = OwnHistory("seed"), np.random.default_rng(seed)
     for number in range(1, rounds + 1):
-        verdicts = screen.judge_round(number, healthy(rng, number))
+        verdicts = judge(screen, number, healthy(rng, number))
         assert all(v.accepted for v in verdicts.values())
     return screen, rng
 
@@ -43,7 +48,7 @@ def test_it_names_the_edge_that_has_changed_and_no_other(fault):
     screen, rng = warmed()
     updates = healthy(rng, 13)
     updates["e2"] = {"w": fault(updates["e2"]["w"]).astype(np.float32)}
-    verdicts = screen.judge_round(13, updates)
+    verdicts = judge(screen, 13, updates)
     assert [e for e, v in verdicts.items() if not v.accepted] == ["e2"]
     assert verdicts["e2"].score > verdicts["e2"].threshold
     assert verdicts["e2"].reason
@@ -54,7 +59,7 @@ def test_a_healthy_hundred_rounds_raise_hardly_anything():
     for seed in range(3):
         screen, rng = OwnHistory("seed"), np.random.default_rng(seed)
         for number in range(1, 101):
-            refused += sum(not v.accepted for v in screen.judge_round(number, healthy(rng, number)).values())
+            refused += sum(not v.accepted for v in judge(screen, number, healthy(rng, number)).values())
     assert refused <= 2  # of 1,800
 
 
@@ -63,8 +68,8 @@ def test_what_it_refused_teaches_it_nothing():
     for number in range(13, 20):
         updates = healthy(rng, number)
         updates["e2"] = {"w": -8 * updates["e2"]["w"]}
-        assert not screen.judge_round(number, updates)["e2"].accepted
-    assert screen.judge_round(20, healthy(rng, 20))["e2"].accepted
+        assert not judge(screen, number, updates)["e2"].accepted
+    assert judge(screen, 20, healthy(rng, 20))["e2"].accepted
 
 
 def test_its_history_survives_a_restart():
@@ -73,7 +78,7 @@ def test_its_history_survives_a_restart():
     again.restore(screen.state())
     updates = healthy(rng, 13)
     updates["e1"] = {"w": -8 * updates["e1"]["w"]}
-    first, second = screen.judge_round(13, updates), again.judge_round(13, updates)
+    first, second = judge(screen, 13, updates), judge(again, 13, updates)
     assert {e: v.score for e, v in first.items()} == pytest.approx({e: v.score for e, v in second.items()}, rel=1e-5)
     assert screen.state() == again.state()
 
@@ -83,6 +88,6 @@ def test_its_memory_does_not_grow_with_the_model():
     for dimensions in (100, 100_000):
         screen, rng = OwnHistory("s"), np.random.default_rng(0)
         for number in range(8):
-            screen.judge_round(number, {f"e{i}": {"w": rng.normal(size=dimensions).astype(np.float32)} for i in range(4)})
+            judge(screen, number, {f"e{i}": {"w": rng.normal(size=dimensions).astype(np.float32)} for i in range(4)})
         sizes.append(len(screen.state()))
     assert sizes[1] < 1.5 * sizes[0]

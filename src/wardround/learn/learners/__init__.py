@@ -16,9 +16,9 @@ from wardround.learn.models import Parameters
 from wardround.learn.study import LearnerSettings
 from wardround.records import Examples
 
-__all__ = ["LEARNERS", "Learner", "Parameters", "Trained", "make_learner"]
+__all__ = ["LEARNERS", "Learner", "Parameters", "Pull", "Trained", "make_learner"]
 
-LEARNERS = ("mlp",)
+LEARNERS = ("mlp", "cnn", "tcn", "gru")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,20 @@ class Trained:
 
     update: Parameters  # new minus base, trainable tensors alone
     examples: int  # labelled examples trained on
+    steps: int  # of gradient descent
     metrics: dict[str, float] = field(default_factory=dict)  # loss_before, loss_after, accuracy (on the examples trained on)
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """What a strategy adds to the gradient at the edge: `strength` * (w - towards) + slope.
+
+    `towards` are the trainable tensors drawn to (None: those that training begins with); `slope` has theirs or none.
+    """
+
+    strength: float = 0.0
+    towards: Parameters | None = None
+    slope: Parameters | None = None
 
 
 class Learner(Protocol):
@@ -41,8 +54,19 @@ class Learner(Protocol):
         """The sums that the hub adds up for the scaling: `count`, `sum`, `sum_squares`, `classes` (learn.scaling)."""
         ...
 
-    def train(self, parameters: Parameters, examples: Examples, *, seed: int, round: int) -> Trained:  # noqa: A002
+    def train(
+        self,
+        parameters: Parameters,
+        examples: Examples,
+        *,
+        seed: int,
+        round: int,  # noqa: A002
+        pull: Pull | None = None,
+        epochs: int = 0,
+    ) -> Trained:
         """Local training from `parameters` on the labelled examples; seed and round decide the order of the examples.
+
+        `epochs` passes; 0: as many as the study says.
 
         Raises:
             LearnError: no example is labelled, or the parameters are not of this learner's shape.
@@ -64,8 +88,8 @@ def make_learner(settings: LearnerSettings, n_features: int, n_classes: int) -> 
     Raises:
         StudyError: there is no such learner.
     """
-    if settings.kind != "mlp":
+    if settings.kind not in LEARNERS:
         raise StudyError(f"unknown learner `{settings.kind}`", remedy=f"choose one of: {', '.join(LEARNERS)}")
-    from wardround.learn.learners.jax_mlp import JaxMlp  # noqa: PLC0415 (jax takes a second to load: only who trains pays)
+    from wardround.learn.learners.jax_learner import JaxLearner  # noqa: PLC0415 (jax takes a second: only who trains pays)
 
-    return JaxMlp(settings, n_features, n_classes)
+    return JaxLearner(settings, n_features, n_classes)

@@ -7,37 +7,30 @@ w' = w + sum_k (n_k / n) (w_k - w), with n over the participants of the round.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from wardround.learn.models import Parameters, Tensor
-from wardround.learn.strategies import WeightedUpdate
-from wardround.learn.strategies.blocks import BLOCK_ELEMENTS, carried, counted
+from wardround.learn.strategies import Fold, Folded
+from wardround.learn.strategies.blocks import by_examples, counted, move
+from wardround.learn.study import LearnerSettings, LocalRule, StrategySettings
 
 
 class FedAvg:
-    """Memory: the base, the result, and one block. Sums are float64 within a block, the result has the base's dtype.
+    """Also the hub's half of every strategy whose own half is at the edge: they say a different `rule`.
 
-    Updates are added in the order given. Integer tensors are rounded to the nearest value.
+    `server_learning_rate` (1 by default) scales the mean update.
     """
 
-    def fold(self, base: Parameters, updates: Sequence[WeightedUpdate]) -> Parameters:
-        taken = counted(updates)
-        total = sum(u.examples for u in taken)
-        names = carried(base, taken)
-        return {name: self._fold_tensor(name, tensor, taken, total) if name in names else tensor for name, tensor in base.items()}
+    needs: tuple[str, ...] = ()
+    wants_reference = False
+    means_only = True
 
-    def _fold_tensor(self, name: str, base: Tensor, updates: list[WeightedUpdate], total: int) -> Tensor:
-        folded = np.empty(base.size, base.dtype)
-        flat = np.ascontiguousarray(base).reshape(-1)
-        block, scratch = np.empty(BLOCK_ELEMENTS), np.empty(BLOCK_ELEMENTS)
-        for start in range(0, base.size, BLOCK_ELEMENTS):
-            stop = min(start + BLOCK_ELEMENTS, base.size)
-            accumulator, term = block[: stop - start], scratch[: stop - start]
-            accumulator[:] = flat[start:stop]
-            for update in updates:
-                np.multiply(update.tensors.block(name, start, stop), update.examples / total, out=term, casting="unsafe")
-                accumulator += term
-            folded[start:stop] = np.rint(accumulator) if base.dtype.kind in "iub" else accumulator
-        return folded.reshape(base.shape)
+    def __init__(self, settings: StrategySettings, learner: LearnerSettings) -> None:
+        self.settings, self.learner = settings, learner
+        self._rate = settings.server_learning_rate or 1.0
+
+    @property
+    def rule(self) -> LocalRule:
+        return LocalRule()
+
+    def fold(self, given: Fold) -> Folded:
+        updates = counted(given)
+        weights = by_examples(updates) * self._rate
+        return Folded(move(given.base, updates, lambda block: block.weighted(weights)))

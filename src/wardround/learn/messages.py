@@ -1,0 +1,108 @@
+"""What hub and edges say to each other in a round, and what the hub says of it to its other parts: plain values."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wardround.records import ModelDigest
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an edge is asked to do. `settings` is TrainingSettings, or SurveySettings for a survey, as MessagePack."""
+
+    study: str
+    round_number: int
+    attempt: int
+    task: str  # survey, statistics, train
+    base: str
+    settings: bytes
+    deadline_s: float
+    model: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What an upload announces."""
+
+    study: str
+    round_number: int
+    task: str
+    base: str
+    size: int
+    sha256: str
+    examples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadReceipt:
+    """The answer to a finished upload; `reason` is a constant, empty when accepted."""
+
+    accepted: bool
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEvent:
+    """What the rest of the hub is told. Fields that do not apply are empty.
+
+    `kind`: opened, accepted, refused, failed, committed, abandoned, quarantined, released, finished.
+    """
+
+    kind: str
+    study: str
+    round_number: int
+    t_us: int
+    edge: str = ""
+    reason: str = ""
+    detail: str = ""
+    participants: tuple[str, ...] = ()
+    model: str = ""
+    base: str = ""
+    seconds: float = 0.0
+    folded: Mapping[str, int] = field(default_factory=dict)
+    aside: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    score: float = 0.0
+    threshold: float = 0.0
+    until_round: int = 0
+    screen: Mapping[str, float] = field(default_factory=dict)  # the screen's score of every update, on commit
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An update, encoded."""
+
+    data: bytes
+    examples: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    kept: bytes = b""  # what the edge keeps from here on, once the hub counts the update; empty: nothing
+
+
+def new_upload(order: Order, data: bytes, examples: int, metrics: Mapping[str, float]) -> Upload:
+    """What an edge announces for its update."""
+    return Upload(
+        study=order.study,
+        round_number=order.round_number,
+        task=order.task,
+        base=order.base,
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        examples=examples,
+        metrics=metrics,
+    )
+
+
+def model_digest(text: str) -> ModelDigest:
+    """A digest that came over the wire.
+
+    Raises:
+        ValueError: it is not 64 hexadecimal digits.
+    """
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+        raise ValueError("not a model digest")
+    return ModelDigest(text)

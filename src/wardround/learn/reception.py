@@ -1,0 +1,131 @@
+"""Updates that arrive: from what an upload announces to a checked, synced file. Of rounds it knows the order alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from wardround.errors import UpdateRefused
+from wardround.learn.blobs import Blobs
+from wardround.learn.journal import model_name, partial_name, update_name
+from wardround.learn.local import sent_names
+from wardround.learn.messages import Upload
+from wardround.learn.models import MemoryTensors, TensorSource, decode_model
+from wardround.learn.scaling import check_sums
+from wardround.learn.strategies import Strategy
+from wardround.learn.study import Study
+from wardround.learn.survey import SurveySettings, check_summary
+from wardround.learn.triage import check_claim, check_facts, check_update, load
+
+SMALL_BYTES = 1_000_000  # a model up to here is kept in memory while its round lasts, and travels inside the order
+
+
+class Models:
+    """The models of a study where they lie: read a block at a time, or kept in memory while small."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self._blobs = blobs
+        self._small: tuple[str, bytes, MemoryTensors] | None = None
+
+    def tensors(self, digest: str) -> AbstractContextManager[TensorSource]:
+        """The tensors of a model, to be read a block at a time."""
+        if (small := self._held(digest)) is not None:
+            return _as_context(small[2])
+        return self._blobs.tensors(model_name(digest))
+
+    def inline(self, digest: str) -> bytes:
+        """The bytes of a small model; empty for a large one."""
+        small = self._held(digest)
+        return b"" if small is None else small[1]
+
+    def _held(self, digest: str) -> tuple[str, bytes, MemoryTensors] | None:
+        held = self._small
+        if held is None or held[0] != digest:
+            if not 0 < self._blobs.size(model_name(digest)) <= SMALL_BYTES:
+                return None
+            data = self._blobs.read(model_name(digest))
+            held = self._small = (digest, data, MemoryTensors(decode_model(data)))
+        return held
+
+
+class Reception:
+    """Keeps the bytes of uploads and checks them. Safe to use from several threads, for uploads of different edges."""
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        blobs: Blobs,
+        models: Models,
+        strategy: Strategy,
+        shape: tuple[int, int],
+        survey: SurveySettings | None,
+    ) -> None:
+        """`shape` is (features, classes) of the study's task."""
+        self._study, self._blobs, self._models, self._strategy = study, blobs, models, strategy
+        self._shape, self._survey = shape, survey
+        self._expected: tuple[str, Collection[str]] = ("", ())
+
+    def size(self, edge: str, upload: Upload) -> int:
+        """How many bytes of an upload are here."""
+        return self._blobs.size(_partial(edge, upload))
+
+    def announce(self, edge: str, upload: Upload, offset: int) -> None:
+        """Check what an upload announces; at offset 0 it starts anew, whatever was here.
+
+        Raises:
+            UpdateRefused: it cannot count, whatever its bytes are.
+        """
+        check_claim(size=upload.size, examples=upload.examples, settings=self._study.triage)
+        if upload.task == "train":
+            check_facts(upload.metrics, self._strategy.needs)
+        if offset == 0:
+            self._blobs.delete(_partial(edge, upload))
+
+    def append(self, edge: str, upload: Upload, offset: int, data: bytes) -> int:
+        """Keep bytes of an upload; how many are here now."""
+        return self._blobs.append(_partial(edge, upload), offset, data)
+
+    def check(self, edge: str, upload: Upload, past_norms: Sequence[float]) -> float:
+        """Check a whole upload against its announcement and its base; its L2 norm (0 for sums).
+
+        Raises:
+            UpdateRefused: it cannot count.
+        """
+        partial = _partial(edge, upload)
+        if (size := self._blobs.size(partial)) != upload.size:
+            raise UpdateRefused("truncated", f"{size} of {upload.size} bytes arrived")
+        if self._blobs.sha256(partial) != upload.sha256:
+            raise UpdateRefused("digest", "the bytes do not have the digest that was announced")
+        with self._blobs.tensors(partial) as tensors:
+            if self._survey is not None:
+                check_summary(load(tensors), self._survey)
+                return 0.0
+            if upload.task == "statistics":
+                check_sums(load(tensors), *self._shape)
+                return 0.0
+            with self._models.tensors(upload.base) as base:
+                return check_update(tensors, base, self.expected(upload.base, base), past_norms, self._study.triage)
+
+    def expected(self, digest: str, base: TensorSource) -> Collection[str]:
+        """The tensors that an update of this base carries."""
+        if self._expected[0] != digest:
+            self._expected = (digest, sent_names(self._strategy.rule, list(base.shapes())))
+        return self._expected[1]
+
+    def keep(self, edge: str, upload: Upload, round_number: int) -> None:
+        """Make a checked upload a durable update of the round it counts in."""
+        self._blobs.finish(_partial(edge, upload), update_name(round_number, edge))
+
+    def drop(self, edge: str, upload: Upload) -> None:
+        """Forget the bytes of an upload."""
+        self._blobs.delete(_partial(edge, upload))
+
+
+@contextmanager
+def _as_context(tensors: TensorSource) -> Iterator[TensorSource]:
+    yield tensors
+
+
+def _partial(edge: str, upload: Upload) -> str:
+    return partial_name(upload.round_number, edge, upload.sha256)
