@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 
-.PHONY: help demo test check bench clean test-durability test-podman podman
+.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,6 +22,9 @@ test-podman: $(VENV)/.dev podman  ## jobs in containers on three nodes, one over
 
 podman:  ## install what the nodes of the tests and of `demo --nodes` need (root, Debian)
 	@scripts/install-podman
+
+test-rounds: $(VENV)/.dev  ## 10 000 seeded schedules of rounds in the simulation, 100 runs with real SIGKILLs, the relay study
+	@WARDROUND_SCHEDULES=10000 WARDROUND_KILL_RUNS=100 scripts/test tests/simulation tests/rounds $(ARGS)
 
 test-durability: $(VENV)/.dev  ## the long runs: 20 000 schedules, 20 jobs with killed workers, here and in containers
 	@WARDROUND_SCHEDULES=20000 WARDROUND_FAULT_RUNS=20 scripts/test tests/simulation tests/integration/test_process.py tests/nodes

@@ -26,8 +26,11 @@ from wardround.clock import SystemClock
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.coordinator import Coordinator
-from wardround.learn.grpc_link import SERVICE, Beat, EdgeLink, HubLink
+from wardround.learn.grpc_edge import EdgeLink
+from wardround.learn.grpc_hub import HubLink
+from wardround.learn.grpc_wire import SERVICE, Beat
 from wardround.learn.journal import Journal
+from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order, RoundEvent
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.participant import Participant
@@ -70,6 +73,11 @@ async def train(order: Order, model: bytes, _kept: bytes) -> Done:
     return Done(encode_model({n: np.full_like(base[n], 1e-3) for n in ("w", "b")}), 50)
 
 
+async def inline(order: Order) -> bytes:
+    """Every model of this bench travels inside its order."""
+    raise AssertionError(order.base)
+
+
 async def edges_main(home: Path, edges: int, port: int, pipe: Connection) -> None:
     """The edges' process: agents until the pipe says stop, then the empty exchange as often as the rounds were."""
     channels = [edge_channel(home / f"edge-{i}", "127.0.0.1", port) for i in range(edges)]
@@ -81,6 +89,7 @@ async def edges_main(home: Path, edges: int, port: int, pipe: Connection) -> Non
             beat=lambda: Beat(50, 0, 0, ""),
             heartbeat_s=2.0,
             version="bench",
+            fetch=inline,
         )
         for i, channel in enumerate(channels)
     ]
@@ -130,6 +139,7 @@ async def measure(home: Path, edges: int, rounds: int) -> tuple[list[float], lis
         on_attached=lambda _edge, _version: None,
         on_beat=lambda _edge, _beat: None,
         on_lost=lambda _edge: None,
+        sign=lambda manifest: Signed(manifest, b"", b""),
     )
     server, port = await start_hub_listener(
         {SERVICE: link.handlers()}, host="127.0.0.1", port=0, pki=home / "pki", denied=lambda _name, _serial: False

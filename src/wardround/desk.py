@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from wardround.clock import Clock
 from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, StudyView
-from wardround.learn.grpc_link import Beat
+from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation
 from wardround.store import Store
 from wardround.studies import RunningStudy

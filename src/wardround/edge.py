@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,17 +29,22 @@ from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
 from wardround.errors import WardroundError
 from wardround.learn.blobs import FolderBlobs
-from wardround.learn.grpc_link import Beat, EdgeLink
+from wardround.learn.grpc_edge import EdgeLink
+from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
+from wardround.learn.grpc_wire import RELAY, Beat
+from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
+from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
 from wardround.settings import EdgeSettings, load_settings
 from wardround.training_data import local_store
 from wardround.trust.certificates import check_certificate
-from wardround.trust.channel import edge_channel
+from wardround.trust.channel import edge_channel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.pseudonyms import Pseudonyms
+from wardround.trust.signatures import check_signature
 
 log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
@@ -110,6 +115,10 @@ class Edge:
         )
         self._clock = clock
         self._participant = Participant(FolderBlobs(home.path / "learn"))
+        self._identity = identity
+        self._shelf = Shelf(
+            FolderBlobs(home.path / "learn" / "models"), verify=self._check_manifest, keep=settings.relay.models_max
+        )
         self._examples = 0
 
     async def run(self, on_ready: Callable[[dict[str, object]], None]) -> None:
@@ -138,6 +147,9 @@ class Edge:
             commit_observations_max=settings.spool.commit_observations_max,
         )
         channel = edge_channel(identity, settings.hub_host, settings.hub_port)
+        hub = HubSource(channel)
+        relay = RelayLink(self._shelf, peer_name=peer_name, sources=lambda: [hub])
+        address, stop_relay = await self._listen_for_edges(relay)
         link = EdgeLink(
             channel=channel,
             participant=self._participant,
@@ -145,6 +157,8 @@ class Edge:
             beat=self._beat,
             heartbeat_s=HEARTBEAT_S,
             version=__version__,
+            fetch=lambda order: self._fetch(order, relay, hub),
+            relay_address=address,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
         tasks = [
@@ -153,13 +167,14 @@ class Edge:
             asyncio.create_task(link.run()),
             asyncio.create_task(self._keep_house()),
         ]
-        on_ready({"name": self.name, "mqtt_port": port})
+        on_ready({"name": self.name, "mqtt_port": port, "relay_address": address})
         try:
             await _first_failure(tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await stop_relay()
             await channel.close(None)
             if broker is not None:
                 await broker.stop()
@@ -175,6 +190,46 @@ class Edge:
         done = await asyncio.to_thread(self._trainer.run, work)
         self._examples = done.examples
         return self._alter(order, done) if self._alter is not None else done
+
+    async def _listen_for_edges(self, relay: RelayLink) -> tuple[str, Callable[[], Awaitable[None]]]:
+        """Where this edge passes models on (empty: nowhere), and how to stop.
+
+        Raises:
+            PortTaken: another process listens there.
+        """
+        settings = self._home.settings.relay
+
+        async def nothing() -> None:
+            return
+
+        if not settings.host:
+            return "", nothing
+        files = (self._identity / "edge.key", self._identity / "listener.pem", self._identity / "ca.pem")
+        server, port = await start_listener(
+            {RELAY: relay.handlers()},
+            host=settings.host,
+            port=settings.port,
+            files=files,
+            denied=lambda _name, _serial: False,  # the hub names who may fetch, and names nobody it has denied
+            setting="relay.port",
+        )
+        return f"{settings.host}:{port}", lambda: server.stop(0.2)
+
+    async def _fetch(self, order: Order, relay: RelayLink, hub: HubSource) -> bytes:
+        """The base model of an order: from the edge it names, or from the hub.
+
+        Raises:
+            SourceFailed: neither gave it.
+        """
+        relay.allow(order.children)
+        sources: list[ModelSource] = [hub]
+        if order.relay_address:
+            sources.insert(0, RelaySource(self._identity, order.relay, order.relay_address))
+        return await self._shelf.get(order.base, sources)
+
+    def _check_manifest(self, signed: Signed) -> None:
+        authority = (self._identity / "ca.pem").read_bytes()
+        check_signature(signed.manifest, signed.signature, signed.certificate, authority, now_us=self._clock.now_us())
 
     def _beat(self) -> Beat:
         facts = self._spool.facts()

@@ -24,8 +24,10 @@ from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
 from wardround.desk import Arrivals, HubDesk, Place
 from wardround.errors import DecodeError, WardroundError
-from wardround.learn.grpc_link import SERVICE as LEARN
-from wardround.learn.grpc_link import Beat, HubLink
+from wardround.learn.grpc_hub import HubLink
+from wardround.learn.grpc_wire import SERVICE as LEARN
+from wardround.learn.grpc_wire import Beat
+from wardround.learn.manifests import Signed
 from wardround.learn.messages import RoundEvent
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
@@ -39,6 +41,7 @@ from wardround.trust.certificates import Authority, describe, key_pem, new_key, 
 from wardround.trust.channel import peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.enrolment import EnrolmentListener
+from wardround.trust.signatures import HubSigner
 from wardround.watch.alerts import Alert
 from wardround.watch.notify import Outbox, message
 from wardround.watch.watcher import Watch
@@ -171,12 +174,14 @@ class Hub:
     async def _open(self, opened: contextlib.AsyncExitStack) -> dict[str, object]:
         """Every listener, each closed with the stack; their ports."""
         settings = self.settings
+        signer = HubSigner(self.home / "pki")
         self.link = link = HubLink(
             studies=lambda: self.studies.coordinators,
             peer_name=peer_name,
             on_attached=self._edge_attached,
             on_beat=self._edge_beat,
             on_lost=lambda edge: log.info("edge detached", edge_id=edge),
+            sign=lambda manifest: Signed(manifest, signer.sign(manifest), signer.certificate),
         )
         await self._look()
         services = {

@@ -45,6 +45,14 @@ class MqttSettings(Settings, frozen=True, kw_only=True):
     queue_messages_max: int = 2_000  # beyond it a message is not acknowledged, and the device sends it again
 
 
+class EdgeRelaySettings(Settings, frozen=True, kw_only=True):
+    """Where an edge passes models on to other edges; an empty host: it does not."""
+
+    host: str = ""  # what other edges connect to; it must stand in this edge's listener certificate
+    port: int = 7445
+    models_max: int = 4  # kept to be passed on
+
+
 class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
@@ -53,6 +61,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     hub_port: int
     mqtt: MqttSettings = MqttSettings()
     spool: SpoolSettings = SpoolSettings()
+    relay: EdgeRelaySettings = EdgeRelaySettings()
     retention_days: float = 30.0  # how long data stays on the edge for training
     simulated: bool = False  # every observation is flagged, and people see it
     training_memory_bytes_max: int = 4_000_000_000

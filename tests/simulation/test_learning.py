@@ -12,7 +12,8 @@ from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.study import LearnerSettings
 from wardround.records import Examples
-from wardround.simulation import CLASSES, FEATURES, Faults, Simulation
+from wardround.simulation.runs import Faults, Simulation
+from wardround.simulation.toy import CLASSES, FEATURES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jax.*")
 
@@ -49,7 +50,7 @@ def run(seed: int, faults: Faults):
     training = Training()
     simulation = Simulation(seed, edges=3, rounds=3, faults=faults, train=training)
     # The simulation's first model is a toy; the learner's own goes in its place.
-    import wardround.simulation as module
+    import wardround.simulation.runs as module
 
     real = module.toy_model
     module.toy_model = training.learner.initial

@@ -17,7 +17,7 @@ from wardround.collect.spool import Spool
 from wardround.learn import coordinator, reception
 from wardround.learn.journal import Journal
 from wardround.learn.participant import Participant
-from wardround.simulation import Faults, Outcome, Simulation, _Lake
+from wardround.simulation.runs import Faults, Outcome, Simulation, _Lake
 
 SCHEDULES = int(os.environ.get("WARDROUND_SCHEDULES", "1000"))
 GROUPS = 20

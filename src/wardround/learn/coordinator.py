@@ -336,6 +336,10 @@ class Coordinator:
         """What an edge is asked for: this round's work, or the older work that it has in hand."""
         assert self._open is not None  # noqa: S101 - a dispatch belongs to an open round
         number, base = self._asked(edge)
+        train = self._open.task == "train"
+        parent = EdgeId(self.study.relay.parent(edge)) if train else EdgeId("")
+        children = self.study.relay.children.get(edge, ()) if train else ()
+        relay = parent if parent in self._attached and parent in self._open.participants else ""
         return Order(
             study=self.study.name,
             round_number=number,
@@ -344,7 +348,9 @@ class Coordinator:
             base=base,
             settings=self._settings,
             deadline_s=self.study.rounds.deadline_s,
-            model=self._models.inline(base) if self._open.task == "train" and number == self._open.number else b"",
+            model=self._models.inline(base) if train and not relay and not children and number == self._open.number else b"",
+            relay=relay,
+            children=children,
         )
 
     def _abandon(self, reason: str) -> None:

@@ -21,6 +21,9 @@ class Order:
     settings: bytes
     deadline_s: float
     model: bytes = b""
+    relay: str = ""  # the edge to fetch the model from first
+    relay_address: str = ""
+    children: tuple[str, ...] = ()  # edges that may fetch the model from this one
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,6 +127,16 @@ class StrategySettings(Settings, frozen=True):
     radius: float = 0.0  # centered-clipping; 0: the median distance of the round
 
 
+class RelaySettings(Settings, frozen=True):
+    """Which edges pass the model on, and to whom: a tree, or several."""
+
+    children: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+
+    def parent(self, edge: str) -> str:
+        """The edge that this one fetches from first; empty: the hub."""
+        return next((parent for parent, children in self.children.items() if edge in children), "")
+
+
 class ScoreSettings(Settings, frozen=True):
     """What scores a model: subjects whose data never train one."""
 
@@ -172,6 +182,7 @@ class Study(Settings, frozen=True):
     learner: LearnerSettings = LearnerSettings()
     rounds: RoundSettings = RoundSettings()
     strategy: StrategySettings = StrategySettings()
+    relay: RelaySettings = RelaySettings()
     score: ScoreSettings = ScoreSettings()
     triage: TriageSettings = TriageSettings()
     privacy: PrivacySettings = PrivacySettings()
@@ -307,6 +318,7 @@ def check(
     _check_strategy(study.strategy, study.learner, study.rounds)
     _one_of("rounds.mode", study.rounds.mode, modes)
     _one_of("privacy.mode", study.privacy.mode, privacy_modes)
+    _check_relay(study.relay)
     _check_score(study.score)
     _check_triage(study.triage)
     if edges is not None:
@@ -393,6 +405,19 @@ def _check_strategy(strategy: StrategySettings, learner: LearnerSettings, rounds
     _check(strategy.name != "fedbn" or bool(strategy.private), "fedbn with an empty strategy.private", "name what stays")
 
 
+def _check_relay(relay: RelaySettings) -> None:
+    seen: set[str] = set()
+    for parent, children in relay.children.items():
+        for child in children:
+            _check(child not in seen, f"relay.children: `{child}` has two relays, which", "name it once")
+            seen.add(child)
+            above = parent
+            for _ in range(len(relay.children) + 1):
+                if above == child:
+                    raise StudyError(f"relay.children goes in a circle at `{child}`", remedy="let the tree begin at the hub")
+                above = relay.parent(above)
+
+
 def _check_score(score: ScoreSettings) -> None:
     if score.metric:
         _one_of("score.metric", score.metric, METRICS)
@@ -413,6 +438,8 @@ def _check_edges(study: Study, edges: Collection[str]) -> None:
     _check(
         not unknown, f"score.held_back_edges: `{unknown[0] if unknown else ''}` has not joined", "correct it, or invite that edge"
     )
+    named = sorted({*study.relay.children, *(c for children in study.relay.children.values() for c in children)} - set(edges))
+    _check(not named, f"relay.children: `{named[0] if named else ''}` has not joined", "correct it, or invite that edge")
     training = len(set(edges) - set(study.score.held_back_edges))
     if study.rounds.edges_min > training:
         raise StudyError(

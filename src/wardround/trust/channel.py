@@ -185,7 +185,25 @@ class _watched:  # noqa: N801 - a context manager, used as a statement
 async def start_hub_listener(
     services: dict[str, Handlers], *, host: str, port: int, pki: Path, denied: Callable[[str, str], bool]
 ) -> tuple[grpc.aio.Server, int]:
-    """Listen for edges; the bound port. `services` maps a service's full name to its methods.
+    """Listen for edges as the hub; the bound port. `services` maps a service's full name to its methods.
+
+    Raises:
+        PortTaken, TrustError: as start_listener.
+    """
+    files = (pki / "hub.key", pki / "hub.pem", pki / "ca.pem")
+    return await start_listener(services, host=host, port=port, files=files, denied=denied, setting="grpc.port")
+
+
+async def start_listener(
+    services: dict[str, Handlers],
+    *,
+    host: str,
+    port: int,
+    files: tuple[Path, Path, Path],
+    denied: Callable[[str, str], bool],
+    setting: str,
+) -> tuple[grpc.aio.Server, int]:
+    """Listen for edges; the bound port. `files` are key, certificate and authority; `setting` names the port's setting.
 
     Raises:
         PortTaken: another process listens there.
@@ -198,14 +216,14 @@ async def start_hub_listener(
         tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
     )
     credentials = grpc.ssl_server_credentials(
-        [((pki / "hub.key").read_bytes(), (pki / "hub.pem").read_bytes())],
-        root_certificates=(pki / "ca.pem").read_bytes(),
+        [(files[0].read_bytes(), files[1].read_bytes())],
+        root_certificates=files[2].read_bytes(),
         require_client_auth=True,
     )
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as exc:
-        raise PortTaken(host, port, setting="grpc.port") from exc
+        raise PortTaken(host, port, setting=setting) from exc
     await server.start()
     return server, bound
 

@@ -203,9 +203,12 @@ class Hello(_message.Message):
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     LEARNERS_FIELD_NUMBER: _builtins.int
+    RELAY_ADDRESS_FIELD_NUMBER: _builtins.int
     software_version: _builtins.str
     examples: _builtins.int
     """how many this edge could train on now"""
+    relay_address: _builtins.str
+    """where it passes models on to other edges; empty: it does not"""
     @_builtins.property
     def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what it can run"""
@@ -216,10 +219,11 @@ class Hello(_message.Message):
         software_version: _builtins.str = ...,
         examples: _builtins.int = ...,
         learners: _abc.Iterable[_builtins.str] | None = ...,
+        relay_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "learners", b"learners", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "learners", b"learners", "relay_address", b"relay_address", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,6 +326,9 @@ class Order(_message.Message):
     SETTINGS_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    RELAY_FIELD_NUMBER: _builtins.int
+    RELAY_ADDRESS_FIELD_NUMBER: _builtins.int
+    CHILDREN_FIELD_NUMBER: _builtins.int
     study: _builtins.str
     round: _builtins.int
     attempt: _builtins.int
@@ -334,6 +341,13 @@ class Order(_message.Message):
     deadline_s: _builtins.float
     model: _builtins.bytes
     """inline when small; otherwise fetch by digest"""
+    relay: _builtins.str
+    """the edge to fetch the model from first, and its address; empty: the hub"""
+    relay_address: _builtins.str
+    @_builtins.property
+    def children(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """edges that may fetch this model from the one that gets this order"""
+
     def __init__(
         self,
         *,
@@ -345,10 +359,13 @@ class Order(_message.Message):
         settings: _builtins.bytes = ...,
         deadline_s: _builtins.float = ...,
         model: _builtins.bytes = ...,
+        relay: _builtins.str = ...,
+        relay_address: _builtins.str = ...,
+        children: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "deadline_s", b"deadline_s", "model", b"model", "round", b"round", "settings", b"settings", "study", b"study", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "children", b"children", "deadline_s", b"deadline_s", "model", b"model", "relay", b"relay", "relay_address", b"relay_address", "round", b"round", "settings", b"settings", "study", b"study", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -430,18 +447,30 @@ class Chunk(_message.Message):
 
     DATA_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    MANIFEST_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     total: _builtins.int
     """in the first chunk"""
+    manifest: _builtins.bytes
+    """in the first chunk: learn.manifests.Manifest as MessagePack"""
+    signature: _builtins.bytes
+    """in the first chunk: the hub's, over the manifest"""
+    certificate: _builtins.bytes
+    """in the first chunk: the hub's, PEM"""
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         total: _builtins.int = ...,
+        manifest: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        certificate: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "data", b"data", "manifest", b"manifest", "signature", b"signature", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

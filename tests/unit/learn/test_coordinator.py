@@ -18,7 +18,7 @@ from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.learn.triage import Screen
 from wardround.records import EdgeId
-from wardround.simulation import CLASSES, FEATURES, toy_model, toy_training
+from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
 from wardround.watch.detectors.own_history import OwnHistory
 
 STUDY = """

@@ -15,10 +15,8 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
-
-import numpy as np
 
 from wardround.clock import ManualClock
 from wardround.collect.devices.senml import Reading, encode_pack
@@ -35,22 +33,21 @@ from wardround.collect.storage import MemoryStorage
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Committed, Journal, model_name
-from wardround.learn.messages import Done, Order, Upload, UploadReceipt
-from wardround.learn.models import MemoryTensors, Parameters, decode_model, digest, encode_model
+from wardround.learn.messages import Order, Upload, UploadReceipt
 from wardround.learn.participant import Participant, Ready
 from wardround.learn.rounds import Cancel
-from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
+from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, parse_study
 from wardround.records import Consent, EdgeId, SubjectId, decode_observation
 from wardround.settings import SpoolSettings
+from wardround.simulation.promises import Train, broken_promises
+from wardround.simulation.toy import CLASSES, FEATURES, spoil, toy_model, toy_training
 from wardround.trust.consent import ConsentRegister
 from wardround.watch.detectors.own_history import OwnHistory
 
 T = TypeVar("T")
 Process = Generator[float, None, None]  # yields how many seconds to wait
-Train = Callable[[str, Order, bytes, bytes], Done]
 HUB = "hub"
-FEATURES, CLASSES = 6, 3
 CHUNK_BYTES = 256
 DRAIN_S = 180.0
 EVENTS_MAX = 400_000
@@ -318,44 +315,9 @@ class Simulation:
         self.violations += [f"{key} is in the lake {n} times" for key, n in stored.items() if n > 1]
 
     def _check_models(self) -> tuple[Committed, ...]:
-        """Every model is the fold of the updates it names, each once; every accepted update is named."""
-        committed = tuple(Journal(self.hub_storage.connect).committed())
-        self.violations += [f"round {i} is missing" for i, c in enumerate(committed) if c.number != i]
-        counted = {(e, c.number - c.staleness.get(e, 0)) for c in committed for e in (*c.folded, *c.aside)}
-        for edge, number in sorted(self.accepted):
-            if number < len(committed) and (edge, number) not in counted:
-                self.violations.append(f"the update of {edge} for round {number} was accepted and is lost")
-        for done in committed[1:]:
-            model = self._expected_model(done, committed)
-            if digest(encode_model(model)) != done.model:
-                self.violations.append(f"model {done.number} is not the fold of {sorted(done.folded)}")
-        self._check_kept(committed)
-        return committed
-
-    def _check_kept(self, committed: Sequence[Committed]) -> None:
-        """What an edge keeps from one update to the next has moved once for each update that counts, and for no other."""
         journal = Journal(self.hub_storage.connect)
-        seen: Counter[str] = Counter()
-        for done in committed[1:]:
-            for edge, update in journal.accepted(done.number).items():
-                if update.metrics.get("kept", seen[edge]) != seen[edge]:
-                    self.violations.append(
-                        f"{edge} trained for round {done.number} after {update.metrics['kept']} updates, not {seen[edge]}"
-                    )
-                seen[edge] += 1
-
-    def _expected_model(self, done: Committed, committed: Sequence[Committed]) -> Parameters:
-        updates = []
-        for edge in sorted(done.folded):
-            stale = done.staleness.get(edge, 0)
-            asked = committed[done.number - stale]
-            order = Order(self.study.name, asked.number, 1, "train", asked.base, b"", 0.0)
-            made = self.train(edge, order, self.hub_blobs.read(model_name(asked.base)), b"")
-            if made.examples != done.folded[edge]:
-                self.violations.append(f"round {done.number} counts {done.folded[edge]} examples of {edge}, not {made.examples}")
-            updates.append(WeightedUpdate(MemoryTensors(decode_model(made.data)), made.examples, staleness=stale))
-        base = MemoryTensors(decode_model(self.hub_blobs.read(model_name(done.base))))
-        return make_strategy(self.study.strategy, self.study.learner).fold(Fold(base, updates)).model
+        self.violations += broken_promises(self.study, journal, self.hub_blobs, self.train, self.accepted)
+        return tuple(journal.committed())
 
 
 class _Fragile:
@@ -670,47 +632,3 @@ class _Device:
         if self._edge.gateway is not None:
             self._edge.gateway.receive(self.name, self.boot, seq, payload)
         yield 0.0
-
-
-# -- a training that costs nothing
-
-
-def toy_model(seed: int) -> Parameters:
-    """The first model."""
-    rng = np.random.default_rng(seed)
-    return {"w": rng.normal(size=(FEATURES, CLASSES)).astype(np.float32), "b": np.zeros(CLASSES, np.float32)}
-
-
-def toy_training(edge: str, order: Order, model: bytes, kept: bytes) -> Done:
-    """A step towards this edge's own target: the same for the same edge, round and base. It keeps the number of its updates."""
-    own = zlib.crc32(edge.encode())
-    examples = 50 + own % 50
-    if order.task == "statistics":
-        ones = np.ones(FEATURES)
-        sums = {"count": examples * ones, "sum": 0.0 * ones, "sum_squares": examples * ones}
-        return Done(encode_model({**sums, "classes": np.full(CLASSES, float(examples))}), examples)
-    base = decode_model(model)
-    rng = np.random.default_rng([own, order.round_number])
-    update = {name: (0.1 * (rng.normal(size=base[name].shape) - base[name])).astype(np.float32) for name in ("w", "b")}
-    before = float(decode_model(kept)["updates"]) if kept else 0.0
-    facts = {"loss": float(order.round_number), "kept": before}
-    return Done(encode_model(update), examples, facts, encode_model({"updates": np.array(before + 1)}))
-
-
-def spoil(done: Done, chance: random.Random) -> Done:
-    """An update that triage must refuse: not a number, a wrong shape or type, too few tensors, bytes that are no update."""
-    parameters = dict(decode_model(done.data))
-    kind = chance.choice(("nan", "shape", "dtype", "names", "bytes", "examples"))
-    if kind == "nan":
-        parameters["w"] = np.full_like(parameters["w"], np.nan)
-    elif kind == "shape":
-        parameters["w"] = parameters["w"][1:]
-    elif kind == "dtype":
-        parameters["w"] = parameters["w"].astype(np.float64)
-    elif kind == "names":
-        del parameters["b"]
-    elif kind == "bytes":
-        return replace(done, data=done.data[: len(done.data) // 2])
-    else:
-        return replace(done, examples=done.examples * 1_000_000_000)
-    return replace(done, data=encode_model(parameters))

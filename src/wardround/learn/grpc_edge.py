@@ -1,0 +1,222 @@
+"""The edge's side of rounds over gRPC: attach, take orders, fetch the model, upload the update.
+
+An update takes two calls (where did we stop; the bytes), one where the hub knows nothing of it yet, and goes on at the byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+
+from wardround.learn.grpc_wire import CHUNK, IDLE_S, SERVICE, Beat, order_of
+from wardround.learn.learners import LEARNERS
+from wardround.learn.messages import Done, Order, Upload
+from wardround.learn.participant import Participant, Ready
+from wardround.learn.shelf import SourceFailed
+from wardround.learn.trainer import TrainingFailed
+from wardround.wire import wardround_pb2 as pb
+
+log = structlog.get_logger(__name__)
+RETRY_S_MIN, RETRY_S_MAX = 0.2, 2.0
+UPLOAD_TRIES = 20
+
+
+class EdgeLink:
+    """One edge's agent: attaches, takes orders, trains, uploads; attaches again whenever the hub was gone."""
+
+    def __init__(
+        self,
+        *,
+        channel: Any,
+        participant: Participant,
+        train: Callable[[Order, bytes, bytes], Awaitable[Done]],
+        beat: Callable[[], Beat],
+        heartbeat_s: float,
+        version: str,
+        fetch: Callable[[Order], Awaitable[bytes]],
+        relay_address: str = "",
+    ) -> None:
+        """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on.
+
+        `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat."""
+        self._channel, self._participant, self._train = channel, participant, train
+        self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
+        self._fetch, self._relay_address = fetch, relay_address
+        self._work: asyncio.Task[None] | None = None
+        self._order: Order | None = None
+        self._refusals: list[tuple[int, str]] = []
+
+    @property
+    def working_on(self) -> str:
+        """ "study/round" while there is an order in work."""
+        busy = self._work is not None and not self._work.done()
+        return f"{self._order.study}/{self._order.round_number}" if busy and self._order else ""
+
+    async def run(self) -> None:
+        """Stay attached until cancelled."""
+        wait_s = RETRY_S_MIN
+        while True:
+            try:
+                await self._attached()
+                wait_s = RETRY_S_MIN
+            except grpc.aio.AioRpcError as error:
+                log.info("hub out of reach", code=error.code().name, detail=error.details())
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_S_MAX)
+
+    async def _attached(self) -> None:
+        call = self._channel.stream_stream(
+            f"/{SERVICE}/Attach",
+            request_serializer=pb.EdgeMessage.SerializeToString,
+            response_deserializer=pb.HubMessage.FromString,
+        )()
+        beat = self._beat()
+        hello = pb.Hello(
+            software_version=self._version,
+            examples=beat.examples,
+            learners=list(LEARNERS),
+            relay_address=self._relay_address,
+        )
+        await call.write(pb.EdgeMessage(hello=hello))
+        beating = asyncio.create_task(self._heartbeats(call))
+        try:
+            while (message := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
+                kind = message.WhichOneof("kind")
+                if kind == "order":
+                    await self._take(call, order_of(message.order))
+                elif kind == "cancel" and self._order is not None and message.cancel.study == self._order.study:
+                    await self._drop()
+        finally:
+            beating.cancel()
+            call.cancel()
+
+    async def _heartbeats(self, call: Any) -> None:
+        while True:
+            beat = self._beat()
+            await call.write(
+                pb.EdgeMessage(
+                    heartbeat=pb.Heartbeat(
+                        examples=beat.examples,
+                        spooled=beat.spooled,
+                        spool_bytes=beat.spool_bytes,
+                        working_on=self.working_on,
+                    )
+                )
+            )
+            await asyncio.sleep(self._heartbeat_s)
+
+    async def _take(self, call: Any, order: Order) -> None:
+        """Start on an order; the same one again, after a new attachment, goes on with the work that runs."""
+        running = self._work is not None and not self._work.done()
+        if running and self._order is not None:
+            if (order.study, order.round_number, order.base) == (
+                self._order.study,
+                self._order.round_number,
+                self._order.base,
+            ):
+                return
+            await self._drop()
+        self._order = order
+        self._work = asyncio.create_task(self._do(call, order))
+
+    async def _drop(self) -> None:
+        """Let go of the work in hand; a training that runs in the worker ends there, unused."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+        self._work = self._order = None
+
+    async def _do(self, call: Any, order: Order) -> None:
+        try:
+            ready = await asyncio.to_thread(self._participant.ready, order)
+            kept = ready is not None
+            if ready is None:
+                await self._settle(order.study)
+                model = order.model or (await self._fetch(order) if order.base else b"")
+                done = await self._train(order, model, await asyncio.to_thread(self._participant.kept, order.study))
+                ready = await asyncio.to_thread(self._participant.keep, order, done)
+            await self._upload(order, ready, resumed=kept)
+        except (TrainingFailed, SourceFailed) as error:
+            log.warning("training failed", study=order.study, round_number=order.round_number, reason=str(error))
+            failed = pb.TrainingFailed(study=order.study, round=order.round_number, reason=str(error))
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await call.write(pb.EdgeMessage(failed=failed))
+
+    async def _upload(self, order: Order, ready: Ready, *, resumed: bool) -> None:
+        """Upload until there is a receipt, from where the hub stopped."""
+        for attempt in range(UPLOAD_TRIES):
+            try:
+                offset = 0
+                if resumed:
+                    position = await self._position(ready.upload)
+                    if position.accepted:
+                        await asyncio.to_thread(self._participant.settle, order.study, counts=True)
+                        return
+                    offset = position.offset
+                await self._answered(order, await self._push(ready, offset))
+            except grpc.aio.AioRpcError as error:
+                log.info("upload interrupted", code=error.code().name, round_number=order.round_number)
+                resumed = True
+                await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**attempt))
+            else:
+                return
+
+    async def _settle(self, study: str) -> None:
+        """Learn whether an update whose receipt was lost counts, before what the edge keeps moves on without it."""
+        open_ = await asyncio.to_thread(self._participant.unsettled, study)
+        if open_ is None:
+            return
+        for attempt in range(UPLOAD_TRIES):
+            try:
+                position = await self._position(open_)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**attempt))
+            else:
+                await asyncio.to_thread(self._participant.settle, study, counts=position.accepted)
+                return
+        raise TrainingFailed("the hub does not say whether the last update counts", remedy="wait for the next order")
+
+    async def _answered(self, order: Order, receipt: pb.UpdateReceipt) -> None:
+        await asyncio.to_thread(self._participant.settle, order.study, counts=receipt.accepted)
+        if not receipt.accepted:
+            self._refusals = [*self._refusals[-20:], (order.round_number, receipt.reason)]
+            log.warning("update refused", study=order.study, round_number=order.round_number, reason=receipt.reason)
+
+    async def _position(self, upload: Upload) -> pb.UploadOffset:
+        query = pb.UploadQuery(study=upload.study, round=upload.round_number, sha256=upload.sha256)
+        answer: pb.UploadOffset = await self._channel.unary_unary(
+            f"/{SERVICE}/UploadPosition",
+            request_serializer=pb.UploadQuery.SerializeToString,
+            response_deserializer=pb.UploadOffset.FromString,
+        )(query, timeout=IDLE_S)
+        return answer
+
+    async def _push(self, ready: Ready, offset: int) -> pb.UpdateReceipt:
+        upload = ready.upload
+        header = pb.UpdateHeader(
+            study=upload.study,
+            round=upload.round_number,
+            task=upload.task,
+            base_model=upload.base,
+            size=upload.size,
+            sha256=upload.sha256,
+            offset=offset,
+            examples=upload.examples,
+            metrics=dict(upload.metrics),
+        )
+        call = self._channel.stream_unary(
+            f"/{SERVICE}/UploadUpdate",
+            request_serializer=pb.UpdateChunk.SerializeToString,
+            response_deserializer=pb.UpdateReceipt.FromString,
+        )()
+        await call.write(pb.UpdateChunk(header=header, data=ready.data[offset : offset + CHUNK]))
+        for start in range(offset + CHUNK, len(ready.data), CHUNK):
+            await call.write(pb.UpdateChunk(data=ready.data[start : start + CHUNK]))
+        await call.done_writing()
+        receipt: pb.UpdateReceipt = await call
+        return receipt

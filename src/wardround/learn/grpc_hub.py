@@ -1,0 +1,242 @@
+"""The hub's side of rounds over gRPC: orders are pushed down one open stream, models and updates move by digest.
+
+Nothing here sleeps in the path of a round: an order is written the moment the coordinator gives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import structlog
+
+from wardround.errors import StorageFull, UpdateRefused
+from wardround.learn import rounds
+from wardround.learn.coordinator import Coordinator
+from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, receipt_of, to_wire, upload_of
+from wardround.learn.manifests import Signed, make_manifest
+from wardround.learn.messages import Order, Upload, model_digest
+from wardround.records import EdgeId
+from wardround.wire import wardround_pb2 as pb
+
+log = structlog.get_logger(__name__)
+QUEUE_MAX = 64
+SIGNED_MAX = 32
+
+
+class HubLink:
+    """The Learn service over any number of studies. `studies()` gives the running coordinators by name."""
+
+    def __init__(
+        self,
+        *,
+        studies: Callable[[], dict[str, Coordinator]],
+        peer_name: Callable[[Any], EdgeId],
+        on_attached: Callable[[EdgeId, str], None],
+        on_beat: Callable[[EdgeId, Beat], None],
+        on_lost: Callable[[EdgeId], None],
+        sign: Callable[[bytes], Signed],
+    ) -> None:
+        """`sign(manifest)` puts the hub's name to a model's manifest."""
+        self._studies, self._peer_name = studies, peer_name
+        self._on_attached, self._on_beat, self._on_lost = on_attached, on_beat, on_lost
+        self._sign = sign
+        self._signed: dict[str, Signed] = {}  # of the newest models asked for
+        self._relays: dict[EdgeId, str] = {}  # addresses of edges that pass models on
+        self.sent_bytes: dict[EdgeId, int] = {}  # of models, to each edge
+        self._queues: dict[EdgeId, asyncio.Queue[pb.HubMessage | None]] = {}
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def attached(self) -> set[EdgeId]:
+        """Edges whose stream is open."""
+        return set(self._queues)
+
+    def send(self, edge: EdgeId, message: Order | rounds.Cancel, study: str) -> None:
+        """Push a message down an edge's stream, from any thread; an edge that is gone gets it when it attaches again."""
+        if isinstance(message, Order):
+            message = replace(message, relay_address=self._relays.get(EdgeId(message.relay), ""))
+            self._count(edge, len(message.model))
+        self._loop.call_soon_threadsafe(self._put, edge, to_wire(message, study))
+
+    @property
+    def relays(self) -> dict[EdgeId, str]:
+        """Edges that pass models on, with their addresses."""
+        return dict(self._relays)
+
+    def _count(self, edge: EdgeId, size: int) -> None:
+        self.sent_bytes[edge] = self.sent_bytes.get(edge, 0) + size
+
+    def handlers(self) -> dict[str, Any]:
+        """The service's methods."""
+        return {
+            "Attach": grpc.stream_stream_rpc_method_handler(
+                self._attach,
+                request_deserializer=pb.EdgeMessage.FromString,
+                response_serializer=pb.HubMessage.SerializeToString,
+            ),
+            "FetchModel": grpc.unary_stream_rpc_method_handler(
+                self._fetch, request_deserializer=pb.ModelRequest.FromString, response_serializer=pb.Chunk.SerializeToString
+            ),
+            "UploadPosition": grpc.unary_unary_rpc_method_handler(
+                self._position,
+                request_deserializer=pb.UploadQuery.FromString,
+                response_serializer=pb.UploadOffset.SerializeToString,
+            ),
+            "UploadUpdate": grpc.stream_unary_rpc_method_handler(
+                self._upload,
+                request_deserializer=pb.UpdateChunk.FromString,
+                response_serializer=pb.UpdateReceipt.SerializeToString,
+            ),
+        }
+
+    def _put(self, edge: EdgeId, message: pb.HubMessage) -> None:
+        queue = self._queues.get(edge)
+        if queue is None:
+            return
+        try:
+            queue.put_nowait(message)
+        except asyncio.QueueFull:  # an edge that reads nothing is as good as gone: it attaches again
+            log.warning("edge reads no orders", edge_id=edge)
+            self._queues.pop(edge, None)
+            with contextlib.suppress(asyncio.QueueEmpty):
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+    async def _attach(self, messages: AsyncIterator[pb.EdgeMessage], context: Any) -> AsyncIterator[pb.HubMessage]:
+        edge = self._peer_name(context)
+        queue: asyncio.Queue[pb.HubMessage | None] = asyncio.Queue(QUEUE_MAX)
+        older = self._queues.get(edge)
+        if older is not None:
+            with contextlib.suppress(asyncio.QueueFull):
+                older.put_nowait(None)  # a new stream of the same edge replaces the one that hangs
+        self._queues[edge] = queue
+        reader = asyncio.create_task(self._read(edge, queue, messages))
+        try:
+            while (message := await queue.get()) is not None:
+                yield message
+        finally:
+            reader.cancel()
+            if self._queues.get(edge) is queue:
+                del self._queues[edge]
+                for coordinator in self._studies().values():
+                    coordinator.lose(edge)
+                self._on_lost(edge)
+
+    async def _read(self, edge: EdgeId, queue: asyncio.Queue[Any], messages: AsyncIterator[pb.EdgeMessage]) -> None:
+        try:
+            async for message in messages:
+                kind = message.WhichOneof("kind")
+                if kind == "hello":
+                    self._relays.pop(edge, None)
+                    if message.hello.relay_address:
+                        self._relays[edge] = message.hello.relay_address[:300]
+                    self._on_attached(edge, message.hello.software_version)
+                    for coordinator in self._studies().values():
+                        await asyncio.to_thread(coordinator.attach, edge)
+                elif kind == "heartbeat":
+                    beat = message.heartbeat
+                    self._on_beat(edge, Beat(beat.examples, beat.spooled, beat.spool_bytes, beat.working_on))
+                elif kind == "failed" and (failed := self._studies().get(message.failed.study)):
+                    await asyncio.to_thread(failed.fail, edge, message.failed.round, message.failed.reason)
+        finally:
+            with contextlib.suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
+
+    async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+        try:
+            name = model_digest(request.digest)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        edge = self._peer_name(context)
+        for coordinator in self._studies().values():
+            size = await asyncio.to_thread(coordinator.model_size, name)
+            if not size:
+                continue
+            signed = await asyncio.to_thread(self._manifest, coordinator, name)
+            for start in range(min(request.offset, size), size, CHUNK):
+                chunk = pb.Chunk(data=await asyncio.to_thread(coordinator.model, name, start, CHUNK))
+                if start == request.offset:
+                    chunk.total, chunk.manifest = size, signed.manifest
+                    chunk.signature, chunk.certificate = signed.signature, signed.certificate
+                self._count(edge, len(chunk.data))
+                yield chunk
+            return
+        await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:12]}")
+
+    def _manifest(self, coordinator: Coordinator, name: str) -> Signed:
+        """The signed manifest of a model, made when it is first asked for."""
+        if name not in self._signed:
+            parts = (coordinator.model(name, at, CHUNK) for at in range(0, coordinator.model_size(name), CHUNK))
+            self._signed[name] = self._sign(make_manifest(coordinator.study.name, name, CHUNK, parts))
+            for old in list(self._signed)[:-SIGNED_MAX]:
+                del self._signed[old]
+        return self._signed[name]
+
+    async def _position(self, query: pb.UploadQuery, context: Any) -> pb.UploadOffset:
+        edge = self._peer_name(context)
+        coordinator = await self._coordinator(query.study, context)
+        upload = Upload(query.study, query.round, "", "", 0, query.sha256[:64], 0)
+        offset, accepted = await asyncio.to_thread(coordinator.position, edge, upload)
+        return pb.UploadOffset(offset=offset, accepted=accepted)
+
+    async def _upload(self, chunks: AsyncIterator[pb.UpdateChunk], context: Any) -> pb.UpdateReceipt:
+        edge = self._peer_name(context)
+        arriving = _within(chunks, IDLE_S)
+        try:
+            first = await anext(arriving)
+            upload = upload_of(first.header)
+            coordinator = await self._coordinator(upload.study, context)
+            try:
+                await asyncio.to_thread(coordinator.begin, edge, upload, first.header.offset)
+                size = await self._keep(coordinator, edge, upload, first.header.offset, first.data)
+                async for chunk in arriving:
+                    size = await self._keep(coordinator, edge, upload, size, chunk.data)
+            except UpdateRefused as error:
+                log.info("upload refused", edge_id=edge, reason=error.reason)
+            return receipt_of(await asyncio.to_thread(coordinator.finish, edge, upload))  # says why, and tells the round
+        except StopAsyncIteration:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an upload begins with its header")
+        except LookupError as error:
+            await context.abort(grpc.StatusCode.ABORTED, str(error))
+        except StorageFull as error:
+            log.error("upload refused", edge_id=edge, reason=str(error))
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no byte came for {IDLE_S:.0f} s")
+        raise AssertionError("abort raises")
+
+    async def _keep(self, coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, data: bytes) -> int:
+        """Add a chunk; how many bytes are here now.
+
+        Raises:
+            UpdateRefused: more bytes than announced.
+            LookupError: another upload of the same update came between; ask for the position again.
+        """
+        if offset + len(data) > upload.size:
+            raise UpdateRefused("too-large", "more bytes than announced")
+        size = await asyncio.to_thread(coordinator.append, edge, upload, offset, data)
+        if size != offset + len(data):
+            raise LookupError(f"the upload stands at byte {size}, not {offset + len(data)}")
+        return size
+
+    async def _coordinator(self, study: str, context: Any) -> Coordinator:
+        found = self._studies().get(study)
+        if found is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no running study {study[:60]!r}")
+            raise AssertionError("abort raises")
+        return found
+
+
+async def _within(chunks: AsyncIterator[pb.UpdateChunk], idle_s: float) -> AsyncIterator[pb.UpdateChunk]:
+    """The chunks, as long as each comes within `idle_s` of the one before: a slow link is judged by progress."""
+    iterator = aiter(chunks)
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(iterator), idle_s)
+        except StopAsyncIteration:
+            return

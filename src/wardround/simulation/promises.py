@@ -1,0 +1,74 @@
+"""What must hold of a study whatever was killed and whenever, checked against its journal and its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+
+from wardround.learn.blobs import Blobs
+from wardround.learn.journal import Committed, Journal, model_name
+from wardround.learn.messages import Done, Order
+from wardround.learn.models import MemoryTensors, Parameters, decode_model, digest, encode_model
+from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
+from wardround.learn.study import Study
+
+Train = Callable[[str, Order, bytes, bytes], Done]  # edge, order, model, what the edge keeps
+
+
+def broken_promises(
+    study: Study, journal: Journal, blobs: Blobs, train: Train, receipts: Collection[tuple[str, int]]
+) -> list[str]:
+    """Broken promises in words; none is good.
+
+    Every model is the fold of the updates it names, each once; every update with a receipt is named; what an edge keeps has
+    moved once for each update that counts.
+
+    Args:
+        train: makes the update of an edge for an order again, to the byte.
+        receipts: edge and round of every update that an edge was told counts.
+    """
+    committed = journal.committed()
+    found = [f"round {i} is missing" for i, c in enumerate(committed) if c.number != i]
+    counted = Counter((e, c.number - c.staleness.get(e, 0)) for c in committed for e in (*c.folded, *c.aside))
+    found += [f"the update of {e} for round {n} counted {times} times" for (e, n), times in counted.items() if times > 1]
+    found += [
+        f"the update of {edge} for round {number} has a receipt and is lost"
+        for edge, number in sorted(receipts)
+        if number < len(committed) and (edge, number) not in counted
+    ]
+    for done in committed[1:]:
+        model, wrong = _expected_model(study, blobs, train, done, committed)
+        found += wrong
+        if digest(encode_model(model)) != done.model:
+            found.append(f"model {done.number} is not the fold of {sorted(done.folded)}")
+    return found + _kept(journal, committed)
+
+
+def _kept(journal: Journal, committed: Sequence[Committed]) -> list[str]:
+    """Updates that were trained on what the edge did not keep then; the training says in `kept` how many had counted before."""
+    found: list[str] = []
+    seen: Counter[str] = Counter()
+    for done in committed[1:]:
+        for edge, update in journal.accepted(done.number).items():
+            kept = update.metrics.get("kept", seen[edge])
+            if kept != seen[edge]:
+                found.append(f"{edge} trained for round {done.number} after {kept:g} updates, not {seen[edge]}")
+            seen[edge] += 1
+    return found
+
+
+def _expected_model(
+    study: Study, blobs: Blobs, train: Train, done: Committed, committed: Sequence[Committed]
+) -> tuple[Parameters, list[str]]:
+    found: list[str] = []
+    updates = []
+    for edge in sorted(done.folded):
+        stale = done.staleness.get(edge, 0)
+        asked = committed[done.number - stale]
+        order = Order(study.name, asked.number, 1, "train", asked.base, b"", 0.0)
+        made = train(edge, order, blobs.read(model_name(asked.base)), b"")
+        if made.examples != done.folded[edge]:
+            found.append(f"round {done.number} counts {done.folded[edge]} examples of {edge}, not {made.examples}")
+        updates.append(WeightedUpdate(MemoryTensors(decode_model(made.data)), made.examples, staleness=stale))
+    base = MemoryTensors(decode_model(blobs.read(model_name(done.base))))
+    return make_strategy(study.strategy, study.learner).fold(Fold(base, updates)).model, found

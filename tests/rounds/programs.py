@@ -1,0 +1,255 @@
+"""A hub and edges as real processes on loopback over mutual TLS, with the product's own parts and a training that costs nothing.
+
+What is left out is what rounds do not need: devices, the lake, the console. Each process is started by fork from a clean server
+that has its imports done, so a restart after a SIGKILL takes tens of milliseconds and a seed plays in a few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing as mp
+import os
+import random
+import signal
+import socket
+import time
+from pathlib import Path
+
+from wardround.clock import SystemClock
+from wardround.collect.storage import FolderStorage
+from wardround.learn.blobs import FolderBlobs
+from wardround.learn.coordinator import Coordinator
+from wardround.learn.grpc_edge import EdgeLink
+from wardround.learn.grpc_hub import HubLink
+from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
+from wardround.learn.grpc_wire import RELAY, SERVICE, Beat
+from wardround.learn.journal import Journal
+from wardround.learn.manifests import Signed
+from wardround.learn.participant import Participant
+from wardround.learn.shelf import Shelf
+from wardround.learn.strategies import make_strategy
+from wardround.learn.study import Study, parse_study
+from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
+from wardround.trust.certificates import Authority, key_pem, new_key, write_private
+from wardround.trust.channel import edge_channel, peer_name, start_hub_listener, start_listener
+from wardround.trust.signatures import HubSigner, check_signature
+from wardround.watch.detectors.own_history import OwnHistory
+
+TICK_S = 0.02
+
+
+def make_identities(home: Path, edges: list[str]) -> None:
+    """An authority, the hub's certificate, and for each edge its own and its listener's."""
+    authority = Authority.create(home / "pki", "test")
+    key = new_key()
+    write_private(home / "pki" / "hub.key", key_pem(key))
+    write_private(home / "pki" / "hub.pem", authority.issue_hub("hub", key.public_key(), ["127.0.0.1"], 1.0), 0o644)
+    for name in edges:
+        folder = home / name
+        folder.mkdir()
+        key = new_key()
+        write_private(folder / "edge.key", key_pem(key))
+        write_private(folder / "edge.pem", authority.issue_edge(name, key.public_key(), 1.0), 0o644)
+        write_private(folder / "listener.pem", authority.issue_listener(name, key.public_key(), ["127.0.0.1"], 1.0), 0o644)
+        write_private(folder / "ca.pem", authority.pem, 0o644)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+# -- the hub's process
+
+
+def hub_main(home: Path, text: str, port: int) -> None:
+    asyncio.run(_hub(home, text, port))
+
+
+async def _hub(home: Path, text: str, port: int) -> None:
+    study = parse_study(text, where="test")
+    coordinators: dict[str, Coordinator] = {}
+    signer = HubSigner(home / "pki")
+    link = HubLink(
+        studies=lambda: coordinators,
+        peer_name=peer_name,
+        on_attached=lambda _edge, _version: None,
+        on_beat=lambda _edge, _beat: None,
+        on_lost=lambda _edge: None,
+        sign=lambda manifest: Signed(manifest, signer.sign(manifest), signer.certificate),
+    )
+    folder = home / "study"
+    coordinators[study.name] = coordinator = Coordinator(
+        study,
+        settings=b"",
+        initial=lambda: toy_model(study.learner.seed),
+        shape=(FEATURES, CLASSES),
+        strategy=make_strategy(study.strategy, study.learner),
+        screen=OwnHistory("test"),
+        journal=Journal(FolderStorage(folder).connect),
+        blobs=FolderBlobs(folder),
+        clock=SystemClock(),
+        send=lambda edge, message: link.send(edge, message, study.name),
+        on_event=lambda _event: None,
+    )
+    server, _ = await start_hub_listener(  # kept: a server that nobody holds stops listening
+        {SERVICE: link.handlers()}, host="127.0.0.1", port=port, pki=home / "pki", denied=lambda _name, _serial: False
+    )
+    while server is not None:
+        await asyncio.to_thread(coordinator.tick)
+        (home / "hub.json").write_text(json.dumps({"sent": link.sent_bytes, "rounds": len(coordinator.committed())}))
+        if coordinator.finished:
+            (home / "finished").touch()
+        await asyncio.sleep(TICK_S)
+
+
+# -- an edge's process
+
+
+def edge_main(home: Path, name: str, port: int, relay_port: int, seed: int, train_s: float) -> None:
+    asyncio.run(_edge(home, name, port, relay_port, random.Random(f"{seed}/{name}"), train_s))
+
+
+class ToldParticipant(Participant):
+    """Writes down every receipt, durably: what an edge was told counts must count."""
+
+    def __init__(self, blobs: FolderBlobs, path: Path) -> None:
+        super().__init__(blobs)
+        self._path = path
+
+    def settle(self, study: str, *, counts: bool) -> None:
+        kept = json.loads(self._read(f"{study}.json") or b"{}")
+        super().settle(study, counts=counts)
+        if counts and kept:
+            with self._path.open("a") as out:
+                out.write(f"{kept['round_number']}\n")
+                out.flush()
+                os.fsync(out.fileno())
+
+
+async def _edge(home: Path, name: str, port: int, relay_port: int, chance: random.Random, train_s: float) -> None:
+    identity = home / name
+    channel = edge_channel(identity, "127.0.0.1", port)
+    authority = (identity / "ca.pem").read_bytes()
+
+    def verify(signed: Signed) -> None:
+        now_us = SystemClock().now_us()
+        check_signature(signed.manifest, signed.signature, signed.certificate, authority, now_us=now_us)
+
+    hub = HubSource(channel)
+    shelf = Shelf(FolderBlobs(identity / "models"), verify=verify)
+    relay = RelayLink(shelf, peer_name=peer_name, sources=lambda: [hub])
+    address, server = "", None
+    if relay_port:
+        files = (identity / "edge.key", identity / "listener.pem", identity / "ca.pem")
+        server, _ = await start_listener(
+            {RELAY: relay.handlers()},
+            host="127.0.0.1",
+            port=relay_port,
+            files=files,
+            denied=lambda _name, _serial: False,
+            setting="relay.port",
+        )
+        address = f"127.0.0.1:{relay_port}"
+
+    async def fetch(order):
+        relay.allow(order.children)
+        above = [RelaySource(identity, order.relay, order.relay_address)] if order.relay_address else []
+        data = await shelf.get(order.base, [*above, hub])
+        (identity / "fetched.json").write_text(json.dumps({"model": order.base, "relay": order.relay, "sent": relay.sent_bytes}))
+        return data
+
+    async def train(order, model, kept):
+        await asyncio.sleep(chance.uniform(0, train_s))
+        return toy_training(name, order, model, kept)
+
+    link = EdgeLink(
+        channel=channel,
+        participant=ToldParticipant(FolderBlobs(identity / "learn"), identity / "receipts"),
+        train=train,
+        beat=lambda: Beat(50, 0, 0, ""),
+        heartbeat_s=0.5,
+        version="test",
+        fetch=fetch,
+        relay_address=address,
+    )
+    await link.run()
+    del server
+
+
+# -- the world around them
+
+
+class World:
+    """The processes of one run, by name; kill and start them as you like."""
+
+    def __init__(self, home: Path, text: str, edges: list[str], *, seed: int = 0, train_s: float = 0.05, relays=()) -> None:
+        self.home, self.text, self.edges = home, text, edges
+        self.study: Study = parse_study(text, where="test")
+        make_identities(home, edges)
+        self._port = free_port()
+        self._relays = {edge: free_port() for edge in relays}
+        self._seed, self._train_s = seed, train_s
+        self._context = mp.get_context("forkserver")
+        self._context.set_forkserver_preload(["tests.rounds.programs"])
+        self._processes: dict[str, mp.process.BaseProcess] = {}
+
+    def __enter__(self) -> World:
+        for name in ("hub", *self.edges):
+            self.start(name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in list(self._processes):
+            self.kill(name)
+
+    def start(self, name: str) -> None:
+        if name == "hub":
+            process = self._context.Process(target=hub_main, args=(self.home, self.text, self._port), daemon=True)
+        else:
+            arguments = (self.home, name, self._port, self._relays.get(name, 0), self._seed, self._train_s)
+            process = self._context.Process(target=edge_main, args=arguments, daemon=True)
+        process.start()
+        self._processes[name] = process
+
+    def kill(self, name: str) -> None:
+        process = self._processes.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+        process.join(10)
+
+    def running(self) -> list[str]:
+        return sorted(self._processes)
+
+    def rounds(self) -> int:
+        """Rounds that the hub says are over."""
+        return int(self.said().get("rounds", 0))
+
+    def said(self) -> dict:
+        try:
+            return json.loads((self.home / "hub.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def wait(self, holds, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if holds():
+                return True
+            time.sleep(0.01)
+        return holds()
+
+    def finished(self) -> bool:
+        return (self.home / "finished").exists()
+
+    def journal(self) -> Journal:
+        return Journal(FolderStorage(self.home / "study").connect)
+
+    def receipts(self) -> set[tuple[str, int]]:
+        found = set()
+        for edge in self.edges:
+            with contextlib.suppress(FileNotFoundError):
+                found |= {(edge, int(line)) for line in (self.home / edge / "receipts").read_text().split()}
+        return found
