@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,7 @@ def play(seed: int) -> Outcome:
         partition=chance.choice((0.0, 0.1, 0.3)),
         slow=chance.choice((0.0, 0.3, 1.0)),
         bad_update=chance.choice((0.0, 0.1, 0.4)),
+        roll_back=chance.choice((0.0, 0.0, 0.1, 0.4)),
         until_s=chance.uniform(2.0, 10.0),
     )
     wanted = chance.choice((0, 0, max(1, edges // 2), edges - 1))
@@ -63,6 +65,7 @@ def test_the_schedules_are_worth_playing():
     outcomes = [play(seed) for seed in range(60)]
     assert sum(o.kills for o in outcomes) > 30
     assert {"not-finite", "shape", "dtype", "names", "examples"} <= {r for o in outcomes for r in o.refused}
+    assert sum(not c.folded for o in outcomes for c in o.committed) > 20  # rollbacks
     assert sum(o.receipted for o in outcomes) > 60 * 2 * 2 * 5 - 1
 
 
@@ -129,7 +132,32 @@ def travel_always(real):
     return observe
 
 
+def stay(real):
+    def commit(self, done, screen_state, owed=None, rollback=None):
+        real(self, replace(done, model=done.base) if rollback is not None else done, screen_state, owed, rollback)
+
+    return commit
+
+
+def twice_asked(real):
+    def prepare(journal, blobs, asked, rule, **facts):
+        done, rollback = real(journal, blobs, asked, rule, **facts)
+        return done, replace(rollback, request="1")
+
+    return prepare
+
+
+def still_owed(real):
+    def commit(self, done, screen_state, owed=None, rollback=None):
+        real(self, done, screen_state, self.owed() if rollback is not None else owed, rollback)
+
+    return commit
+
+
 MUTANTS = {
+    "a study that goes back stays where it was": (Journal, "commit_round", stay),
+    "work on a model that was rolled away still counts": (Journal, "commit_round", still_owed),
+    "a rollback is carried out twice": (coordinator, "prepare", twice_asked),
     "the spool forgets what it gave a receipt for": (Spool, "commit", broken_spool_commit),
     "an edge forgets more than the hub has": (Forwarder, "receipted", receipt_beyond),
     "the hub forgets what it has had": (Inbox, "watermark", lambda _real: lambda _self, _edge, _boot: 0),

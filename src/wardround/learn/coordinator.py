@@ -7,19 +7,20 @@ Round 0 adds up federated sums for the scaling; rounds 1 to `count` train. Every
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 
 import structlog
 
 from wardround.clock import Clock
-from wardround.errors import UpdateRefused
+from wardround.errors import StudyError, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.blobs import Blobs
-from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, memory_name, model_name, update_name
+from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, Rollback, memory_name, model_name, update_name
 from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters, decode_model, digest, model_parts
 from wardround.learn.reception import Models, Reception
+from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.selection import choose
 from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
@@ -76,6 +77,9 @@ class Coordinator:
         self._not_before_s = 0.0
         self._quorum_since_s: float | None = None
         self._screen_scores: dict[str, float] = {}
+        self._paused = False
+        self._retention = Retention(journal, blobs, study.release.models_kept)
+        self._rollbacks = journal.rollbacks()
         if held := journal.screen_state():
             screen.restore(held)
         self._resume()
@@ -176,6 +180,63 @@ class Coordinator:
             self._journal.quarantine(edge, until, reason)
             return until
 
+    def roll_back(self, asked: Asked) -> Committed:
+        """Go back to the model of an older round: the next one starts from it. The same request again does nothing more.
+
+        Raises:
+            StudyError: there is no such model any more.
+            StorageFull: the hub's disk refused; nothing has changed.
+        """
+        with self._lock:
+            if self._survey is not None:
+                raise StudyError("a study of kind `statistics` makes no model to go back to", remedy="start another one")
+            known = [r.number for r in self._rollbacks if asked.request and r.request == asked.request]
+            if known:
+                return self._journal.committed_at(known[0])[0]
+            number, now_us = self._next_number(), self._clock.now_us()
+            accepted = self._journal.accepted(number)
+            rule = self._strategy.rule
+            done, rollback = prepare(self._journal, self._blobs, asked, rule, number=number, now_us=now_us, accepted=accepted)
+            self._journal.commit_round(done, self._screen.state(), rollback=rollback)
+            self._rollbacks.append(rollback)
+            self._drop_round("rolled back")
+            self._emit(
+                "rolled-back", round_number=number, model=done.model, base=done.base, aside=done.aside, reason=asked.reason
+            )
+            self._forget(number - 2)
+            self._retention.committed(number)
+            return done
+
+    def pause(self, *, paused: bool) -> None:
+        """Open no round while paused; the one in progress comes to its end."""
+        with self._lock:
+            self._paused = paused
+
+    def stop(self) -> None:
+        """Pause, and give the round in progress up; what had arrived counts if the study ever goes on."""
+        with self._lock:
+            self._paused = True
+            if self._state is not None:
+                self._drop_round("the study was stopped")
+                self._emit("abandoned", reason="the study was stopped")
+
+    def pin(self, models: Collection[str]) -> None:
+        """These models stay on disk, however old; of the others the newest `release.models_kept` do."""
+        with self._lock:
+            self._retention.pin(models)
+
+    def rollbacks(self) -> list[Rollback]:
+        """Every time the study went back."""
+        with self._lock:
+            return list(self._rollbacks)
+
+    def _drop_round(self, reason: str) -> None:
+        """Tell those at work that it is over."""
+        if self._state is not None:
+            for edge in sorted(self._state.outstanding & self._state.attached):
+                self._send(edge, rounds.Cancel(edge, reason))
+        self._open = self._state = None
+
     def model(self, digest_: str, offset: int = 0, size: int = -1) -> bytes:
         """The bytes of a model from an offset on, at most `size` of them.
 
@@ -190,9 +251,9 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Whether every round of the study is committed."""
+        """Whether every round of the study is committed; going back is none."""
         last = self._journal.last()
-        return last is not None and (self._survey is not None or last.number >= self.study.rounds.count)
+        return last is not None and (self._survey is not None or last.number - len(self._rollbacks) >= self.study.rounds.count)
 
     @property
     def open_round(self) -> tuple[OpenRound, rounds.RoundState] | None:
@@ -240,7 +301,7 @@ class Coordinator:
 
     def _maybe_open(self) -> None:
         now = self._clock.monotonic_s()
-        if self.finished or now < self._not_before_s:
+        if self._paused or self.finished or now < self._not_before_s:
             return
         settings = self.study.rounds
         eligible = sorted(e for e in self._attached if e not in self.study.score.held_back_edges)
@@ -351,6 +412,7 @@ class Coordinator:
             model=self._models.inline(base) if train and not relay and not children and number == self._open.number else b"",
             relay=relay,
             children=children,
+            kept_since=self._rollbacks[-1].number if self._rollbacks and is_paired(self._strategy.rule) else 0,
         )
 
     def _abandon(self, reason: str) -> None:
@@ -410,6 +472,7 @@ class Coordinator:
         self._open = self._state = None
         self._not_before_s = self._clock.monotonic_s() + self.study.rounds.interval_s
         self._forget(open_.number - 2)
+        self._retention.committed(open_.number)
         if self.finished:
             self._emit("finished", round_number=done.number, model=name)
         else:
@@ -461,22 +524,23 @@ class Coordinator:
         return {str(e): open_.owed.get(e, (open_.number, open_.base)) for e in self._state.outstanding}
 
     def _memory(self, model: str) -> Parameters:
-        """What the strategy remembers beside a model; nothing at the start."""
+        """What the strategy remembers beside a model; nothing at the start, and nothing without its other half."""
+        last = self._journal.last()
+        if self._rollbacks and last is not None and last.number == self._rollbacks[-1].number and is_paired(self._strategy.rule):
+            return {}
         try:
             return decode_model(self._blobs.read(memory_name(model)))
         except FileNotFoundError:
             return {}
 
     def _forget(self, number: int) -> None:
-        """Updates are kept for two rounds, for a look at what was refused; so is what the strategy remembered."""
+        """Updates are kept for two rounds, for a look at what was refused."""
         if number < 0:
             return
         self._blobs.delete(f"updates/{number}")
         horizon = self.study.rounds.staleness_max if self._carries(number) else 0
         if number >= horizon:
             self._blobs.delete(f"partial/{number - horizon}")
-        for done in self._journal.committed_at(number):
-            self._blobs.delete(memory_name(done.model))
 
     # -- checking
 

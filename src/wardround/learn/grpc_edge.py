@@ -138,7 +138,9 @@ class EdgeLink:
             if ready is None:
                 await self._settle(order.study)
                 model = order.model or (await self._fetch(order) if order.base else b"")
-                done = await self._train(order, model, await asyncio.to_thread(self._participant.kept, order.study))
+                done = await self._train(
+                    order, model, await asyncio.to_thread(self._participant.kept, order.study, order.kept_since)
+                )
                 ready = await asyncio.to_thread(self._participant.keep, order, done)
             await self._upload(order, ready, resumed=kept)
         except (TrainingFailed, SourceFailed) as error:

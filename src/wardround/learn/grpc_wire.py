@@ -58,6 +58,7 @@ def to_wire(message: Order | rounds.Cancel, study: str) -> pb.HubMessage:
             relay=message.relay,
             relay_address=message.relay_address,
             children=message.children,
+            kept_since=message.kept_since,
         )
     )
 
@@ -75,4 +76,5 @@ def order_of(message: pb.Order) -> Order:
         relay=message.relay,
         relay_address=message.relay_address,
         children=tuple(message.children),
+        kept_since=message.kept_since,
     )

@@ -24,6 +24,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS accepted_once ON accepted (edge, based_on);
 CREATE TABLE IF NOT EXISTS committed (round INTEGER PRIMARY KEY, model TEXT NOT NULL, base TEXT NOT NULL, t_us INTEGER NOT NULL,
     seconds REAL NOT NULL, folded TEXT NOT NULL, aside TEXT NOT NULL, staleness TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine (edge TEXT PRIMARY KEY, until_round INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rollbacks (round INTEGER PRIMARY KEY, to_round INTEGER NOT NULL, to_model TEXT NOT NULL,
+    request TEXT NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS screen (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), state BLOB NOT NULL);
 """
 
@@ -67,6 +69,18 @@ class Committed:
     folded: Mapping[str, int]
     aside: tuple[str, ...]
     staleness: Mapping[str, int] = field(default_factory=dict)  # of those folded whose base was not this round's
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """A committed row that no updates made: the study went back to an older round's model."""
+
+    number: int  # of its committed row
+    to_round: int
+    to_model: str
+    request: str  # what it was asked with; empty: not by a request
+    who: str
+    reason: str
 
 
 class Journal:
@@ -127,8 +141,17 @@ class Journal:
 
     # -- what is over
 
-    def commit_round(self, done: Committed, screen_state: bytes, owed: Mapping[str, tuple[int, str]] | None = None) -> None:
-        """The round is over: its result, the screen's history, who is still at work, and the end of the open round, in one."""
+    def commit_round(
+        self,
+        done: Committed,
+        screen_state: bytes,
+        owed: Mapping[str, tuple[int, str]] | None = None,
+        rollback: Rollback | None = None,
+    ) -> None:
+        """The round is over: its result, the screen's history, who is still at work, and the end of the open round, in one.
+
+        With `rollback` it has ended without a fold, and the study goes back.
+        """
         with self._lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -145,6 +168,9 @@ class Journal:
                         json.dumps(dict(done.staleness)),
                     ),
                 )
+                if rollback is not None:
+                    values = [getattr(rollback, name) for name in Rollback.__slots__]
+                    self._db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, ?, ?, ?)", values)
                 self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
                 self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (json.dumps(dict(owed or {})),))
                 self._db.execute("DELETE FROM facts WHERE key = 'open'")
@@ -164,6 +190,12 @@ class Journal:
     def committed_at(self, number: int) -> list[Committed]:
         """The round of this number, if it is over."""
         return self._committed("WHERE round = ?", number)
+
+    def rollbacks(self) -> list[Rollback]:
+        """Every time the study went back, in order."""
+        query = "SELECT round, to_round, to_model, request, who, reason FROM rollbacks ORDER BY round"
+        with self._lock:
+            return [Rollback(*row) for row in self._db.execute(query)]
 
     def _committed(self, order: str, *values: int) -> list[Committed]:
         query = f"SELECT round, model, base, t_us, seconds, folded, aside, staleness FROM committed {order}"  # noqa: S608 - our own words

@@ -24,6 +24,7 @@ class Order:
     relay: str = ""  # the edge to fetch the model from first
     relay_address: str = ""
     children: tuple[str, ...] = ()  # edges that may fetch the model from this one
+    kept_since: int = 0  # what the edge keeps from rounds up to this one has lost its other half, and counts no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class UploadReceipt:
 class RoundEvent:
     """What the rest of the hub is told. Fields that do not apply are empty.
 
-    `kind`: opened, accepted, refused, failed, committed, abandoned, quarantined, released, finished.
+    `kind`: opened, accepted, refused, failed, committed, abandoned, quarantined, released, rolled-back, finished.
     """
 
     kind: str

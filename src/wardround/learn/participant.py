@@ -50,8 +50,13 @@ class Participant:
         same = (kept.round_number, kept.task, kept.base) == (order.round_number, order.task, order.base)
         return Ready(new_upload(order, data, kept.examples, kept.metrics), data) if same else None
 
-    def kept(self, study: str) -> bytes:
-        """What the edge keeps for a study from its newest update that the hub counts; empty at first."""
+    def kept(self, study: str, since: int = 0) -> bytes:
+        """What the edge keeps for a study from its newest update that the hub counts; empty at first.
+
+        What is from round `since` or before has lost its other half in a rollback, and is not given.
+        """
+        if since and int(self._read(f"{study}.kept.round") or b"0") <= since:
+            return b""
         return self._read(f"{study}.kept.safetensors")
 
     def unsettled(self, study: str) -> Upload | None:
@@ -67,6 +72,8 @@ class Participant:
     def settle(self, study: str, *, counts: bool) -> None:
         """The hub has said whether the kept update counts: only then does what the edge keeps move on."""
         if counts and (following := self._read(f"{study}.next.safetensors")):
+            # The number first: a kill in between leaves `next` in place, and this is done again before anything is trained.
+            self._blobs.write(f"{study}.kept.round", str(self._round_number(study)).encode())
             self._blobs.write(f"{study}.kept.safetensors", following)
         self._blobs.delete(f"{study}.next.safetensors")
         if not counts:  # it would be refused again in the next attempt at the same round
@@ -83,6 +90,13 @@ class Participant:
         kept = _Kept(order.study, order.round_number, order.task, order.base, done.examples, dict(done.metrics), upload.sha256)
         self._blobs.write(f"{order.study}.json", msgspec.json.encode(kept))
         return Ready(upload, done.data)
+
+    def _round_number(self, study: str) -> int:
+        """The round of the update on disk."""
+        try:
+            return msgspec.json.decode(self._read(f"{study}.json"), type=_Kept).round_number
+        except msgspec.DecodeError:
+            return 0
 
     def _read(self, name: str) -> bytes:
         try:

@@ -50,6 +50,7 @@ STRATEGY_NAMES = (
 CLASS_WEIGHTINGS = ("none", "balanced")
 KINDS = ("model", "statistics")
 MODES = ("synchronous", "buffered")
+PROMOTIONS = ("auto", "manual")
 PRIVACY_MODES = ("none",)
 PARAMETERS_MAX = 50_000_000  # hidden layers beyond this do not train on an edge
 STUDY_BYTES_MAX = 1_000_000
@@ -163,6 +164,21 @@ class PrivacySettings(Settings, frozen=True):
     mode: str = "none"
 
 
+class ReleaseSettings(Settings, frozen=True):
+    """How a model becomes the one that predicts: candidate, canary (on a ring of edges), current."""
+
+    promotion: str = "auto"  # manual: `wardround study promote` alone
+    canary_share: float = 0.2  # of the edges, chosen by a hash of their names; 0: no ring
+    hold_rounds: int = 3  # rounds that a canary is tried for
+    examples_min: int = 20  # held-back examples without which nothing is judged
+    score_min: float = 0.0
+    score_margin: float = 0.01  # a score may be worse than the current model's by so much
+    worst_edge_margin: float = 0.05  # the worst edge's as well
+    ece_margin: float = 0.03  # expected calibration error, higher is worse
+    brier_margin: float = 0.02
+    models_kept: int = 20  # newest models that stay on disk, beside those in use
+
+
 class StatisticsSettings(Settings, frozen=True):
     """What a study of kind `statistics` asks for."""
 
@@ -186,6 +202,7 @@ class Study(Settings, frozen=True):
     score: ScoreSettings = ScoreSettings()
     triage: TriageSettings = TriageSettings()
     privacy: PrivacySettings = PrivacySettings()
+    release: ReleaseSettings = ReleaseSettings()
 
 
 class LocalRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -321,6 +338,7 @@ def check(
     _check_relay(study.relay)
     _check_score(study.score)
     _check_triage(study.triage)
+    _check_release(study.release)
     if edges is not None:
         _check_edges(study, edges)
 
@@ -431,6 +449,16 @@ def _check_triage(triage: TriageSettings) -> None:
     _between("triage.screen_threshold", triage.screen_threshold, 1.0, 1e6)
     _between("triage.screen_rounds_min", triage.screen_rounds_min, 2, 10_000)
     _between("triage.quarantine_rounds", triage.quarantine_rounds, 1, 1_000_000)
+
+
+def _check_release(release: ReleaseSettings) -> None:
+    _one_of("release.promotion", release.promotion, PROMOTIONS)
+    _between("release.canary_share", release.canary_share, 0.0, 1.0)
+    _between("release.hold_rounds", release.hold_rounds, 0, 1_000_000)
+    _between("release.examples_min", release.examples_min, 1, 1_000_000_000)
+    for name in ("score_min", "score_margin", "worst_edge_margin", "ece_margin", "brier_margin"):
+        _between(f"release.{name}", getattr(release, name), 0.0, 2.0)
+    _between("release.models_kept", release.models_kept, 3, 1_000_000)
 
 
 def _check_edges(study: Study, edges: Collection[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 
 from wardround.learn.blobs import Blobs
 from wardround.learn.journal import Committed, Journal, model_name
@@ -36,12 +37,36 @@ def broken_promises(
         for edge, number in sorted(receipts)
         if number < len(committed) and (edge, number) not in counted
     ]
+    found += _went_back(journal, committed)
     for done in committed[1:]:
+        if not done.folded:
+            continue
         model, wrong = _expected_model(study, blobs, train, done, committed)
         found += wrong
         if digest(encode_model(model)) != done.model:
             found.append(f"model {done.number} is not the fold of {sorted(done.folded)}")
     return found + _kept(journal, committed)
+
+
+def _went_back(journal: Journal, committed: Sequence[Committed]) -> list[str]:
+    """Each round starts from the model of the row before it; a rollback's model is the one asked for, and no update of an order
+    from before it counts after it."""
+    found = [f"round {b.number} does not start from model {a.number}" for a, b in pairwise(committed) if b.base != a.model]
+    rows = {r.number: r for r in journal.rollbacks()}
+    found += [f"round {c.number} counts nobody" for c in committed if not c.folded and c.number not in rows]
+    requests = Counter(r.request for r in rows.values())
+    found += [f"rollback {request} was carried out {n} times" for request, n in requests.items() if n > 1]
+    newest = -1
+    for done in committed:
+        row = rows.get(done.number)
+        if row is not None:
+            newest = done.number
+            if done.folded or done.model != committed[row.to_round].model:
+                found.append(f"round {done.number} did not go back to round {row.to_round}")
+        for edge in done.folded:
+            if done.number - done.staleness.get(edge, 0) <= newest:
+                found.append(f"round {done.number} counts an update of {edge} from before the rollback {newest}")
+    return found
 
 
 def _kept(journal: Journal, committed: Sequence[Committed]) -> list[str]:

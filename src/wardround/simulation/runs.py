@@ -35,6 +35,7 @@ from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Committed, Journal, model_name
 from wardround.learn.messages import Order, Upload, UploadReceipt
 from wardround.learn.participant import Participant, Ready
+from wardround.learn.rollbacks import Asked
 from wardround.learn.rounds import Cancel
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, parse_study
@@ -50,6 +51,7 @@ Process = Generator[float, None, None]  # yields how many seconds to wait
 HUB = "hub"
 CHUNK_BYTES = 256
 DRAIN_S = 180.0
+TRIES = 10
 EVENTS_MAX = 400_000
 
 
@@ -76,6 +78,7 @@ class Faults:
     partition: float = 0.0  # of an edge, looked at once a second
     slow: float = 0.0  # an edge's training takes longer than a round may
     bad_update: float = 0.0  # an update that must not count
+    roll_back: float = 0.0  # the study goes back to some older model, looked at twice a second
     until_s: float = 12.0
 
 
@@ -165,6 +168,7 @@ class Simulation:
         for device in self.devices:
             self.spawn("world", device.play())
         self.spawn("world", self._partitions())
+        self.spawn("world", self._roll_backs())
         limit_s = self.faults.until_s + DRAIN_S
         for _ in range(EVENTS_MAX):
             if not self._queue or self.clock.monotonic_s() > limit_s or self._done():
@@ -278,6 +282,24 @@ class Simulation:
             yield 1.0
         for edge in self.edges.values():
             edge.cut = False
+
+    def _roll_backs(self) -> Process:
+        """An operator goes back, and asks again when the hub died meanwhile."""
+        for number in itertools.count():
+            yield 0.5
+            if self.clock.monotonic_s() >= self.faults.until_s:
+                return
+            if self.hub is None or not self.chance(self.faults.roll_back):
+                continue
+            to = self.random.randrange(max(1, len(self.hub.coordinator.committed())))
+            for _ in range(TRIES):
+                try:
+                    if self.hub is not None and self.hub.coordinator.committed():
+                        self.hub.coordinator.roll_back(Asked(to, "operator", "schedule", str(number)))
+                        break
+                except Killed as killed:
+                    self.kill(killed.who)
+                yield 0.5
 
     def _done(self) -> bool:
         if self.hub is None or self.clock.monotonic_s() < self.faults.until_s or not all(d.done for d in self.devices):
@@ -548,7 +570,7 @@ class _Edge:
                         return
                 else:
                     self._participant.settle(order.study, counts=counts)
-            done = self._sim.train(self.name, order, model, self._participant.kept(order.study))
+            done = self._sim.train(self.name, order, model, self._participant.kept(order.study, order.kept_since))
             if order.task == "train" and self._sim.chance(self._sim.faults.bad_update):
                 done = spoil(done, self._sim.random)
             ready = self._participant.keep(order, done)

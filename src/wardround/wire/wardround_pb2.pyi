@@ -329,6 +329,7 @@ class Order(_message.Message):
     RELAY_FIELD_NUMBER: _builtins.int
     RELAY_ADDRESS_FIELD_NUMBER: _builtins.int
     CHILDREN_FIELD_NUMBER: _builtins.int
+    KEPT_SINCE_FIELD_NUMBER: _builtins.int
     study: _builtins.str
     round: _builtins.int
     attempt: _builtins.int
@@ -344,6 +345,8 @@ class Order(_message.Message):
     relay: _builtins.str
     """the edge to fetch the model from first, and its address; empty: the hub"""
     relay_address: _builtins.str
+    kept_since: _builtins.int
+    """what the edge keeps from rounds up to this one counts no more"""
     @_builtins.property
     def children(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """edges that may fetch this model from the one that gets this order"""
@@ -362,10 +365,11 @@ class Order(_message.Message):
         relay: _builtins.str = ...,
         relay_address: _builtins.str = ...,
         children: _abc.Iterable[_builtins.str] | None = ...,
+        kept_since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "children", b"children", "deadline_s", b"deadline_s", "model", b"model", "relay", b"relay", "relay_address", b"relay_address", "round", b"round", "settings", b"settings", "study", b"study", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "children", b"children", "deadline_s", b"deadline_s", "kept_since", b"kept_since", "model", b"model", "relay", b"relay", "relay_address", b"relay_address", "round", b"round", "settings", b"settings", "study", b"study", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
