@@ -25,6 +25,7 @@ import numpy as np
 from wardround.clock import SystemClock
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
+from wardround.learn.condition import ConditionReader
 from wardround.learn.coordinator import Coordinator
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_hub import HubLink
@@ -81,6 +82,7 @@ async def inline(order: Order) -> bytes:
 async def edges_main(home: Path, edges: int, port: int, pipe: Connection) -> None:
     """The edges' process: agents until the pipe says stop, then the empty exchange as often as the rounds were."""
     channels = [edge_channel(home / f"edge-{i}", "127.0.0.1", port) for i in range(edges)]
+    conditions = ConditionReader()
     agents = [
         EdgeLink(
             channel=channel,
@@ -90,6 +92,7 @@ async def edges_main(home: Path, edges: int, port: int, pipe: Connection) -> Non
             heartbeat_s=2.0,
             version="bench",
             fetch=inline,
+            condition=lambda _at_work: conditions.read(),
         )
         for i, channel in enumerate(channels)
     ]

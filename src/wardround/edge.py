@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -29,12 +29,14 @@ from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
 from wardround.errors import WardroundError
 from wardround.learn.blobs import FolderBlobs
+from wardround.learn.condition import Condition, ConditionReader
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
 from wardround.learn.grpc_wire import RELAY, Beat
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
+from wardround.learn.schedule import check_schedule, lacks
 from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
@@ -90,12 +92,15 @@ class Edge:
 
         Raises:
             CertificateRefused: the identity is missing, expired or of another authority.
+            StudyError: its schedule cannot be kept.
         """
         self._home, self._trainer, self._alter = home, trainer, alter
         settings, identity = home.settings, home.path / "identity"
         self.name = settings.name
         clock = SystemClock()
         _check_identity(identity, clock.now_us())
+        check_schedule(settings.schedule)
+        self._conditions = ConditionReader(metered=settings.metered_interfaces)
         self._registry, self._consents = home.registry(), home.consents()
         storage = FolderStorage(home.path / "spool")
         self._spool = Spool(storage, settings.spool)
@@ -158,6 +163,7 @@ class Edge:
             heartbeat_s=HEARTBEAT_S,
             version=__version__,
             fetch=lambda order: self._fetch(order, relay, hub),
+            condition=self._condition,
             relay_address=address,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
@@ -234,6 +240,12 @@ class Edge:
     def _beat(self) -> Beat:
         facts = self._spool.facts()
         return Beat(self._examples, facts.observations, facts.bytes, "")
+
+    def _condition(self, at_work: bool) -> Condition:
+        """The machine's condition, and what this edge's own schedule says of it."""
+        condition = self._conditions.read(at_work=at_work)
+        unwilling = lacks(self._home.settings.schedule, condition, self._clock.now_us(), at_work=at_work)
+        return replace(condition, unwilling=unwilling)
 
     def _consent_records(self) -> tuple[int, Sequence[ConsentRecord]]:
         return self._consents.generation, self._consents.records()

@@ -53,6 +53,18 @@ class EdgeRelaySettings(Settings, frozen=True, kw_only=True):
     models_max: int = 4  # kept to be passed on
 
 
+class ScheduleSettings(Settings, frozen=True, kw_only=True):
+    """When an edge may train: what a study asks for, or what an edge allows. A default asks for nothing."""
+
+    windows: tuple[str, ...] = ()  # "22:00-06:00", "sat,sun 00:00-24:00"; none: at any time
+    timezone: str = "UTC"  # whose clocks the windows mean, by IANA name
+    charging: bool = False  # only on mains
+    battery_min: float = 0.0  # per cent; a machine without a battery has enough
+    metered: bool = True  # also over a network that costs by the byte
+    signal_dbm_min: float = 0.0  # of Wi-Fi: -67 is good; a wire always is; 0: not asked
+    load_max: float = 0.0  # share of the processors' time that others than training take; 0: not asked
+
+
 class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
@@ -62,6 +74,8 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     mqtt: MqttSettings = MqttSettings()
     spool: SpoolSettings = SpoolSettings()
     relay: EdgeRelaySettings = EdgeRelaySettings()
+    schedule: ScheduleSettings = ScheduleSettings()  # this edge's own: an order that it forbids is refused, at no cost
+    metered_interfaces: tuple[str, ...] = ("wwan*", "ppp*", "rmnet*")  # patterns of networks that cost by the byte
     retention_days: float = 30.0  # how long data stays on the edge for training
     simulated: bool = False  # every observation is flagged, and people see it
     training_memory_bytes_max: int = 4_000_000_000

@@ -15,11 +15,13 @@ import random
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from wardround.clock import SystemClock
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
+from wardround.learn.condition import ConditionReader
 from wardround.learn.coordinator import Coordinator
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_hub import HubLink
@@ -28,9 +30,11 @@ from wardround.learn.grpc_wire import RELAY, SERVICE, Beat
 from wardround.learn.journal import Journal
 from wardround.learn.manifests import Signed
 from wardround.learn.participant import Participant
+from wardround.learn.schedule import lacks
 from wardround.learn.shelf import Shelf
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, parse_study
+from wardround.settings import ScheduleSettings, parse_settings
 from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import edge_channel, peer_name, start_hub_listener, start_listener
@@ -161,6 +165,14 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
         (identity / "fetched.json").write_text(json.dumps({"model": order.base, "relay": order.relay, "sent": relay.sent_bytes}))
         return data
 
+    conditions = ConditionReader(identity / "root", metered=("wwan*",))  # files as Linux has them, written by the test
+    own = identity / "schedule.toml"
+    schedule = parse_settings(own.read_text() if own.exists() else "", ScheduleSettings, where=str(own))
+
+    def condition(at_work):
+        read = conditions.read(at_work=at_work)
+        return replace(read, unwilling=lacks(schedule, read, SystemClock().now_us(), at_work=at_work))
+
     async def train(order, model, kept):
         await asyncio.sleep(chance.uniform(0, train_s))
         return toy_training(name, order, model, kept)
@@ -173,6 +185,7 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
         heartbeat_s=0.5,
         version="test",
         fetch=fetch,
+        condition=condition,
         relay_address=address,
     )
     await link.run()

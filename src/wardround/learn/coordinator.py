@@ -16,13 +16,14 @@ from wardround.clock import Clock
 from wardround.errors import StudyError, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.blobs import Blobs
+from wardround.learn.condition import Condition
 from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, Rollback, memory_name, model_name, update_name
 from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters, decode_model, digest, model_parts
+from wardround.learn.pace import NOBODY, Pace
 from wardround.learn.reception import Models, Reception
 from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
 from wardround.learn.scaling import fold_sums, with_scaling
-from wardround.learn.selection import choose
 from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
 from wardround.learn.study import Study
 from wardround.learn.survey import SurveySettings
@@ -31,7 +32,6 @@ from wardround.records import EdgeId
 
 log = structlog.get_logger(__name__)
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
-RETRY_S = 1.0  # after an abandoned round
 Reference = Callable[[Parameters, int], Parameters | None]
 
 
@@ -54,11 +54,14 @@ class Coordinator:
         on_event: Callable[[RoundEvent], None],
         survey: SurveySettings | None = None,
         reference: Reference = lambda _base, _round: None,
+        weights: Callable[[], Mapping[str, float]] = lambda: NOBODY,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
         With `survey`, round 0 is all there is: its sums are the result, kept as the model is. `reference(base, round)` is an
         update trained on data that the hub holds, for strategies that ask for one; None when it holds none.
+
+        `weights()` is how much each edge is wanted when edges are chosen (selection.py).
 
         `send` and `on_event` must return at once; they are called under the lock.
         """
@@ -73,8 +76,8 @@ class Coordinator:
         self._attached: set[EdgeId] = set()
         self._open: OpenRound | None = None
         self._state: rounds.RoundState | None = None
+        self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in journal.committed()], weights)
         self._deadline_s = 0.0
-        self._not_before_s = 0.0
         self._quorum_since_s: float | None = None
         self._screen_scores: dict[str, float] = {}
         self._paused = False
@@ -90,6 +93,7 @@ class Coordinator:
         """An edge's stream is open; it gets its order again if it owes an update."""
         with self._lock:
             self._attached.add(edge)
+            self._pace.came()
             self._step(rounds.Attached(edge))
 
     def lose(self, edge: EdgeId) -> None:
@@ -98,11 +102,21 @@ class Coordinator:
             self._attached.discard(edge)
             self._step(rounds.Lost(edge))
 
-    def fail(self, edge: EdgeId, round_number: int, reason: str) -> None:
-        """An edge says that it will not deliver."""
+    def note(self, edge: EdgeId, condition: Condition) -> None:
+        """What an edge says of its machine. Waits for nothing: it comes with every heartbeat."""
+        self._pace.note(edge, condition)
+
+    def why_not(self, edge: EdgeId) -> str:
+        """Why an edge is not asked now, as a constant; empty: it may be."""
+        return self._pace.why_not(edge)
+
+    def fail(self, edge: EdgeId, round_number: int, reason: str, *, declined: bool = False) -> None:
+        """An edge says that it will not deliver: its training failed, or its own schedule forbids it (`declined`)."""
         with self._lock:
+            if declined:
+                self._pace.declined(edge, reason[:200])
             if self._asked(edge)[0] == round_number:
-                self._emit("failed", edge=edge, reason=reason[:200])
+                self._emit("declined" if declined else "failed", edge=edge, reason=reason[:200])
                 self._step(rounds.Failed(edge, reason))
 
     def tick(self) -> None:
@@ -301,10 +315,11 @@ class Coordinator:
 
     def _maybe_open(self) -> None:
         now = self._clock.monotonic_s()
-        if self._paused or self.finished or now < self._not_before_s:
+        if self._paused or self._pace.waits or self.finished:
             return
         settings = self.study.rounds
-        eligible = sorted(e for e in self._attached if e not in self.study.score.held_back_edges)
+        held_back = self.study.score.held_back_edges
+        eligible = sorted(e for e in self._attached if e not in held_back and not self._pace.why_not(e))
         if len(eligible) < settings.edges_min:
             self._quorum_since_s = None
             return
@@ -313,7 +328,7 @@ class Coordinator:
         number = self._next_number()
         if number == 0 and now - self._quorum_since_s < SETTLE_S:
             return
-        participants, wanted = self._choose(eligible, number)
+        participants, wanted = self._pace.choose(eligible, number)
         delivered = frozenset(self._journal.accepted(number))  # of an abandoned attempt: acknowledged, so they count
         last = self._journal.last()
         previous = self._open
@@ -365,15 +380,6 @@ class Coordinator:
         owed = {edge: order for edge, order in self._journal.owed().items() if number - order[0] <= limit}
         return {edge: order for edge, order in owed.items() if not self._journal.has(EdgeId(edge), order[0])}
 
-    def _choose(self, eligible: Sequence[EdgeId], number: int) -> tuple[tuple[EdgeId, ...], int]:
-        """Who is asked, and how many deliveries are enough."""
-        counted: dict[str, int] = {}
-        if self.study.rounds.edges_max:
-            for done in self._journal.committed():
-                for edge in done.folded:
-                    counted[edge] = counted.get(edge, 0) + 1
-        return choose(self.study, eligible, counted, number)
-
     # -- moving
 
     def _step(self, event: rounds.Event) -> None:
@@ -417,8 +423,10 @@ class Coordinator:
 
     def _abandon(self, reason: str) -> None:
         self._emit("abandoned", reason=reason)
+        assert self._open is not None  # noqa: S101 - a round that is given up was open
+        assert self._state is not None  # noqa: S101
+        self._pace.abandoned(self._open.attempt, self._state.participants - self._state.delivered)
         self._state = None
-        self._not_before_s = self._clock.monotonic_s() + RETRY_S
 
     def _commit_or_abandon(self, edges: Sequence[EdgeId]) -> None:
         """A fold that fails (a full disk, a fault in a strategy) is an abandoned round, loudly; never a round that hangs."""
@@ -470,7 +478,7 @@ class Coordinator:
             screen=self._screen_scores,
         )
         self._open = self._state = None
-        self._not_before_s = self._clock.monotonic_s() + self.study.rounds.interval_s
+        self._pace.committed(open_.participants)
         self._forget(open_.number - 2)
         self._retention.committed(open_.number)
         if self.finished:

@@ -17,7 +17,7 @@ from wardround.learn.learners.jax_learner import JaxLearner, Pool
 from wardround.learn.local import Local, personal_model, train_locally
 from wardround.learn.models import MemoryTensors, Parameters, with_controls
 from wardround.learn.scaling import fold_sums, with_scaling
-from wardround.learn.selection import choose
+from wardround.learn.selection import Turns, choose
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import LocalRule, Study
 from wardround.records import Examples
@@ -67,17 +67,16 @@ class Fleet:
     def run(self) -> Iterator[RehearsedRound]:
         """Round by round, as the study says."""
         model, memory = self.first_model(), Parameters()
-        counted: dict[str, int] = dict.fromkeys(self.names, 1) if self.study.rounds.edges_max else {}
+        turns = Turns([self.names])  # round 0 asks everybody
         for number in range(1, self.study.rounds.count + 1):
-            asked, wanted = choose(self.study, self.names, counted, number)
+            asked, wanted = choose(self.study, self.names, turns.counts(self.study, len(self.names)), number)
             there = [e for e in asked if not self._is_absent(e, number)]
             participants = tuple(there[:wanted] if self.study.rounds.over_selection > 1 else there)
             lost = tuple(sorted(set(asked) - set(there)))
+            turns.add(asked)
             if len(participants) < self.study.rounds.edges_min:
                 yield RehearsedRound(number, (), lost, model)
                 continue
-            for edge in participants:
-                counted[edge] = counted.get(edge, 0) + 1
             model, memory, metrics = self._round(model, memory, participants, number)
             yield RehearsedRound(number, participants, lost, model, metrics)
 

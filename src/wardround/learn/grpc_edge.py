@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import structlog
 
-from wardround.learn.grpc_wire import CHUNK, IDLE_S, SERVICE, Beat, order_of
+from wardround.errors import LearnError
+from wardround.learn.condition import Condition
+from wardround.learn.grpc_wire import CHUNK, IDLE_S, SERVICE, Beat, condition_to_wire, order_of
 from wardround.learn.learners import LEARNERS
 from wardround.learn.messages import Done, Order, Upload
 from wardround.learn.participant import Participant, Ready
@@ -24,6 +27,10 @@ from wardround.wire import wardround_pb2 as pb
 log = structlog.get_logger(__name__)
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 2.0
 UPLOAD_TRIES = 20
+
+
+class Declined(LearnError):
+    """This edge's own schedule forbids training now; the message is a constant of schedule.py."""
 
 
 class EdgeLink:
@@ -39,14 +46,17 @@ class EdgeLink:
         heartbeat_s: float,
         version: str,
         fetch: Callable[[Order], Awaitable[bytes]],
+        condition: Callable[[bool], Condition],
         relay_address: str = "",
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on.
 
-        `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat."""
+        `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
+        `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
         self._channel, self._participant, self._train = channel, participant, train
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
-        self._fetch, self._relay_address = fetch, relay_address
+        self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
+        self._training = False
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
         self._refusals: list[tuple[int, str]] = []
@@ -66,7 +76,7 @@ class EdgeLink:
                 wait_s = RETRY_S_MIN
             except grpc.aio.AioRpcError as error:
                 log.info("hub out of reach", code=error.code().name, detail=error.details())
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(random.uniform(wait_s / 2, wait_s))  # noqa: S311 - a hub that comes back meets no crowd
             wait_s = min(wait_s * 2, RETRY_S_MAX)
 
     async def _attached(self) -> None:
@@ -81,6 +91,7 @@ class EdgeLink:
             examples=beat.examples,
             learners=list(LEARNERS),
             relay_address=self._relay_address,
+            condition=condition_to_wire(await asyncio.to_thread(self._condition, self._training)),
         )
         await call.write(pb.EdgeMessage(hello=hello))
         beating = asyncio.create_task(self._heartbeats(call))
@@ -98,6 +109,10 @@ class EdgeLink:
     async def _heartbeats(self, call: Any) -> None:
         while True:
             beat = self._beat()
+            condition = await asyncio.to_thread(self._condition, self._training)
+            if condition.unwilling and self._training and (order := self._order) is not None:
+                await self._drop()
+                await self._fail(call, order, condition.unwilling, declined=True)
             await call.write(
                 pb.EdgeMessage(
                     heartbeat=pb.Heartbeat(
@@ -105,6 +120,9 @@ class EdgeLink:
                         spooled=beat.spooled,
                         spool_bytes=beat.spool_bytes,
                         working_on=self.working_on,
+                        condition=condition_to_wire(condition),
+                        model=beat.model,
+                        passed_on=dict(beat.passed_on),
                     )
                 )
             )
@@ -137,17 +155,40 @@ class EdgeLink:
             kept = ready is not None
             if ready is None:
                 await self._settle(order.study)
-                model = order.model or (await self._fetch(order) if order.base else b"")
-                done = await self._train(
-                    order, model, await asyncio.to_thread(self._participant.kept, order.study, order.kept_since)
-                )
+                done = await self._trained(order)
                 ready = await asyncio.to_thread(self._participant.keep, order, done)
             await self._upload(order, ready, resumed=kept)
         except (TrainingFailed, SourceFailed) as error:
             log.warning("training failed", study=order.study, round_number=order.round_number, reason=str(error))
-            failed = pb.TrainingFailed(study=order.study, round=order.round_number, reason=str(error))
-            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                await call.write(pb.EdgeMessage(failed=failed))
+            await self._fail(call, order, str(error))
+        except Declined as error:
+            log.info("order declined", study=order.study, round_number=order.round_number, reason=str(error))
+            await self._fail(call, order, str(error), declined=True)
+
+    async def _fail(self, call: Any, order: Order, reason: str, *, declined: bool = False) -> None:
+        failed = pb.TrainingFailed(study=order.study, round=order.round_number, reason=reason, declined=declined)
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await call.write(pb.EdgeMessage(failed=failed))
+
+    async def _trained(self, order: Order) -> Done:
+        """Fetch and train, if this edge's own schedule allows it.
+
+        Raises:
+            Declined: it does not.
+            TrainingFailed, SourceFailed: there is no update.
+        """
+        condition = await asyncio.to_thread(self._condition, False)
+        if condition.unwilling:
+            raise Declined(condition.unwilling)
+        self._training = True
+        try:
+            model = order.model or (await self._fetch(order) if order.base else b"")
+            kept = await asyncio.to_thread(self._participant.kept, order.study, order.kept_since)
+            done = await self._train(order, model, kept)
+            await asyncio.to_thread(self._condition, True)  # what this training cost is not the machine's load
+            return done
+        finally:
+            self._training = False
 
     async def _upload(self, order: Order, ready: Ready, *, resumed: bool) -> None:
         """Upload until there is a receipt, from where the hub stopped."""

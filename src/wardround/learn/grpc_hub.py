@@ -17,7 +17,7 @@ import structlog
 from wardround.errors import StorageFull, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.coordinator import Coordinator
-from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, receipt_of, to_wire, upload_of
+from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, beat_of, condition_of, receipt_of, to_wire, upload_of
 from wardround.learn.manifests import Signed, make_manifest
 from wardround.learn.messages import Order, Upload, model_digest
 from wardround.records import EdgeId
@@ -137,12 +137,18 @@ class HubLink:
                         self._relays[edge] = message.hello.relay_address[:300]
                     self._on_attached(edge, message.hello.software_version)
                     for coordinator in self._studies().values():
+                        if message.hello.HasField("condition"):
+                            coordinator.note(edge, condition_of(message.hello.condition))
                         await asyncio.to_thread(coordinator.attach, edge)
                 elif kind == "heartbeat":
-                    beat = message.heartbeat
-                    self._on_beat(edge, Beat(beat.examples, beat.spooled, beat.spool_bytes, beat.working_on))
+                    beat = beat_of(message.heartbeat)
+                    self._on_beat(edge, beat)
+                    for coordinator in self._studies().values():
+                        if beat.condition is not None:
+                            coordinator.note(edge, beat.condition)
                 elif kind == "failed" and (failed := self._studies().get(message.failed.study)):
-                    await asyncio.to_thread(failed.fail, edge, message.failed.round, message.failed.reason)
+                    said = message.failed
+                    await asyncio.to_thread(failed.fail, edge, said.round, said.reason, declined=said.declined)
         finally:
             with contextlib.suppress(asyncio.QueueFull):
                 queue.put_nowait(None)

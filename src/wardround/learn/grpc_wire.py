@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from wardround.learn import rounds
+from wardround.learn.condition import Condition
 from wardround.learn.messages import Order, Upload, UploadReceipt
 from wardround.wire import wardround_pb2 as pb
 
 SERVICE = "wardround.v1.Learn"
 RELAY = "wardround.v1.Relay"
 CHUNK = 512 * 1024
+PASSED_ON_MAX = 1_000
 IDLE_S = 30.0  # an upload that brings no byte for so long is over; it resumes with the next call
 
 
@@ -23,6 +26,45 @@ class Beat:
     spool_bytes: int
     working_on: str
     version: str = ""
+    condition: Condition | None = None
+    model: str = ""  # the newest one it trained from
+    passed_on: Mapping[str, int] = field(default_factory=dict)  # bytes of models, by the edge they went to
+
+
+def beat_of(beat: pb.Heartbeat) -> Beat:
+    return Beat(
+        beat.examples,
+        beat.spooled,
+        beat.spool_bytes,
+        beat.working_on,
+        condition=condition_of(beat.condition) if beat.HasField("condition") else None,
+        model=beat.model[:64],
+        passed_on=dict(list(beat.passed_on.items())[:PASSED_ON_MAX]),
+    )
+
+
+def condition_of(message: pb.Condition) -> Condition:
+    return Condition(
+        charging=message.charging,
+        battery=message.battery if message.HasField("battery") else None,
+        network=message.network[:40],
+        signal_dbm=message.signal_dbm if message.HasField("signal_dbm") else None,
+        metered=message.metered,
+        load=message.load,
+        unwilling=message.unwilling[:40],
+    )
+
+
+def condition_to_wire(condition: Condition) -> pb.Condition:
+    return pb.Condition(
+        charging=condition.charging,
+        battery=condition.battery,
+        network=condition.network,
+        signal_dbm=condition.signal_dbm,
+        metered=condition.metered,
+        load=condition.load,
+        unwilling=condition.unwilling,
+    )
 
 
 def upload_of(header: pb.UpdateHeader) -> Upload:

@@ -54,7 +54,7 @@ class UploadReceipt:
 class RoundEvent:
     """What the rest of the hub is told. Fields that do not apply are empty.
 
-    `kind`: opened, accepted, refused, failed, committed, abandoned, quarantined, released, rolled-back, finished.
+    `kind`: opened, accepted, refused, failed, declined, committed, abandoned, quarantined, released, rolled-back, finished.
     """
 
     kind: str

@@ -173,10 +173,11 @@ def _settle(state: RoundState, commands: list[Command]) -> tuple[RoundState, lis
 
 
 def _end(state: RoundState, reason: str) -> tuple[RoundState, list[Command]]:
+    """The end comes last: a commit may open the next round at once, whose order must not be met by this round's cancel."""
     waiting = [] if state.carry else sorted(state.outstanding & state.attached)
     if len(state.delivered) >= state.quorum:
         cancels: list[Command] = [Cancel(edge, "round committed") for edge in waiting]
-        return replace(state, phase=Phase.COMMITTED), [Commit(tuple(sorted(state.delivered))), *cancels]
+        return replace(state, phase=Phase.COMMITTED), [*cancels, Commit(tuple(sorted(state.delivered)))]
     cancels = [Cancel(edge, reason) for edge in waiting]
     said = f"{reason}: {len(state.delivered)} of {state.quorum} needed had delivered"
-    return replace(state, phase=Phase.ABANDONED), [Abandon(said), *cancels]
+    return replace(state, phase=Phase.ABANDONED), [*cancels, Abandon(said)]

@@ -20,8 +20,9 @@ from typing import Protocol
 import msgspec
 
 from wardround.errors import LearnError, SettingsError, StudyError
+from wardround.learn.schedule import check_schedule
 from wardround.learn.scores import METRICS
-from wardround.settings import NAME_PATTERN, Settings, parse_settings
+from wardround.settings import NAME_PATTERN, ScheduleSettings, Settings, parse_settings
 
 LEARNER_KINDS = ("mlp", "cnn", "tcn", "gru")
 PLAIN_SGD_STRATEGIES = ("scaffold", "feddyn")  # their formulas assume steps without momentum
@@ -197,6 +198,7 @@ class Study(Settings, frozen=True):
     statistics: StatisticsSettings = StatisticsSettings()
     learner: LearnerSettings = LearnerSettings()
     rounds: RoundSettings = RoundSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
     strategy: StrategySettings = StrategySettings()
     relay: RelaySettings = RelaySettings()
     score: ScoreSettings = ScoreSettings()
@@ -332,6 +334,7 @@ def check(
         _one_of("task", study.task, tasks)
         _check_learner(study.learner, tasks[study.task])
     _check_rounds(study.rounds)
+    check_schedule(study.schedule)
     _check_strategy(study.strategy, study.learner, study.rounds)
     _one_of("rounds.mode", study.rounds.mode, modes)
     _one_of("privacy.mode", study.privacy.mode, privacy_modes)

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fwardround.proto\x12\x0cwardround.v1\"\x97\x01\n\x0e\x46orwardRequest\x12\x0c\n\x04\x62oot\x18\x01 \x01(\t\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x14\n\x0cobservations\x18\x03 \x03(\x0c\x12\x1f\n\x04gaps\x18\x04 \x03(\x0b\x32\x11.wardround.v1.Gap\x12-\n\x08\x63onsents\x18\x05 \x03(\x0b\x32\x1b.wardround.v1.ConsentRecord\":\n\x03Gap\x12\x11\n\tfirst_seq\x18\x01 \x01(\x04\x12\x10\n\x08last_seq\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"O\n\rConsentRecord\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x04\"^\n\x0e\x46orwardReceipt\x12\x0c\n\x04\x62oot\x18\x01 \x01(\t\x12\x15\n\rcommitted_seq\x18\x02 \x01(\x04\x12\'\n\x08refusals\x18\x03 \x03(\x0b\x32\x15.wardround.v1.Refusal\"&\n\x07Refusal\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x99\x01\n\x0b\x45\x64geMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.wardround.v1.HelloH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.wardround.v1.HeartbeatH\x00\x12.\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1c.wardround.v1.TrainingFailedH\x00\x42\x06\n\x04kind\"\\\n\x05Hello\x12\x18\n\x10software_version\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x04\x12\x10\n\x08learners\x18\x03 \x03(\t\x12\x15\n\rrelay_address\x18\x04 \x01(\t\"W\n\tHeartbeat\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\x0f\n\x07spooled\x18\x02 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x03 \x01(\x04\x12\x12\n\nworking_on\x18\x04 \x01(\t\">\n\x0eTrainingFailed\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\x8a\x01\n\nHubMessage\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x13.wardround.v1.OrderH\x00\x12&\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x14.wardround.v1.CancelH\x00\x12&\n\x06notice\x18\x03 \x01(\x0b\x32\x14.wardround.v1.NoticeH\x00\x42\x06\n\x04kind\"\xd9\x01\n\x05Order\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x10\n\x08settings\x18\x06 \x01(\x0c\x12\x12\n\ndeadline_s\x18\x07 \x01(\x01\x12\r\n\x05model\x18\x08 \x01(\x0c\x12\r\n\x05relay\x18\t \x01(\t\x12\x15\n\rrelay_address\x18\n \x01(\t\x12\x10\n\x08\x63hildren\x18\x0b \x03(\t\x12\x12\n\nkept_since\x18\x14 \x01(\r\"6\n\x06\x43\x61ncel\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x06Notice\x12\r\n\x05study\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\".\n\x0cModelRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"^\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0c\";\n\x0bUploadQuery\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"0\n\x0cUploadOffset\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"G\n\x0bUpdateChunk\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.wardround.v1.UpdateHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xf8\x01\n\x0cUpdateHeader\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x12\n\nbase_model\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x10\n\x08\x65xamples\x18\x07 \x01(\x04\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.wardround.v1.UpdateHeader.MetricsEntry\x12\x0c\n\x04task\x18\t \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"A\n\rUpdateReceipt\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2T\n\x07\x43ollect\x12I\n\x07\x46orward\x12\x1c.wardround.v1.ForwardRequest\x1a\x1c.wardround.v1.ForwardReceipt(\x01\x30\x01\x32\x9e\x02\n\x05Learn\x12\x41\n\x06\x41ttach\x12\x19.wardround.v1.EdgeMessage\x1a\x18.wardround.v1.HubMessage(\x01\x30\x01\x12?\n\nFetchModel\x12\x1a.wardround.v1.ModelRequest\x1a\x13.wardround.v1.Chunk0\x01\x12G\n\x0eUploadPosition\x12\x19.wardround.v1.UploadQuery\x1a\x1a.wardround.v1.UploadOffset\x12H\n\x0cUploadUpdate\x12\x19.wardround.v1.UpdateChunk\x1a\x1b.wardround.v1.UpdateReceipt(\x01\x32H\n\x05Relay\x12?\n\nFetchModel\x12\x1a.wardround.v1.ModelRequest\x1a\x13.wardround.v1.Chunk0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0fwardround.proto\x12\x0cwardround.v1\"\x97\x01\n\x0e\x46orwardRequest\x12\x0c\n\x04\x62oot\x18\x01 \x01(\t\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x14\n\x0cobservations\x18\x03 \x03(\x0c\x12\x1f\n\x04gaps\x18\x04 \x03(\x0b\x32\x11.wardround.v1.Gap\x12-\n\x08\x63onsents\x18\x05 \x03(\x0b\x32\x1b.wardround.v1.ConsentRecord\":\n\x03Gap\x12\x11\n\tfirst_seq\x18\x01 \x01(\x04\x12\x10\n\x08last_seq\x18\x02 \x01(\x04\x12\x0e\n\x06reason\x18\x03 \x01(\t\"O\n\rConsentRecord\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06\x63hoice\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x04\"^\n\x0e\x46orwardReceipt\x12\x0c\n\x04\x62oot\x18\x01 \x01(\t\x12\x15\n\rcommitted_seq\x18\x02 \x01(\x04\x12\'\n\x08refusals\x18\x03 \x03(\x0b\x32\x15.wardround.v1.Refusal\"&\n\x07Refusal\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x99\x01\n\x0b\x45\x64geMessage\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.wardround.v1.HelloH\x00\x12,\n\theartbeat\x18\x02 \x01(\x0b\x32\x17.wardround.v1.HeartbeatH\x00\x12.\n\x06\x66\x61iled\x18\x03 \x01(\x0b\x32\x1c.wardround.v1.TrainingFailedH\x00\x42\x06\n\x04kind\"\x88\x01\n\x05Hello\x12\x18\n\x10software_version\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x04\x12\x10\n\x08learners\x18\x03 \x03(\t\x12\x15\n\rrelay_address\x18\x04 \x01(\t\x12*\n\tcondition\x18\n \x01(\x0b\x32\x17.wardround.v1.Condition\"\xaa\x01\n\tCondition\x12\x10\n\x08\x63harging\x18\x01 \x01(\x08\x12\x14\n\x07\x62\x61ttery\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\x17\n\nsignal_dbm\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07metered\x18\x05 \x01(\x08\x12\x0c\n\x04load\x18\x06 \x01(\x01\x12\x11\n\tunwilling\x18\x07 \x01(\tB\n\n\x08_batteryB\r\n\x0b_signal_dbm\"\xfd\x01\n\tHeartbeat\x12\x10\n\x08\x65xamples\x18\x01 \x01(\x04\x12\x0f\n\x07spooled\x18\x02 \x01(\x04\x12\x13\n\x0bspool_bytes\x18\x03 \x01(\x04\x12\x12\n\nworking_on\x18\x04 \x01(\t\x12*\n\tcondition\x18\n \x01(\x0b\x32\x17.wardround.v1.Condition\x12\r\n\x05model\x18\x0b \x01(\t\x12\x38\n\tpassed_on\x18\x0c \x03(\x0b\x32%.wardround.v1.Heartbeat.PassedOnEntry\x1a/\n\rPassedOnEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"P\n\x0eTrainingFailed\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08\x64\x65\x63lined\x18\n \x01(\x08\"\x8a\x01\n\nHubMessage\x12$\n\x05order\x18\x01 \x01(\x0b\x32\x13.wardround.v1.OrderH\x00\x12&\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x14.wardround.v1.CancelH\x00\x12&\n\x06notice\x18\x03 \x01(\x0b\x32\x14.wardround.v1.NoticeH\x00\x42\x06\n\x04kind\"\xd9\x01\n\x05Order\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x12\n\nbase_model\x18\x05 \x01(\t\x12\x10\n\x08settings\x18\x06 \x01(\x0c\x12\x12\n\ndeadline_s\x18\x07 \x01(\x01\x12\r\n\x05model\x18\x08 \x01(\x0c\x12\r\n\x05relay\x18\t \x01(\t\x12\x15\n\rrelay_address\x18\n \x01(\t\x12\x10\n\x08\x63hildren\x18\x0b \x03(\t\x12\x12\n\nkept_since\x18\x14 \x01(\r\"6\n\x06\x43\x61ncel\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06reason\x18\x03 \x01(\t\"\'\n\x06Notice\x12\r\n\x05study\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\".\n\x0cModelRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"^\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\r\n\x05total\x18\x02 \x01(\x04\x12\x10\n\x08manifest\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x05 \x01(\x0c\";\n\x0bUploadQuery\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"0\n\x0cUploadOffset\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"G\n\x0bUpdateChunk\x12*\n\x06header\x18\x01 \x01(\x0b\x32\x1a.wardround.v1.UpdateHeader\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xf8\x01\n\x0cUpdateHeader\x12\r\n\x05study\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\x12\x12\n\nbase_model\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x0e\n\x06offset\x18\x06 \x01(\x04\x12\x10\n\x08\x65xamples\x18\x07 \x01(\x04\x12\x38\n\x07metrics\x18\x08 \x03(\x0b\x32\'.wardround.v1.UpdateHeader.MetricsEntry\x12\x0c\n\x04task\x18\t \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"A\n\rUpdateReceipt\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2T\n\x07\x43ollect\x12I\n\x07\x46orward\x12\x1c.wardround.v1.ForwardRequest\x1a\x1c.wardround.v1.ForwardReceipt(\x01\x30\x01\x32\x9e\x02\n\x05Learn\x12\x41\n\x06\x41ttach\x12\x19.wardround.v1.EdgeMessage\x1a\x18.wardround.v1.HubMessage(\x01\x30\x01\x12?\n\nFetchModel\x12\x1a.wardround.v1.ModelRequest\x1a\x13.wardround.v1.Chunk0\x01\x12G\n\x0eUploadPosition\x12\x19.wardround.v1.UploadQuery\x1a\x1a.wardround.v1.UploadOffset\x12H\n\x0cUploadUpdate\x12\x19.wardround.v1.UpdateChunk\x1a\x1b.wardround.v1.UpdateReceipt(\x01\x32H\n\x05Relay\x12?\n\nFetchModel\x12\x1a.wardround.v1.ModelRequest\x1a\x13.wardround.v1.Chunk0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'wardround_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_HEARTBEAT_PASSEDONENTRY']._loaded_options = None
+  _globals['_HEARTBEAT_PASSEDONENTRY']._serialized_options = b'8\001'
   _globals['_UPDATEHEADER_METRICSENTRY']._loaded_options = None
   _globals['_UPDATEHEADER_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_FORWARDREQUEST']._serialized_start=34
@@ -45,40 +47,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REFUSAL']._serialized_end=462
   _globals['_EDGEMESSAGE']._serialized_start=465
   _globals['_EDGEMESSAGE']._serialized_end=618
-  _globals['_HELLO']._serialized_start=620
-  _globals['_HELLO']._serialized_end=712
-  _globals['_HEARTBEAT']._serialized_start=714
-  _globals['_HEARTBEAT']._serialized_end=801
-  _globals['_TRAININGFAILED']._serialized_start=803
-  _globals['_TRAININGFAILED']._serialized_end=865
-  _globals['_HUBMESSAGE']._serialized_start=868
-  _globals['_HUBMESSAGE']._serialized_end=1006
-  _globals['_ORDER']._serialized_start=1009
-  _globals['_ORDER']._serialized_end=1226
-  _globals['_CANCEL']._serialized_start=1228
-  _globals['_CANCEL']._serialized_end=1282
-  _globals['_NOTICE']._serialized_start=1284
-  _globals['_NOTICE']._serialized_end=1323
-  _globals['_MODELREQUEST']._serialized_start=1325
-  _globals['_MODELREQUEST']._serialized_end=1371
-  _globals['_CHUNK']._serialized_start=1373
-  _globals['_CHUNK']._serialized_end=1467
-  _globals['_UPLOADQUERY']._serialized_start=1469
-  _globals['_UPLOADQUERY']._serialized_end=1528
-  _globals['_UPLOADOFFSET']._serialized_start=1530
-  _globals['_UPLOADOFFSET']._serialized_end=1578
-  _globals['_UPDATECHUNK']._serialized_start=1580
-  _globals['_UPDATECHUNK']._serialized_end=1651
-  _globals['_UPDATEHEADER']._serialized_start=1654
-  _globals['_UPDATEHEADER']._serialized_end=1902
-  _globals['_UPDATEHEADER_METRICSENTRY']._serialized_start=1856
-  _globals['_UPDATEHEADER_METRICSENTRY']._serialized_end=1902
-  _globals['_UPDATERECEIPT']._serialized_start=1904
-  _globals['_UPDATERECEIPT']._serialized_end=1969
-  _globals['_COLLECT']._serialized_start=1971
-  _globals['_COLLECT']._serialized_end=2055
-  _globals['_LEARN']._serialized_start=2058
-  _globals['_LEARN']._serialized_end=2344
-  _globals['_RELAY']._serialized_start=2346
-  _globals['_RELAY']._serialized_end=2418
+  _globals['_HELLO']._serialized_start=621
+  _globals['_HELLO']._serialized_end=757
+  _globals['_CONDITION']._serialized_start=760
+  _globals['_CONDITION']._serialized_end=930
+  _globals['_HEARTBEAT']._serialized_start=933
+  _globals['_HEARTBEAT']._serialized_end=1186
+  _globals['_HEARTBEAT_PASSEDONENTRY']._serialized_start=1139
+  _globals['_HEARTBEAT_PASSEDONENTRY']._serialized_end=1186
+  _globals['_TRAININGFAILED']._serialized_start=1188
+  _globals['_TRAININGFAILED']._serialized_end=1268
+  _globals['_HUBMESSAGE']._serialized_start=1271
+  _globals['_HUBMESSAGE']._serialized_end=1409
+  _globals['_ORDER']._serialized_start=1412
+  _globals['_ORDER']._serialized_end=1629
+  _globals['_CANCEL']._serialized_start=1631
+  _globals['_CANCEL']._serialized_end=1685
+  _globals['_NOTICE']._serialized_start=1687
+  _globals['_NOTICE']._serialized_end=1726
+  _globals['_MODELREQUEST']._serialized_start=1728
+  _globals['_MODELREQUEST']._serialized_end=1774
+  _globals['_CHUNK']._serialized_start=1776
+  _globals['_CHUNK']._serialized_end=1870
+  _globals['_UPLOADQUERY']._serialized_start=1872
+  _globals['_UPLOADQUERY']._serialized_end=1931
+  _globals['_UPLOADOFFSET']._serialized_start=1933
+  _globals['_UPLOADOFFSET']._serialized_end=1981
+  _globals['_UPDATECHUNK']._serialized_start=1983
+  _globals['_UPDATECHUNK']._serialized_end=2054
+  _globals['_UPDATEHEADER']._serialized_start=2057
+  _globals['_UPDATEHEADER']._serialized_end=2305
+  _globals['_UPDATEHEADER_METRICSENTRY']._serialized_start=2259
+  _globals['_UPDATEHEADER_METRICSENTRY']._serialized_end=2305
+  _globals['_UPDATERECEIPT']._serialized_start=2307
+  _globals['_UPDATERECEIPT']._serialized_end=2372
+  _globals['_COLLECT']._serialized_start=2374
+  _globals['_COLLECT']._serialized_end=2458
+  _globals['_LEARN']._serialized_start=2461
+  _globals['_LEARN']._serialized_end=2747
+  _globals['_RELAY']._serialized_start=2749
+  _globals['_RELAY']._serialized_end=2821
 # @@protoc_insertion_point(module_scope)

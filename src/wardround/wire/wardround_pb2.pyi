@@ -204,6 +204,7 @@ class Hello(_message.Message):
     EXAMPLES_FIELD_NUMBER: _builtins.int
     LEARNERS_FIELD_NUMBER: _builtins.int
     RELAY_ADDRESS_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
     software_version: _builtins.str
     examples: _builtins.int
     """how many this edge could train on now"""
@@ -213,6 +214,8 @@ class Hello(_message.Message):
     def learners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what it can run"""
 
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
     def __init__(
         self,
         *,
@@ -220,29 +223,113 @@ class Hello(_message.Message):
         examples: _builtins.int = ...,
         learners: _abc.Iterable[_builtins.str] | None = ...,
         relay_address: _builtins.str = ...,
+        condition: Global___Condition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "learners", b"learners", "relay_address", b"relay_address", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "examples", b"examples", "learners", b"learners", "relay_address", b"relay_address", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
+class Condition(_message.Message):
+    """What state an edge's machine is in: what a study's schedule asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHARGING_FIELD_NUMBER: _builtins.int
+    BATTERY_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    SIGNAL_DBM_FIELD_NUMBER: _builtins.int
+    METERED_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    UNWILLING_FIELD_NUMBER: _builtins.int
+    charging: _builtins.bool
+    """on mains, or its battery fills"""
+    battery: _builtins.float
+    """per cent; absent: it has none"""
+    network: _builtins.str
+    """wired, wifi; empty: no default route"""
+    signal_dbm: _builtins.float
+    """of Wi-Fi"""
+    metered: _builtins.bool
+    load: _builtins.float
+    """share of the processors' time that others than training take"""
+    unwilling: _builtins.str
+    """why the edge's own schedule forbids training now; a constant, or empty"""
+    def __init__(
+        self,
+        *,
+        charging: _builtins.bool = ...,
+        battery: _builtins.float | None = ...,
+        network: _builtins.str = ...,
+        signal_dbm: _builtins.float | None = ...,
+        metered: _builtins.bool = ...,
+        load: _builtins.float = ...,
+        unwilling: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_battery", b"_battery", "_signal_dbm", b"_signal_dbm", "battery", b"battery", "signal_dbm", b"signal_dbm"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_battery", b"_battery", "_signal_dbm", b"_signal_dbm", "battery", b"battery", "charging", b"charging", "load", b"load", "metered", b"metered", "network", b"network", "signal_dbm", b"signal_dbm", "unwilling", b"unwilling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__battery: _TypeAlias = _typing.Literal["battery"]  # noqa: Y015
+    _WhichOneofArgType__battery: _TypeAlias = _typing.Literal["_battery", b"_battery"]  # noqa: Y015
+    _WhichOneofReturnType__signal_dbm: _TypeAlias = _typing.Literal["signal_dbm"]  # noqa: Y015
+    _WhichOneofArgType__signal_dbm: _TypeAlias = _typing.Literal["_signal_dbm", b"_signal_dbm"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__battery) -> _WhichOneofReturnType__battery | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__signal_dbm) -> _WhichOneofReturnType__signal_dbm | None: ...
+
+Global___Condition: _TypeAlias = Condition  # noqa: Y015
+
+@_typing.final
 class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class PassedOnEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     EXAMPLES_FIELD_NUMBER: _builtins.int
     SPOOLED_FIELD_NUMBER: _builtins.int
     SPOOL_BYTES_FIELD_NUMBER: _builtins.int
     WORKING_ON_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    PASSED_ON_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     spooled: _builtins.int
     """observations that wait for the hub"""
     spool_bytes: _builtins.int
     working_on: _builtins.str
     """"study/round", or empty"""
+    model: _builtins.str
+    """digest of the newest model it trained from"""
+    @_builtins.property
+    def condition(self) -> Global___Condition: ...
+    @_builtins.property
+    def passed_on(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """bytes of models, by the edge they went to"""
+
     def __init__(
         self,
         *,
@@ -250,10 +337,13 @@ class Heartbeat(_message.Message):
         spooled: _builtins.int = ...,
         spool_bytes: _builtins.int = ...,
         working_on: _builtins.str = ...,
+        condition: Global___Condition | None = ...,
+        model: _builtins.str = ...,
+        passed_on: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "examples", b"examples", "model", b"model", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -266,19 +356,23 @@ class TrainingFailed(_message.Message):
     STUDY_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    DECLINED_FIELD_NUMBER: _builtins.int
     study: _builtins.str
     round: _builtins.int
     reason: _builtins.str
+    declined: _builtins.bool
+    """its own schedule forbids it: reason is a constant, and nobody's fault"""
     def __init__(
         self,
         *,
         study: _builtins.str = ...,
         round: _builtins.int = ...,
         reason: _builtins.str = ...,
+        declined: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "round", b"round", "study", b"study"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["declined", b"declined", "reason", b"reason", "round", b"round", "study", b"study"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

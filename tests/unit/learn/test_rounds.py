@@ -41,7 +41,7 @@ def test_it_commits_as_soon_as_enough_have_delivered_and_lets_the_others_go():
         state, commands = rounds.step(state, rounds.Delivered(edge))
         assert commands == []
     state, commands = rounds.step(state, rounds.Delivered(EDGES[2]))
-    assert commands == [rounds.Commit(tuple(EDGES[:3])), rounds.Cancel(EDGES[3], "round committed")]
+    assert commands == [rounds.Cancel(EDGES[3], "round committed"), rounds.Commit(tuple(EDGES[:3]))]
     assert state.phase is rounds.Phase.COMMITTED
 
 
@@ -67,7 +67,7 @@ def test_without_a_quorum_the_deadline_abandons_it():
     state, _ = rounds.step(state, rounds.Delivered(EDGES[0]))
     state, commands = rounds.step(state, rounds.Deadline())
     assert state.phase is rounds.Phase.ABANDONED
-    assert commands[0] == rounds.Abandon("deadline: 1 of 2 needed had delivered")
+    assert commands[-1] == rounds.Abandon("deadline: 1 of 2 needed had delivered")
 
 
 def test_it_is_abandoned_as_soon_as_it_is_hopeless():
@@ -75,7 +75,7 @@ def test_it_is_abandoned_as_soon_as_it_is_hopeless():
     state, _ = rounds.step(state, rounds.Failed(EDGES[0], "no"))
     state, commands = rounds.step(state, rounds.Failed(EDGES[1], "no"))
     assert state.phase is rounds.Phase.ABANDONED
-    assert isinstance(commands[0], rounds.Abandon)
+    assert isinstance(commands[-1], rounds.Abandon)
 
 
 @pytest.mark.parametrize(("n", "quorum", "wanted"), [(0, 1, 1), (3, 0, 3), (3, 4, 4), (3, 2, 1), (3, 2, 4)])
