@@ -38,6 +38,7 @@ def play(seed: int) -> Outcome:
         bad_update=chance.choice((0.0, 0.1, 0.4)),
         roll_back=chance.choice((0.0, 0.0, 0.1, 0.4)),
         until_s=chance.uniform(2.0, 10.0),
+        unplugged=chance.choice((0.0, 0.0, 0.2, 0.5)),
     )
     wanted = chance.choice((0, 0, max(1, edges // 2), edges - 1))
     rounds = chance.randint(1, 3)
@@ -64,6 +65,7 @@ def test_nothing_is_lost_doubled_leaked_or_late_whatever_happens(group):
 def test_the_schedules_are_worth_playing():
     outcomes = [play(seed) for seed in range(60)]
     assert sum(o.kills for o in outcomes) > 30
+    assert sum(o.declined for o in outcomes) > 5
     assert {"not-finite", "shape", "dtype", "names", "examples"} <= {r for o in outcomes for r in o.refused}
     assert sum(not c.folded for o in outcomes for c in o.committed) > 20  # rollbacks
     assert sum(o.receipted for o in outcomes) > 60 * 2 * 2 * 5 - 1

@@ -9,6 +9,7 @@ to its end with nothing lost, nothing twice, and every model exactly the fold of
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import random
@@ -31,6 +32,7 @@ from wardround.collect.signals import load_signals
 from wardround.collect.spool import Spool
 from wardround.collect.storage import MemoryStorage
 from wardround.learn.blobs import MemoryBlobs
+from wardround.learn.condition import Condition
 from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Committed, Journal, model_name
 from wardround.learn.messages import Order, Upload, UploadReceipt
@@ -79,6 +81,7 @@ class Faults:
     slow: float = 0.0  # an edge's training takes longer than a round may
     bad_update: float = 0.0  # an update that must not count
     roll_back: float = 0.0  # the study goes back to some older model, looked at twice a second
+    unplugged: float = 0.0  # an edge is without mains, looked at once a second; the study's schedule then asks for mains
     until_s: float = 12.0
 
 
@@ -98,6 +101,7 @@ class Outcome:
     simulated_s: float
     violations: tuple[str, ...]
     refused: tuple[str, ...] = ()
+    declined: int = 0
 
 
 STUDY = """\
@@ -113,6 +117,8 @@ examples_min = 1
 mode = "{mode}"
 buffer = {buffer}
 staleness_max = 3
+[schedule]
+charging = {charging}
 """
 
 
@@ -141,13 +147,15 @@ class Simulation:
         self.signals = load_signals()
         mode = "buffered" if buffer else "synchronous"
         quorum = min(buffer, edges // 2) if buffer else max(1, edges // 2)
-        text = STUDY.format(rounds=rounds, quorum=quorum, wanted=wanted, mode=mode, buffer=max(1, buffer))
+        charging = str(faults.unplugged > 0).lower()
+        text = STUDY.format(rounds=rounds, quorum=quorum, wanted=wanted, mode=mode, buffer=max(1, buffer), charging=charging)
         self.study: Study = parse_study(text, where="simulation")
         self.train: Train = train if train is not None else toy_training
         self.lake = _Lake()
         self.kills = 0
         self.violations: list[str] = []
         self.refused: list[str] = []
+        self.declined = 0
         self.accepted: set[tuple[str, int]] = set()
         self.hub_consents = ConsentRegister(":memory:")
         self.hub_storage, self.hub_blobs = MemoryStorage(), MemoryBlobs()
@@ -188,6 +196,7 @@ class Simulation:
             simulated_s=self.clock.monotonic_s(),
             violations=tuple(self.violations),
             refused=tuple(self.refused),
+            declined=self.declined,
         )
         self._close()
         return outcome
@@ -279,9 +288,10 @@ class Simulation:
         while self.clock.monotonic_s() < self.faults.until_s:
             for edge in self.edges.values():
                 edge.cut = self.chance(self.faults.partition)
+                edge.mains = not self.chance(self.faults.unplugged)
             yield 1.0
         for edge in self.edges.values():
-            edge.cut = False
+            edge.cut, edge.mains = False, True
 
     def _roll_backs(self) -> Process:
         """An operator goes back, and asks again when the hub died meanwhile."""
@@ -418,8 +428,9 @@ class _Hub:
             self._committer.run_once()
             yield 0.5
 
-    def attach(self, edge: str, connection: int) -> None:
+    def attach(self, edge: str, connection: int, condition: Condition) -> None:
         self.attached[edge] = connection
+        self.coordinator.note(EdgeId(edge), condition)
         self.coordinator.attach(EdgeId(edge))
 
     def lose(self, edge: str, connection: int) -> None:
@@ -448,6 +459,7 @@ class _Edge:
         self.registered: dict[str, Device] = {}
         self.devices: dict[str, _Device] = {}
         self.cut = False
+        self.mains = True
         self.connection = 0
         self.spool: Spool | None = None
         self.gateway: Gateway | None = None
@@ -539,19 +551,26 @@ class _Edge:
             self.connection += 1
             number = self.connection
             try:
-                self._sim.exchange(self, lambda hub, n=number: hub.attach(self.name, n))  # type: ignore[misc]  # bound now
+                self._sim.exchange(self, lambda hub, n=number: hub.attach(self.name, n, self._condition()))  # type: ignore[misc]  # bound now
             except Unreachable:
                 yield 0.3
                 continue
             hub = self._sim.hub
             while self._sim.hub is hub and not self.cut and not self._sim.chance(self._sim.faults.lose):
                 yield 1.0
+                with contextlib.suppress(Unreachable):
+                    self._sim.exchange(self, lambda hub: hub.coordinator.note(EdgeId(self.name), self._condition()))
             self._sim.spawn("world", self._end_of(number), self._sim.latency_s())
             yield 0.2
 
     def _work(self, order: Order, number: int) -> Process:
         """Train or take up what is kept, then upload until there is a receipt."""
         ready = self._participant.ready(order)
+        if ready is None and (reason := self._condition().unwilling):
+            self._order = None
+            with contextlib.suppress(Unreachable):
+                self._sim.exchange(self, lambda hub: self._decline(hub, order, reason))
+            return
         if ready is None:
             late = self._slow and self._sim.chance(self._sim.faults.slow)
             yield self._sim.random.uniform(0.05, 0.3) + (self._sim.study.rounds.deadline_s * 2 if late else 0.0)
@@ -584,6 +603,15 @@ class _Edge:
             if receipt.accepted:
                 self._sim.accepted.add((self.name, order.round_number))
             self._order = None
+
+    def _condition(self) -> Condition:
+        """On mains or not; every other edge has a schedule of its own, which forbids training without."""
+        own = "not-charging" if not self.mains and self.name.endswith(("1", "3")) else ""
+        return Condition(self.mains, None if self.mains else 50.0, "wired", None, metered=False, load=0.0, unwilling=own)
+
+    def _decline(self, hub: _Hub, order: Order, reason: str) -> None:
+        self._sim.declined += 1
+        hub.coordinator.fail(EdgeId(self.name), order.round_number, reason, declined=True)
 
     def _upload(self, ready: Ready, number: int) -> Generator[float, None, UploadReceipt]:
         upload: Upload = ready.upload
