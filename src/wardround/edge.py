@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from wardround.learn.condition import Condition, ConditionReader
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
 from wardround.learn.grpc_wire import RELAY, Beat
+from wardround.learn.limits import Limits
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
@@ -193,7 +195,12 @@ class Edge:
     async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
         source = Source(VALUES if order.task == "survey" else EXAMPLES, str(self._home.path), self.name)
         work = Work(source, order.task, order.settings, model, order.round_number, kept)
-        done = await asyncio.to_thread(self._trainer.run, work)
+        unwanted = threading.Event()
+        try:
+            done = await asyncio.to_thread(self._trainer.run, work, unwanted)
+        except asyncio.CancelledError:
+            unwanted.set()  # the thread goes on to the end of the worker, not of the training
+            raise
         self._examples = done.examples
         return self._alter(order, done) if self._alter is not None else done
 
@@ -270,7 +277,9 @@ async def run_edges(homes: Sequence[Path], alter: dict[str, Alter] | None = None
     """
     opened = [EdgeHome.open(path) for path in homes]
     limits = opened[0].settings
-    trainer = Trainer(memory_bytes_max=limits.training_memory_bytes_max, deadline_s=limits.training_deadline_s)
+    trainer = Trainer(
+        limits=Limits(limits.training_memory_bytes_max, limits.training_cpu_share), deadline_s=limits.training_deadline_s
+    )
     edges = [Edge(home, trainer, (alter or {}).get(home.settings.name)) for home in opened]
     await asyncio.to_thread(trainer.start)
     stop = asyncio.Event()

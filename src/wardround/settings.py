@@ -80,6 +80,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     simulated: bool = False  # every observation is flagged, and people see it
     training_memory_bytes_max: int = 4_000_000_000
     training_deadline_s: float = 600.0
+    training_cpu_share: float = 1.0  # of the cores; whole ones, at least one
 
 
 class ListenSettings(Settings, frozen=True, kw_only=True):

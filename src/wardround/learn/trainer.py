@@ -1,8 +1,9 @@
 """The resident training worker: one process beside the edge, started once, never one per round.
 
-Training cannot take the edge down: the worker has a memory limit and a deadline, and when it dies that is one failed
-participant in one round; the next order starts it again. It ends by itself when its edge is gone. Several edges of one process
-may share a worker; their orders queue up.
+Training cannot take the edge down: the worker has limits (limits.py) and a deadline, and when it dies that is one failed
+participant in one round; the next order starts it again. It ends by itself when its edge is gone. A training that is no longer
+wanted has a moment to end by itself, then the worker is killed with whatever it has started. Several edges of one process may
+share a worker; their orders queue up.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import multiprocessing as mp
-import resource
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import numpy as np
 
 from wardround.errors import LearnError, WardroundError
 from wardround.learn.learners import Learner, make_learner
+from wardround.learn.limits import Limits, apply_limits, end_group, end_with, lead_group
 from wardround.learn.local import train_locally
 from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
@@ -30,6 +32,8 @@ from wardround.learn.survey import decode_survey, summarise
 from wardround.records import Examples
 
 RESTART_S_MIN, RESTART_S_MAX = 0.2, 10.0
+LOOK_S = 0.05  # how soon a cancel, or the death of a worker whose children hold its pipe, is seen
+GRACE_S = 1.0  # a cancelled training that ends by itself within it spares the start of another worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,8 @@ class TrainingFailed(LearnError):
 class Trainer:
     """Hands work to the worker process, one at a time. Safe to use from several threads."""
 
-    def __init__(self, *, memory_bytes_max: int, deadline_s: float) -> None:
-        self._memory, self._deadline_s = memory_bytes_max, deadline_s
+    def __init__(self, *, limits: Limits, deadline_s: float, grace_s: float = GRACE_S) -> None:
+        self._limits, self._deadline_s, self._grace_s = limits, deadline_s, grace_s
         self._lock = threading.Lock()
         self._process: mp.process.BaseProcess | None = None
         self._pipe: Connection | None = None
@@ -72,21 +76,20 @@ class Trainer:
         with self._lock:
             self._ensure()
 
-    def run(self, work: Work) -> Done:
-        """Train; blocks until done.
+    def run(self, work: Work, unwanted: threading.Event | None = None) -> Done:
+        """Train; blocks until done, or until it is no longer wanted.
 
         Raises:
-            TrainingFailed: the learner refused, the worker died, or the deadline passed.
+            TrainingFailed: the learner refused, the worker died, the deadline passed, or it was no longer wanted.
         """
+        unwanted = unwanted or threading.Event()
         with self._lock:
+            if unwanted.is_set():
+                raise TrainingFailed("no longer wanted", remedy="the next order starts a new training")
             pipe = self._ensure()
             try:
                 pipe.send(work)
-                if not pipe.poll(self._deadline_s):
-                    self._stop()
-                    raise TrainingFailed(
-                        f"training took longer than {self._deadline_s:.0f} s", remedy="raise training_deadline_s"
-                    )
+                self._wait(pipe, unwanted)
                 answer = pipe.recv()
             except (EOFError, OSError) as exc:
                 self._stop()
@@ -99,6 +102,30 @@ class Trainer:
         if isinstance(answer, Done):
             return answer
         raise TrainingFailed(str(answer), remedy="see the edge's log")
+
+    def _wait(self, pipe: Connection, unwanted: threading.Event) -> None:
+        """Until there is an answer.
+
+        Raises:
+            TrainingFailed: the deadline passed, or nobody wants one any more; the worker is gone then.
+            EOFError: the worker is gone.
+        """
+        until_s = time.monotonic() + self._deadline_s
+        cut_short = False
+        while not pipe.poll(LOOK_S):
+            if not cut_short and unwanted.is_set():
+                cut_short, until_s = True, min(until_s, time.monotonic() + self._grace_s)
+            if time.monotonic() >= until_s:
+                self._stop()
+                if not cut_short:
+                    late = f"training took longer than {self._deadline_s:.0f} s"
+                    raise TrainingFailed(late, remedy="raise training_deadline_s")
+                self._ensure()  # the next order finds it ready
+                raise TrainingFailed("no longer wanted", remedy="the next order starts a new training")
+            if self._process is None or not self._process.is_alive():
+                if pipe.poll(0):
+                    return
+                raise EOFError
 
     @property
     def pid(self) -> int | None:
@@ -114,7 +141,7 @@ class Trainer:
             self._stop()
             context = mp.get_context("spawn")
             ours, theirs = context.Pipe()
-            self._process = context.Process(target=_main, args=(theirs, self._memory), name="training", daemon=True)
+            self._process = context.Process(target=_main, args=(theirs, self._limits, os.getpid()), name="training", daemon=True)
             self._process.start()
             theirs.close()
             self._pipe = ours
@@ -123,16 +150,19 @@ class Trainer:
     def _stop(self) -> None:
         if self._pipe is not None:
             self._pipe.close()
-        if self._process is not None and self._process.is_alive():
-            self._process.kill()
+        if self._process is not None:
+            if self._process.pid is not None:
+                end_group(self._process.pid)
             self._process.join(5)
         self._process = self._pipe = None
 
 
-def _main(pipe: Connection, memory_bytes_max: int) -> None:
+def _main(pipe: Connection, limits: Limits, parent: int) -> None:
     """The worker: until the pipe closes, which it does when the edge is gone."""
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes_max, memory_bytes_max))
+    lead_group()
+    end_with(parent)
+    apply_limits(limits)
+    own = os.getpid()
     worker = Worker()
     with contextlib.suppress(ImportError):
         importlib.import_module("wardround.learn.learners.jax_learner")
@@ -147,6 +177,8 @@ def _main(pipe: Connection, memory_bytes_max: int) -> None:
             answer = "out of memory"
         except Exception as error:  # noqa: BLE001 - whatever a learner does, the edge gets an answer
             answer = str(error) if isinstance(error, WardroundError) else f"{type(error).__name__}: {error}"
+        if os.getpid() != own:  # a learner has forked and its child has come back here: it answers for nobody
+            os._exit(0)
         pipe.send(answer)
 
 
