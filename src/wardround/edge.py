@@ -34,6 +34,7 @@ from wardround.learn.condition import Condition, ConditionReader
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
 from wardround.learn.grpc_wire import RELAY, Beat
+from wardround.learn.held import HeldModels
 from wardround.learn.limits import Limits
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
@@ -126,6 +127,7 @@ class Edge:
         self._shelf = Shelf(
             FolderBlobs(home.path / "learn" / "models"), verify=self._check_manifest, keep=settings.relay.models_max
         )
+        self._held = HeldModels(FolderBlobs(home.path / "learn" / "held"))
         self._examples = 0
 
     async def run(self, on_ready: Callable[[dict[str, object]], None]) -> None:
@@ -167,6 +169,7 @@ class Edge:
             fetch=lambda order: self._fetch(order, relay, hub),
             condition=self._condition,
             relay_address=address,
+            hold=lambda release: self._held.hold(release, self._shelf, [hub]),
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
         tasks = [
@@ -246,7 +249,7 @@ class Edge:
 
     def _beat(self) -> Beat:
         facts = self._spool.facts()
-        return Beat(self._examples, facts.observations, facts.bytes, "")
+        return Beat(self._examples, facts.observations, facts.bytes, "", models=self._held.digests())
 
     def _condition(self, at_work: bool) -> Condition:
         """The machine's condition, and what this edge's own schedule says of it."""

@@ -34,6 +34,7 @@ from wardround.process.work import Known
 from wardround.processing import Processing, only_one
 from wardround.ready import write_ready
 from wardround.records import EdgeId, Observation, decode_observation
+from wardround.releasing import Fleet
 from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, EdgeRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
@@ -125,7 +126,7 @@ class Hub:
             lake_append=self._append,
             rows_max=self.settings.processing.lake_commit_rows_max,
         )
-        self.studies = Studies(self.store, self.clock, self._make_study)
+        self.studies = Studies(self.store, self.clock, self._make_study, self.happened)
         self.beats: dict[str, Beat] = {}
         self.arrivals = Arrivals(self.clock)
         self._not_in_gold_s: collections.deque[float] = collections.deque(maxlen=APPENDS_MAX)  # when lake commits were made
@@ -267,6 +268,8 @@ class Hub:
             await asyncio.to_thread(self._process)
             for running in list(self.studies.running.values()):
                 await asyncio.to_thread(running.score_pending)
+                if running.releases is not None:
+                    await asyncio.to_thread(running.releases.look)
             await asyncio.sleep(LOOK_S)
 
     async def _views(self) -> None:
@@ -320,6 +323,8 @@ class Hub:
 
     def _edge_attached(self, edge: EdgeId, version: str) -> None:
         log.info("edge attached", edge_id=edge, version=version)
+        for running in list(self.studies.running.values()):
+            running.tell(edge)
         self.watch.edge_seen(edge)
 
     def _edge_beat(self, edge: EdgeId, beat: Beat) -> None:
@@ -378,9 +383,27 @@ class Hub:
             lake=self.lake,
             clock=self.clock,
             send=self.link.send,
-            edge_of=lambda subject: self._subject_edge.get(subject, ""),
+            fleet=self._fleet(self.link, record.name),
             on_event=self._round_event,
+            say=self.happened,
         )
+
+    def _fleet(self, link: HubLink, study: str) -> Fleet:
+        def holds(edge: str) -> Sequence[str]:
+            beat = self.beats.get(EdgeId(edge))
+            return beat.models if beat is not None else ()
+
+        return Fleet(
+            edges=lambda: [e.name for e in self.store.edges() if e.revoked_us is None],
+            holds=holds,
+            tell=lambda edge, release: link.send(edge, release, study),
+            sign=self._signed,
+            edge_of=lambda subject: self._subject_edge.get(subject, ""),
+        )
+
+    def _signed(self, manifest: bytes) -> Signed:
+        signer = HubSigner(self.home / "pki")
+        return Signed(manifest, signer.sign(manifest), signer.certificate)
 
     def _behind_s(self) -> float | None:
         """How long the oldest commit that is not in gold yet has waited."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from wardround.errors import StudyError, WardroundError
 from wardround.learn import rounds
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.coordinator import Coordinator
-from wardround.learn.journal import Journal
+from wardround.learn.journal import Committed, Journal
 from wardround.learn.learners import Learner, make_learner
 from wardround.learn.messages import Order, RoundEvent
 from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
+from wardround.learn.releases import Stage
+from wardround.learn.rollbacks import Asked
 from wardround.learn.scores import METRICS, by_group, worst
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, check, encode_training, is_held_back, parse_study, training_settings
@@ -31,8 +33,9 @@ from wardround.learn.survey import SurveyedSignal, SurveySettings, encode_survey
 from wardround.process.jobs import gold_examples
 from wardround.process.lake import Lake
 from wardround.process.transforms import TASKS, Task
-from wardround.records import EdgeId, Examples
-from wardround.store import RoundRecord, Store, StudyRecord
+from wardround.records import EdgeId, Examples, ModelDigest
+from wardround.releasing import Fleet, Releases
+from wardround.store import RoundRecord, Store, StudyRecord, StudyRequest
 from wardround.watch.detectors.own_history import OwnHistory
 
 log = structlog.get_logger(__name__)
@@ -80,10 +83,11 @@ class RunningStudy:
         lake: Lake,
         clock: Clock,
         send: Callable[[EdgeId, Order | rounds.Cancel, str], None],
-        edge_of: Callable[[str], str],
+        fleet: Fleet,
         on_event: Callable[[RoundEvent], None],
+        say: Callable[[str, str], None],
     ) -> None:
-        """`edge_of(subject)` names the edge whose subject it is.
+        """`say(title, detail)` is a line in "what happened".
 
         Raises:
             StudyError: the study cannot be run as it is written.
@@ -94,7 +98,7 @@ class RunningStudy:
         self.survey = survey_settings(self.study, signals) if self.study.kind == "statistics" else None
         self.task: Task | None = TASKS[self.study.task] if self.survey is None else None
         self._store, self._lake, self._clock = store, lake, clock
-        self._edge_of, self._on_event = edge_of, on_event
+        self._edge_of, self._on_event = fleet.edge_of, on_event
         shape = (len(self.task.feature_names), len(self.task.classes)) if self.task is not None else (1, 2)
         self._learner: Learner = make_learner(self.study.learner, *shape)
         self._strategy = make_strategy(self.study.strategy, self.study.learner)
@@ -103,6 +107,7 @@ class RunningStudy:
         self.newest: RoundRecord | None = next(reversed(store.rounds(record.name)), None)
         self._pending: dict[str, RoundEvent] = {}
         self._scoring = threading.Lock()
+        self.releases: Releases | None = None  # none while the coordinator takes up its round, and none for statistics
         self.coordinator = Coordinator(
             self.study,
             settings=self._settings(),
@@ -118,6 +123,58 @@ class RunningStudy:
             survey=self.survey,
             reference=self._reference,
         )
+        self._catch_up()
+        if self.task is not None:
+            self.releases = Releases(
+                self.study,
+                record.toml,
+                self.task,
+                settings=self._settings(),
+                metric=self.metric,
+                learner=self._learner,
+                coordinator=self.coordinator,
+                store=store,
+                clock=clock,
+                fleet=fleet,
+                held_back=self.held_back,
+                say=say,
+            )
+
+    def _catch_up(self) -> None:
+        """Rounds that a kill kept from the store."""
+        known = {r.number for r in self._store.rounds(self.study.name)}
+        for done in self.coordinator.committed():
+            if done.number not in known:
+                facts: dict[str, Any] = {"base": done.base, "folded": dict(done.folded), "aside": list(done.aside)}
+                facts |= {"metrics": {}, "screen": {}}
+                self.newest = RoundRecord(self.study.name, done.number, done.t_us, done.seconds, done.model, facts)
+                self._store.put_round(self.newest)
+
+    def act(self, request: StudyRequest) -> str:
+        """Carry out what somebody asks; what was done, in words.
+
+        Raises:
+            StudyError: it cannot be done.
+        """
+        releases = self.releases
+        if request.kind == "pause":
+            self.coordinator.pause(paused=True)
+            return "no new round begins; the one in progress comes to its end"
+        if request.kind == "resume":
+            self.coordinator.pause(paused=False)
+            return "rounds go on"
+        if request.kind == "stop":
+            self.coordinator.stop()
+            return "no round is in progress, and none begins"
+        if releases is None:
+            raise StudyError(f"{self.study.name} makes no model", remedy="this is for studies of kind `model`")
+        if request.kind == "rollback":
+            asked = Asked(request.to_round, request.who, request.reason, request.request_id)
+            return releases.roll_back(asked)
+        if request.kind.startswith("promote-"):
+            stage = Stage(request.kind.removeprefix("promote-"))
+            return releases.promote(request.to_round, stage, who=request.who, reason=request.reason)
+        raise StudyError(f"this hub cannot {request.kind[:40]!r}", remedy="bring hub and command to the same version")
 
     @property
     def metric(self) -> str:
@@ -161,6 +218,8 @@ class RunningStudy:
                 return
             events, self._pending = self._pending, {}
             event = max(events.values(), key=lambda e: e.round_number)
+            if not self.coordinator.model_size(event.model):
+                return  # it has expired meanwhile
             examples = self.held_back()
             if len(examples) == 0:
                 return
@@ -178,6 +237,11 @@ class RunningStudy:
         value = METRICS[self.metric](examples.labels, probabilities)
         return Score(event.round_number, event.model, self.metric, value, lowest[0], lowest[1], len(examples), by_edge)
 
+    def tell(self, edge: EdgeId) -> None:
+        """Say to an edge which model to hold for its predictions."""
+        if self.releases is not None:
+            self.releases.tell(edge)
+
     def _is_held_back(self, subject: str) -> bool:
         return is_held_back(self.study.score, subject, self._edge_of(subject))
 
@@ -185,6 +249,15 @@ class RunningStudy:
         if event.kind == "committed":
             if event.round_number > 0:
                 self._pending[event.model] = event
+            self.newest = self._record(event, None)
+            self._store.put_round(self.newest)
+            if self.releases is not None:
+                folded, aside = dict(event.folded), tuple(event.aside)
+                done = Committed(
+                    event.round_number, ModelDigest(event.model), event.base, event.t_us, event.seconds, folded, aside
+                )
+                self.releases.committed(done)
+        elif event.kind == "rolled-back":
             self.newest = self._record(event, None)
             self._store.put_round(self.newest)
         self._on_event(event)
@@ -209,11 +282,17 @@ class RunningStudy:
         return RoundRecord(event.study, event.round_number, event.t_us, event.seconds, event.model, facts)
 
 
+AT_WORK = ("requested", "running", "paused")
+STATES_AFTER = {"pause": "paused", "resume": "running", "stop": "stopped"}
+
+
 class Studies:
     """What is asked for in the store becomes running; what is finished is said there."""
 
-    def __init__(self, store: Store, clock: Clock, make: Callable[[StudyRecord], RunningStudy]) -> None:
-        self._store, self._clock, self._make = store, clock, make
+    def __init__(
+        self, store: Store, clock: Clock, make: Callable[[StudyRecord], RunningStudy], say: Callable[[str, str], None]
+    ) -> None:
+        self._store, self._clock, self._make, self._say = store, clock, make, say
         self.running: dict[str, RunningStudy] = {}
 
     @property
@@ -222,9 +301,14 @@ class Studies:
         return {name: running.coordinator for name, running in self.running.items()}
 
     async def look(self, attached: set[EdgeId]) -> None:
-        """Start what was asked for, or was running when the hub stopped."""
+        """Start what was asked for, or was running when the hub stopped; open what predicts; then carry out what is asked."""
+        requests = await asyncio.to_thread(self._store.study_requests)
+        in_use = await asyncio.to_thread(self._store.studies_in_use)
+        asked = {r.study for r in requests}
         for record in await asyncio.to_thread(self._store.studies):
-            if record.state not in ("requested", "running") or record.name in self.running:
+            at_work = record.state in AT_WORK
+            served = record.state in ("finished", "stopped") and (record.name in in_use or record.name in asked)
+            if record.name in self.running or not (at_work or served):
                 continue
             try:
                 running = await asyncio.to_thread(self._make, record)
@@ -232,10 +316,63 @@ class Studies:
                 log.error("study cannot run", study=record.name, reason=str(error))
                 self._put(record, "failed", str(error))
                 continue
+            running.coordinator.pause(paused=record.state in ("paused", "stopped"))
             self.running[record.name] = running
-            self._put(record, "running", "")
+            if record.state == "requested":
+                self._put(record, "running", "")
             for edge in sorted(attached):
                 running.coordinator.attach(edge)
+                running.tell(edge)
+        for request in requests:
+            await asyncio.to_thread(self._answer, request)
+
+    def ask(self, kind: str, study: str, *, who: str, reason: str, to_round: int = -1, request_id: str) -> str:
+        """Do at once what a person could ask for, for a part of the hub; noted like theirs, and done once for each id.
+
+        Raises:
+            WardroundError: it cannot be done; the words say why.
+        """
+        if (before := self._store.study_request(request_id)) is not None and before.state == "done":
+            return before.answer
+        request = StudyRequest(request_id, study, kind, to_round, who, reason, self._clock.now_us())
+        self._store.put_study_request(request)
+        answered = self._answer(request)
+        if answered.state != "done":
+            raise StudyError(answered.answer, remedy="see `wardround study models`")
+        return answered.answer
+
+    def roll_back_to_last_good(self, study: str, *, who: str, reason: str, request_id: str) -> str:
+        """Go back to the newest model that has passed the gates: what the watch does when a study goes wrong.
+
+        Raises:
+            WardroundError: there is none, or it cannot be done.
+        """
+        running = self.running.get(study)
+        entry = running.releases.last_good() if running is not None and running.releases is not None else None
+        if entry is None:
+            raise StudyError(f"{study} has no model that passed the gates", remedy="pause the study instead")
+        return self.ask("rollback", study, who=who, reason=reason, to_round=entry.number, request_id=request_id)
+
+    def _answer(self, request: StudyRequest) -> StudyRequest:
+        running = self.running.get(request.study)
+        try:
+            if running is None:
+                raise StudyError(f"the study {request.study!r} does not run here", remedy="`wardround study status` lists them")
+            answer, state = running.act(request), "done"
+        except WardroundError as error:
+            answer, state = f"{error}{f'; {error.remedy}' if error.remedy else ''}", "refused"
+        answered = replace(request, state=state, answer=answer)
+        if state == "done" and request.kind in STATES_AFTER and running is not None:
+            self._now(request.study, STATES_AFTER[request.kind], f"by {request.who}", finished=running.coordinator.finished)
+        self._store.put_study_request(answered)
+        self._say(f"{request.study}: {request.kind} by {request.who} {state}", answer)
+        log.info("study request", study=request.study, kind=request.kind, who=request.who, state=state)
+        return answered
+
+    def _now(self, name: str, state: str, detail: str, *, finished: bool) -> None:
+        record = next((r for r in self._store.studies() if r.name == name), None)
+        if record is not None:
+            self._put(record, "finished" if finished else state, "" if finished or state == "running" else detail)
 
     def finished(self, name: str) -> None:
         """A study has all its rounds."""

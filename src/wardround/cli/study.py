@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from wardround.cli import models
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
@@ -169,3 +170,6 @@ def status(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
             f"{utc(fact['committed_us']):%H:%M:%S} UTC" if fact["committed_us"] else "-",
         )
     Console().print(table)
+
+
+models.add_to(app)

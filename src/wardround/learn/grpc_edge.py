@@ -14,11 +14,11 @@ from typing import Any
 import grpc
 import structlog
 
-from wardround.errors import LearnError
+from wardround.errors import LearnError, WardroundError
 from wardround.learn.condition import Condition
-from wardround.learn.grpc_wire import CHUNK, IDLE_S, SERVICE, Beat, condition_to_wire, order_of
+from wardround.learn.grpc_wire import CHUNK, IDLE_S, SERVICE, Beat, condition_to_wire, order_of, release_of
 from wardround.learn.learners import LEARNERS
-from wardround.learn.messages import Done, Order, Upload
+from wardround.learn.messages import Done, Order, Release, Upload
 from wardround.learn.participant import Participant, Ready
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
@@ -48,8 +48,10 @@ class EdgeLink:
         fetch: Callable[[Order], Awaitable[bytes]],
         condition: Callable[[bool], Condition],
         relay_address: str = "",
+        hold: Callable[[Release], Awaitable[None]] | None = None,
     ) -> None:
-        """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on.
+        """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
+        `hold(release)` keeps the model to predict with, or raises a WardroundError.
 
         `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
         `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
@@ -57,6 +59,8 @@ class EdgeLink:
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
         self._training = False
+        self._hold = hold
+        self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
         self._refusals: list[tuple[int, str]] = []
@@ -102,9 +106,25 @@ class EdgeLink:
                     await self._take(call, order_of(message.order))
                 elif kind == "cancel" and self._order is not None and message.cancel.study == self._order.study:
                     await self._drop()
+                elif kind == "release" and self._hold is not None:
+                    self._start_holding(self._hold, release_of(message.release))
         finally:
             beating.cancel()
             call.cancel()
+
+    def _start_holding(self, hold: Callable[[Release], Awaitable[None]], release: Release) -> None:
+        """Fetch the model to predict with, beside everything else; a newer one takes the place of a fetch under way."""
+        self._holding = {study: task for study, task in self._holding.items() if not task.done()}
+        if (older := self._holding.get(release.study)) is not None:
+            older.cancel()
+
+        async def work() -> None:
+            try:
+                await hold(release)
+            except WardroundError as error:  # what was held stays; the hub says it again at the next attachment
+                log.warning("a model to predict with could not be had", study=release.study, reason=str(error))
+
+        self._holding[release.study] = asyncio.create_task(work())
 
     async def _heartbeats(self, call: Any) -> None:
         while True:
@@ -123,6 +143,7 @@ class EdgeLink:
                         condition=condition_to_wire(condition),
                         model=beat.model,
                         passed_on=dict(beat.passed_on),
+                        models=beat.models,
                     )
                 )
             )

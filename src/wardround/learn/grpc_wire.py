@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from wardround.learn import rounds
 from wardround.learn.condition import Condition
-from wardround.learn.messages import Order, Upload, UploadReceipt
+from wardround.learn.messages import Order, Release, Upload, UploadReceipt
 from wardround.wire import wardround_pb2 as pb
 
 SERVICE = "wardround.v1.Learn"
 RELAY = "wardround.v1.Relay"
 CHUNK = 512 * 1024
 PASSED_ON_MAX = 1_000
+HELD_MAX = 256  # models that an edge may say it holds
 IDLE_S = 30.0  # an upload that brings no byte for so long is over; it resumes with the next call
 
 
@@ -29,6 +30,7 @@ class Beat:
     condition: Condition | None = None
     model: str = ""  # the newest one it trained from
     passed_on: Mapping[str, int] = field(default_factory=dict)  # bytes of models, by the edge they went to
+    models: tuple[str, ...] = ()  # held for predictions, by digest
 
 
 def beat_of(beat: pb.Heartbeat) -> Beat:
@@ -40,6 +42,7 @@ def beat_of(beat: pb.Heartbeat) -> Beat:
         condition=condition_of(beat.condition) if beat.HasField("condition") else None,
         model=beat.model[:64],
         passed_on=dict(list(beat.passed_on.items())[:PASSED_ON_MAX]),
+        models=tuple(beat.models[:HELD_MAX]),
     )
 
 
@@ -84,7 +87,18 @@ def receipt_of(receipt: UploadReceipt) -> pb.UpdateReceipt:
     return pb.UpdateReceipt(accepted=receipt.accepted, reason=receipt.reason, detail=receipt.detail)
 
 
-def to_wire(message: Order | rounds.Cancel, study: str) -> pb.HubMessage:
+def to_wire(message: Order | rounds.Cancel | Release, study: str) -> pb.HubMessage:
+    if isinstance(message, Release):
+        return pb.HubMessage(
+            release=pb.Release(
+                study=message.study,
+                round=message.number,
+                model=message.model,
+                stage=message.stage,
+                settings=message.settings,
+                temperature=message.temperature,
+            )
+        )
     if isinstance(message, rounds.Cancel):
         return pb.HubMessage(cancel=pb.Cancel(study=study, reason=message.reason))
     return pb.HubMessage(
@@ -103,6 +117,10 @@ def to_wire(message: Order | rounds.Cancel, study: str) -> pb.HubMessage:
             kept_since=message.kept_since,
         )
     )
+
+
+def release_of(message: pb.Release) -> Release:
+    return Release(message.study, message.round, message.model, message.stage, message.settings, message.temperature)
 
 
 def order_of(message: pb.Order) -> Order:

@@ -28,6 +28,18 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """The model that an edge holds for its predictions. `settings` is TrainingSettings as MessagePack."""
+
+    study: str
+    number: int  # of the round that made it
+    model: str
+    stage: str  # canary or current
+    settings: bytes
+    temperature: float = 1.0  # probabilities are scaled by it (learn/calibration.py)
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """What an upload announces."""
 

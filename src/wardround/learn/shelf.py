@@ -89,6 +89,10 @@ class Shelf:
         """Whether a model is here, whole."""
         return digest in self._index
 
+    def signed(self, digest: str) -> Signed | None:
+        """The manifest of a model that is here whole, as the hub signed it."""
+        return self._signed(digest, None)
+
     async def get(self, digest: str, sources: Sequence[ModelSource]) -> bytes:
         """The bytes of a model, from here or from the first source that can give them.
 

@@ -6,7 +6,7 @@ one transaction and safe to call from several threads and several processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from wardround.store.records import (
     Happening,
     JobRequest,
     JobRunRecord,
+    ModelRecord,
     Person,
     Quarantined,
     RoundRecord,
     StudyRecord,
+    StudyRequest,
 )
 
 __all__ = [
@@ -37,16 +39,19 @@ __all__ = [
     "Happening",
     "JobRequest",
     "JobRunRecord",
+    "ModelRecord",
     "Person",
     "Quarantined",
     "RoundRecord",
     "Store",
     "StudyRecord",
+    "StudyRequest",
     "open_store",
 ]
 
 HAPPENINGS_MAX = 10_000
 JOB_RUNS_MAX = 1_000
+STUDY_REQUESTS_MAX = 1_000
 QUARANTINE_MAX = 100_000
 
 
@@ -154,6 +159,45 @@ class Store:
         table = schema.rounds
         return [RoundRecord(**r) for r in self._rows(sa.select(table).where(table.c.study == study).order_by(table.c.number))]
 
+    # -- models, and what is asked of studies
+
+    def put_models(self, records: Sequence[ModelRecord]) -> None:
+        """Add models, or note where they stand now: all of them, or none."""
+        if records:
+            self._upsert(schema.models, ["study", "number"], [_values(r) for r in records])
+
+    def models(self, study: str) -> list[ModelRecord]:
+        """The models of a study, oldest first."""
+        table = schema.models
+        return [ModelRecord(**r) for r in self._rows(sa.select(table).where(table.c.study == study).order_by(table.c.number))]
+
+    def studies_in_use(self) -> set[str]:
+        """Studies of which a model is current or canary."""
+        table = schema.models
+        query = sa.select(table.c.study).where(table.c.stage.in_(("current", "canary"))).distinct()
+        return {row["study"] for row in self._rows(query)}
+
+    def put_study_request(self, request: StudyRequest) -> None:
+        """Ask something of a study, or note the answer; the oldest go beyond STUDY_REQUESTS_MAX."""
+        table = schema.study_requests
+        self._upsert(table, ["request_id"], _values(request))
+        if request.state != "asked":
+            newest = sa.select(table.c.request_id).order_by(table.c.asked_us.desc()).limit(STUDY_REQUESTS_MAX)
+            with self._engine.begin() as db:
+                db.execute(sa.delete(table).where(table.c.request_id.not_in(newest)))
+
+    def study_requests(self, *, asked: bool = True) -> list[StudyRequest]:
+        """What nobody has answered yet, or everything; oldest first."""
+        table = schema.study_requests
+        query = sa.select(table).order_by(table.c.asked_us)
+        return [StudyRequest(**row) for row in self._rows(query.where(table.c.state == "asked") if asked else query)]
+
+    def study_request(self, request_id: str) -> StudyRequest | None:
+        """One of them."""
+        table = schema.study_requests
+        rows = list(self._rows(sa.select(table).where(table.c.request_id == request_id)))
+        return StudyRequest(**rows[0]) if rows else None
+
     # -- alerts, happenings, quarantine
 
     def put_alert(self, alert: AlertRecord) -> None:
@@ -253,10 +297,11 @@ class Store:
             for row in db.execute(query).mappings():
                 yield dict(row)
 
-    def _upsert(self, table: sa.Table, keys: list[str], values: Mapping[str, Any]) -> None:
+    def _upsert(self, table: sa.Table, keys: list[str], values: Mapping[str, Any] | list[dict[str, Any]]) -> None:
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(table).values(**values)
-        changed = {k: statement.excluded[k] for k in values if k not in keys}
+        rows = values if isinstance(values, list) else [dict(values)]
+        statement = insert(table).values(rows)
+        changed = {k: statement.excluded[k] for k in rows[0] if k not in keys}
         with self._engine.begin() as db:
             db.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
 

@@ -30,7 +30,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """A study the hub was asked to run: requested, running, finished or failed."""
+    """A study the hub was asked to run: requested, running, paused, stopped, finished or failed."""
 
     name: str
     toml: str
@@ -107,3 +107,33 @@ class JobRequest:
     kind: str
     job: str
     asked_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A model of a study: the round that made it, where it stands since which round, and everything known of it."""
+
+    study: str
+    number: int
+    model: str
+    parent: str
+    stage: str
+    since_round: int
+    made_us: int
+    changed_us: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRequest:
+    """What somebody asks of a study: rollback, promote, pause, resume or stop; asked, then done or refused with an answer."""
+
+    request_id: str
+    study: str
+    kind: str
+    to_round: int  # of a rollback or a promotion; otherwise -1
+    who: str
+    reason: str
+    asked_us: int
+    state: str = "asked"
+    answer: str = ""

@@ -40,7 +40,7 @@ studies = sa.Table(
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("toml", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False),  # requested, running, finished, failed
+    sa.Column("state", sa.Text, nullable=False),  # requested, running, paused, stopped, finished, failed
     sa.Column("detail", sa.Text, nullable=False, default=""),
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("changed_us", sa.BigInteger, nullable=False),
@@ -132,3 +132,32 @@ job_requests = sa.Table(
     sa.Column("job", sa.Text, nullable=False),
     sa.Column("asked_us", sa.BigInteger, nullable=False),
 )
+
+models = sa.Table(
+    "models",
+    metadata,
+    sa.Column("study", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),  # of the round that made it
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("parent", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("since_round", sa.Integer, nullable=False),
+    sa.Column("made_us", sa.BigInteger, nullable=False),
+    sa.Column("changed_us", sa.BigInteger, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),  # lineage, scores, calibration, signature, why it stands where it does
+)
+
+study_requests = sa.Table(
+    "study_requests",
+    metadata,
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("study", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),  # rollback, promote, pause, resume, stop
+    sa.Column("to_round", sa.Integer, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("asked_us", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # asked, done, refused
+    sa.Column("answer", sa.Text, nullable=False),
+)
+sa.Index("study_requests_by_asked", study_requests.c.asked_us)

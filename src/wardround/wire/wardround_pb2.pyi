@@ -316,6 +316,7 @@ class Heartbeat(_message.Message):
     CONDITION_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     PASSED_ON_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     spooled: _builtins.int
     """observations that wait for the hub"""
@@ -330,6 +331,10 @@ class Heartbeat(_message.Message):
     def passed_on(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """bytes of models, by the edge they went to"""
 
+    @_builtins.property
+    def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """digests of the models it holds for predictions"""
+
     def __init__(
         self,
         *,
@@ -340,10 +345,11 @@ class Heartbeat(_message.Message):
         condition: Global___Condition | None = ...,
         model: _builtins.str = ...,
         passed_on: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "examples", b"examples", "model", b"model", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "examples", b"examples", "model", b"model", "models", b"models", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,24 +391,28 @@ class HubMessage(_message.Message):
     ORDER_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
     NOTICE_FIELD_NUMBER: _builtins.int
+    RELEASE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
     def cancel(self) -> Global___Cancel: ...
     @_builtins.property
     def notice(self) -> Global___Notice: ...
+    @_builtins.property
+    def release(self) -> Global___Release: ...
     def __init__(
         self,
         *,
         order: Global___Order | None = ...,
         cancel: Global___Cancel | None = ...,
         notice: Global___Notice | None = ...,
+        release: Global___Release | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "kind", b"kind", "notice", b"notice", "order", b"order"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "kind", b"kind", "notice", b"notice", "order", b"order"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -468,6 +478,47 @@ class Order(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015
+
+@_typing.final
+class Release(_message.Message):
+    """The model that an edge holds for its predictions: sent at attach, and when it changes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    study: _builtins.str
+    round: _builtins.int
+    """that made it"""
+    model: _builtins.str
+    """digest; fetched as any model is"""
+    stage: _builtins.str
+    """"canary" or "current" """
+    settings: _builtins.bytes
+    """learn.study.TrainingSettings as MessagePack"""
+    temperature: _builtins.float
+    """of its calibration"""
+    def __init__(
+        self,
+        *,
+        study: _builtins.str = ...,
+        round: _builtins.int = ...,
+        model: _builtins.str = ...,
+        stage: _builtins.str = ...,
+        settings: _builtins.bytes = ...,
+        temperature: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "round", b"round", "settings", b"settings", "stage", b"stage", "study", b"study", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Release: _TypeAlias = Release  # noqa: Y015
 
 @_typing.final
 class Cancel(_message.Message):
