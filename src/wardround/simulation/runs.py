@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from wardround.clock import ManualClock
-from wardround.collect.devices.senml import Reading, encode_pack
+from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.senml import encode_pack
 from wardround.collect.forwarder import Batch, Forwarder
 from wardround.collect.gateway import Gateway, Receipt
 from wardround.collect.inbox import Inbox, InboxRow
