@@ -417,6 +417,7 @@ class _Hub:
             clock=sim.clock,
             send=self._send,
             on_event=lambda event: sim.refused.append(event.reason) if event.kind == "refused" else None,
+            commit_later=True,
         )
 
     def ticks(self) -> Process:
