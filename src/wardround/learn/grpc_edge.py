@@ -81,15 +81,12 @@ class EdgeLink:
                 wait_s = RETRY_S_MIN
             except grpc.aio.AioRpcError as error:
                 log.info("hub out of reach", code=error.code().name, detail=error.details())
+            except asyncio.InvalidStateError:  # the stream ended before a write: gRPC says that in another way
+                log.info("hub out of reach", code="UNAVAILABLE", detail="the stream ended while it was opened")
             await asyncio.sleep(random.uniform(wait_s / 2, wait_s))  # noqa: S311 - a hub that comes back meets no crowd
             wait_s = min(wait_s * 2, RETRY_S_MAX)
 
     async def _attached(self) -> None:
-        call = self._channel.stream_stream(
-            f"/{SERVICE}/Attach",
-            request_serializer=pb.EdgeMessage.SerializeToString,
-            response_deserializer=pb.HubMessage.FromString,
-        )()
         beat = self._beat()
         hello = pb.Hello(
             software_version=self._version,
@@ -98,6 +95,11 @@ class EdgeLink:
             relay_address=self._relay_address,
             condition=condition_to_wire(await asyncio.to_thread(self._condition, self._training)),
         )
+        call = self._channel.stream_stream(
+            f"/{SERVICE}/Attach",
+            request_serializer=pb.EdgeMessage.SerializeToString,
+            response_deserializer=pb.HubMessage.FromString,
+        )()
         await call.write(pb.EdgeMessage(hello=hello))
         beating = asyncio.create_task(self._heartbeats(call))
         try:

@@ -1,0 +1,221 @@
+"""A study among real processes: models are gated and held by edges, one command goes back, and an export predicts alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from wardround.collect.local_store import LocalStore
+from wardround.collect.storage import FolderStorage
+from wardround.learn.blobs import FolderBlobs
+from wardround.learn.held import HeldModels
+from wardround.learn.journal import Journal
+from wardround.learn.learners import make_learner
+from wardround.learn.models import decode_model, digest
+from wardround.learn.study import parse_study
+from wardround.process.jobs import gold_examples
+from wardround.process.tables import BRONZE, observation_rows
+from wardround.process.transforms import TASKS
+from wardround.process.transforms.activity import ACCELERATION, LABEL_CODE, ROTATION
+from wardround.processing import open_lake
+from wardround.records import Observation
+from wardround.settings import HubSettings, load_settings
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jax.*")
+EDGES = ("edge-1", "edge-2", "edge-3")
+STUDY = """\
+name = "moves"
+task = "activity"
+[learner]
+hidden = []
+learning_rate = 0.002
+momentum = 0.0
+[rounds]
+count = 400
+edges_min = 2
+examples_min = 5
+interval_s = 1.0
+[score]
+held_back = 0.0
+held_back_subjects = ["h-1", "h-2"]
+[release]
+canary_share = 0.34
+hold_rounds = 2
+examples_min = 10
+score_margin = 1.0
+worst_edge_margin = 1.0
+ece_margin = 1.0
+brier_margin = 2.0
+models_kept = 500
+"""
+
+
+def recording(subject, edge, seed):
+    """Half a minute of walking, then half a minute of lying."""
+    rng = np.random.default_rng(seed)
+    t0_us = time.time_ns() // 1_000 - 600_000_000
+    n = 1_500
+    t = np.arange(n) / 50
+    walk = np.stack([9.8 + 3 * np.sin(2 * np.pi * 2 * t), 2 * np.sin(2 * np.pi * t), 1 + np.sin(2 * np.pi * 2 * t + 1)])
+    lie = np.stack([0 * t, 0 * t, 9.8 + 0 * t])
+    sequence = itertools.count(1)
+    for part, (signal, label, shake) in enumerate(((walk, 1, 60.0), (lie, 6, 1.0))):
+        at_us = t0_us + part * 40_000_000
+        common = {"subject": subject, "device": f"d-{subject}", "edge": edge, "t0_us": at_us, "t0_device_us": at_us}
+        values = [*(signal + rng.normal(0, 0.2, signal.shape)), *(rng.normal(0, shake, (3, n)))]
+        for code, run in zip((*ACCELERATION, *ROTATION), values, strict=True):
+            unit = "m/s2" if code in ACCELERATION else "deg/s"
+            counts = np.round(run / 0.01).astype("<i2").tobytes()
+            yield Observation(
+                **common,
+                code=code,
+                unit=unit,
+                n=n,
+                period_us=20_000.0,
+                values=counts,
+                scale=0.01,
+                device_boot="b",
+                device_seq=next(sequence),
+            )
+        labels = np.full(n, label, "<i2").tobytes()
+        yield Observation(
+            **common,
+            code=LABEL_CODE,
+            unit="1",
+            n=n,
+            period_us=20_000.0,
+            values=labels,
+            device_boot="b",
+            device_seq=next(sequence),
+        )
+
+
+def lake_of(site):
+    return open_lake(site.home, load_settings(site.home / "hub.toml", HubSettings))
+
+
+@pytest.fixture
+def running(site, command, tmp_path):
+    """A study in progress over three edges, with two held-back subjects in the lake."""
+    rows = [
+        (o, "boot", i, o.t0_us)
+        for subject, edge in (("h-1", EDGES[0]), ("h-2", EDGES[1]))
+        for i, o in enumerate(recording(subject, edge, subject[-1].encode()[0]))
+    ]
+    lake_of(site).append(BRONZE, observation_rows(rows), app="test", version=1)
+    site.start_hub()
+    for i, name in enumerate(EDGES):
+        program = site.edge(name)
+        store = LocalStore(FolderStorage(site.folder / name / "local"))
+        store.keep(list(recording(f"p-{i}", name, i)))
+        store.close()
+        program.start()
+        program.wait_ready(60)
+    (tmp_path / "study.toml").write_text(STUDY)
+    started = command("study", "start", str(tmp_path / "study.toml"), "--home", str(site.home))
+    assert started.returncode == 0, started.stderr
+    return site
+
+
+def until(site, holds, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not (found := holds()):
+        assert time.monotonic() < end, site.hub.tail()
+        time.sleep(0.3)
+    return found
+
+
+def models(site, command):
+    shown = command("study", "models", "moves", "--home", str(site.home), "--json")
+    assert shown.returncode == 0, shown.stderr
+    return json.loads(shown.stdout)
+
+
+def standing(site, command, stage):
+    return [m for m in models(site, command) if m["stage"] == stage]
+
+
+def held(site, edge):
+    """What an edge would predict with."""
+    found = HeldModels(FolderBlobs(site.folder / edge / "learn" / "held")).open("moves")
+    return None if found is None else found.release.model
+
+
+@pytest.mark.timeout(240)
+def test_models_are_tried_become_current_and_one_command_goes_back(running, command, tmp_path):
+    site = running
+    retired = until(site, lambda: standing(site, command, "retired"), 90)[-1]  # a canary has stood its trial
+    assert retired["facts"]["signature"]["signature"]
+    current = standing(site, command, "current")[0]
+    assert current["facts"]["score"]["value"] > 0.9
+    assert set(current["facts"]["score"]["by_edge"]) == set(EDGES[:2])
+    assert set(current["facts"]["lineage"]["updates"]) <= set(EDGES)
+
+    home = ("--home", str(site.home))
+    paused = command("study", "pause", "moves", *home)
+    assert "no new round" in paused.stdout, paused.stderr
+    until(site, lambda: [held(site, e) for e in EDGES].count(standing(site, command, "current")[0]["model"]) >= 2)
+    shown = command("study", "rollback", "moves", "--to", str(retired["number"]), "--dry-run", "--json", *home)
+    dry = json.loads(shown.stdout)
+    assert (dry["done"], dry["to_round"]) == (False, retired["number"])
+    assert not standing(site, command, "rolled-back")
+    done = command("study", "rollback", "moves", "--to", str(retired["number"]), "--reason", "a test", *home)
+    assert f"back at the model of round {retired['number']}" in done.stdout, done.stderr
+    assert [m["model"] for m in standing(site, command, "current")] == [retired["model"]]
+    assert standing(site, command, "rolled-back")
+    until(site, lambda: all(held(site, e) == retired["model"] for e in EDGES))
+
+    site.hub.kill()
+    site.start_hub()
+    assert [m["model"] for m in standing(site, command, "current")] == [retired["model"]]
+    assert next(s.state for s in site.store().studies()) == "paused"
+    assert "rounds go on" in command("study", "resume", "moves", *home).stdout
+    journal = Journal(FolderStorage(site.home / "studies" / "moves").connect)
+    row = journal.rollbacks()[0]
+    assert (row.to_model, row.reason) == (retired["model"], "a test")
+    after = until(site, lambda: journal.committed_at(row.number + 1))[0]
+    assert after.base == retired["model"]
+    titles = [h.title for h in site.store().happenings()]
+    assert any(t.startswith("moves: rollback by ") and t.endswith(" done") for t in titles)
+
+    stopped = command("study", "stop", "moves", *home)
+    assert stopped.returncode == 0, stopped.stderr
+    last = journal.last().number
+    site.hub.stop()
+    asked = command("study", "promote", "moves", "--model", str(after.number), *home)
+    assert "no hub runs here" in asked.stdout
+    site.start_hub()
+    until(site, lambda: [m["number"] for m in standing(site, command, "current")] == [after.number])
+    assert journal.last().number == last
+    refused = command("study", "promote", "moves", "--model", str(after.number), *home)
+    assert refused.returncode != 0
+    assert "is current already" in refused.stderr
+    check_export(site, command, tmp_path / "out", after)
+
+
+def check_export(site, command, out, made):
+    done = command("study", "export", "moves", "-o", str(out), "--home", str(site.home))
+    assert done.returncode == 0, done.stderr
+    study, task = parse_study(STUDY, where="test"), TASKS["activity"]
+    examples = gold_examples(lake_of(site), task)
+    np.savetxt(out / "features.csv", examples.features, delimiter=",")
+    alone = [sys.executable, str(out / "predict.py"), str(out / "features.csv")]
+    run = subprocess.run(alone, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    found = np.array([[float(p) for p in line.split(",")] for line in run.stdout.splitlines()[1:]])
+    learner = make_learner(study.learner, len(task.feature_names), len(task.classes))
+    data = (out / "model.safetensors").read_bytes()
+    assert digest(data) == made.model
+    np.testing.assert_allclose(found, learner.predict(decode_model(data), examples.features), atol=1e-4)
+    card = json.loads((out / "card.json").read_text())
+    assert card["examples"] == sum(made.folded.values())
+    assert "no medical device" in (out / "card.md").read_text()
+    onnx = command("study", "export", "moves", "-o", str(out), "--format", "onnx", "--home", str(site.home))
+    assert onnx.returncode != 0
+    assert "has no ONNX form" in onnx.stderr
