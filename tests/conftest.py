@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# PyTorch and XGBoost: their threads wait for each other by spinning, which on a busy machine is most of a test's time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import wardround as _first  # noqa: F401 - before any test imports grpc: see its __init__
 
 

@@ -21,7 +21,7 @@ from wardround.learn import rounds
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Committed, Journal
-from wardround.learn.learners import Learner, make_learner
+from wardround.learn.learners import Learner, check_learner, code_digest, make_learner
 from wardround.learn.messages import Order, RoundEvent
 from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
 from wardround.learn.releases import Stage
@@ -100,6 +100,7 @@ class RunningStudy:
         self._store, self._lake, self._clock = store, lake, clock
         self._edge_of, self._on_event = fleet.edge_of, on_event
         shape = (len(self.task.feature_names), len(self.task.classes)) if self.task is not None else (1, 2)
+        check_learner(self.study, *shape)
         self._learner: Learner = make_learner(self.study.learner, *shape)
         self._strategy = make_strategy(self.study.strategy, self.study.learner)
         folder = home / "studies" / record.name
@@ -122,7 +123,6 @@ class RunningStudy:
             on_event=self._event,
             survey=self.survey,
             reference=self._reference,
-            commit_later=True,
         )
         self._catch_up()
         if self.task is not None:
@@ -187,7 +187,7 @@ class RunningStudy:
         if self.survey is not None:
             return encode_survey(self.survey)
         assert self.task is not None  # noqa: S101 - a study that is no survey has one
-        return encode_training(training_settings(self.study, self.task, self._strategy.rule))
+        return encode_training(training_settings(self.study, self.task, self._strategy.rule, code_digest(self.study.learner)))
 
     def _initial(self) -> Parameters:
         """The first model."""

@@ -17,8 +17,9 @@ from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
+from wardround.learn.learners import check_learner
+from wardround.learn.study import Study, example_study, load_study, parse_study
 from wardround.learn.study import check as check_study
-from wardround.learn.study import example_study, load_study, parse_study
 from wardround.process.transforms import TASKS
 
 app = typer.Typer(no_args_is_help=True, help="Studies: one model, trained for one purpose by edges that keep their data.")
@@ -52,12 +53,19 @@ def check(file: File, as_json: AsJson = False) -> None:
     """Check a study before anything starts: keys, ranges, and what this version can honour."""
     study = load_study(file)
     check_study(study, TASKS, signals=load_signals().names())
+    _check_learner(study)
     rounds = 1 if study.kind == "statistics" else study.rounds.count
     if as_json:
         typer.echo(json.dumps({"name": study.name, "kind": study.kind, "task": study.task, "rounds": rounds, "ok": True}))
     else:
         plural = "s" if rounds != 1 else ""
         typer.echo(f"{file} holds: {study.name}, {rounds} round{plural}, at least {study.rounds.edges_min} edges a round")
+
+
+def _check_learner(study: Study) -> None:
+    """Whether this machine has the learner's library, and the user's own code does."""
+    if study.kind == "model":
+        check_learner(study, len(TASKS[study.task].feature_names), len(TASKS[study.task].classes))
 
 
 @app.command()
@@ -68,6 +76,7 @@ def start(file: File, home: Home = DEFAULT_HOME) -> None:
     study = load_study(file)
     with opened(home / "hub.sqlite") as store:
         check_study(study, TASKS, edges=[e.name for e in store.edges()] or None, signals=load_signals().names())
+        _check_learner(study)
         if any(s.name == study.name for s in store.studies()):
             raise StudyError(f"a study called {study.name!r} is there already", remedy="give this one another name")
         now_us = SystemClock().now_us()

@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from wardround.learn.learners import Learner, Pull, Trained
-from wardround.learn.models import CONTROL_PREFIX, Parameters, Tensor, is_buffer, without_controls
+from wardround.learn.models import CONTROL_PREFIX, Parameters, Tensor, is_buffer, is_trained, without_controls
 from wardround.learn.study import LearnerSettings, LocalRule
 from wardround.records import Examples
 
@@ -35,7 +35,7 @@ class Local:
 
 
 def private_names(rule: LocalRule, names: Sequence[str]) -> frozenset[str]:
-    """Trainable tensors that stay at their edge."""
+    """Tensors that stay at their edge: trained ones, and what follows its batches."""
     return frozenset(n for n in names if not is_buffer(n) and any(fnmatchcase(n, pattern) for pattern in rule.private))
 
 
@@ -62,7 +62,7 @@ def train_locally(
     model = without_controls(base)
     stay = private_names(rule, list(model))
     start = {**model, **{n: kept[PRIVATE + n] for n in stay if PRIVATE + n in kept}}
-    trainable = {n: t for n, t in start.items() if not is_buffer(n)}
+    trainable = {n: t for n, t in start.items() if is_trained(n)}
     pull = _pull(rule, base, kept, trainable)
     trained = learner.train(start, examples, seed=settings.seed, round=round_number, pull=pull)
     update = {n: t for n, t in trained.update.items() if n not in stay}
@@ -105,7 +105,7 @@ def _pull(rule: LocalRule, base: Parameters, kept: Mapping[str, Tensor], trainab
 def _control_changes(settings: LearnerSettings, base: Parameters, trained: Trained) -> Parameters:
     """c_i+ - c_i = -c + (x - y) / (K eta), option II."""
     by = np.float32(trained.steps * settings.learning_rate)
-    return {n: -base[CONTROL_PREFIX + n] - t / by for n, t in trained.update.items()}
+    return {n: -base[CONTROL_PREFIX + n] - t / by for n, t in trained.update.items() if is_trained(n)}
 
 
 def _personal(

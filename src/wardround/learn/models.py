@@ -32,7 +32,9 @@ HEADER_BYTES_MAX: Final = 1_000_000  # the library allows 100 MB; ten thousand t
 TENSORS_MAX: Final = 10_000
 DIMENSIONS_MAX: Final = 16
 BUFFER_PREFIX: Final = "scale."  # tensors that travel with the model and that training never changes
+RUNNING_PREFIX: Final = "running."  # what a model keeps of the batches it saw (BatchNorm): no gradient, but part of an update
 CONTROL_PREFIX: Final = "control."  # SCAFFOLD's control variates: they travel with the model and are no part of it
+RESERVED_PREFIXES: Final = (BUFFER_PREFIX, RUNNING_PREFIX, CONTROL_PREFIX)
 
 _DTYPES: Final = {
     "F64": "<f8",
@@ -87,6 +89,16 @@ def is_buffer(name: str) -> bool:
     return name.startswith(BUFFER_PREFIX)
 
 
+def is_running(name: str) -> bool:
+    """Whether a tensor follows the batches without a gradient: the next model's is a mean of the edges', never a step."""
+    return name.startswith(RUNNING_PREFIX)
+
+
+def is_trained(name: str) -> bool:
+    """Whether training descends on a tensor."""
+    return not is_buffer(name) and not is_running(name)
+
+
 def without_controls(parameters: Mapping[str, Tensor]) -> Parameters:
     """The model proper: what a learner knows."""
     return {name: tensor for name, tensor in parameters.items() if not name.startswith(CONTROL_PREFIX)}
@@ -94,7 +106,7 @@ def without_controls(parameters: Mapping[str, Tensor]) -> Parameters:
 
 def with_controls(parameters: Mapping[str, Tensor]) -> Parameters:
     """A first model with control variates of zero for every tensor that is trained."""
-    zeros = {f"{CONTROL_PREFIX}{name}": np.zeros_like(t) for name, t in parameters.items() if not is_buffer(name)}
+    zeros = {f"{CONTROL_PREFIX}{name}": np.zeros_like(t) for name, t in parameters.items() if is_trained(name)}
     return {**parameters, **zeros}
 
 

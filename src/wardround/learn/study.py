@@ -24,7 +24,10 @@ from wardround.learn.schedule import check_schedule
 from wardround.learn.scores import METRICS
 from wardround.settings import NAME_PATTERN, ScheduleSettings, Settings, parse_settings
 
-LEARNER_KINDS = ("mlp", "cnn", "tcn", "gru")
+LEARNER_KINDS = ("mlp", "cnn", "tcn", "gru", "torch", "sklearn", "xgboost")
+TIME_KINDS = ("cnn", "tcn", "gru")  # networks along time
+PULLING_STRATEGIES = ("fedprox", "scaffold", "feddyn", "ditto")  # they add to each step at the edge
+TREES_MAX = 100_000  # of a study's last model
 PLAIN_SGD_STRATEGIES = ("scaffold", "feddyn")  # their formulas assume steps without momentum
 STRATEGY_NAMES = (
     "fedavg",
@@ -47,6 +50,7 @@ STRATEGY_NAMES = (
     "geometric-median",
     "centered-clipping",
     "fltrust",
+    "bagging",
 )
 CLASS_WEIGHTINGS = ("none", "balanced")
 KINDS = ("model", "statistics")
@@ -85,6 +89,9 @@ class LearnerSettings(Settings, frozen=True):
     seed: int = 0
     class_weighting: str = "none"  # balanced: by the class counts of all edges together
     clip: float = 6.0  # scaled features are held within +- this many standard deviations
+    module: str = ""  # torch: "package.module:function" that makes the network
+    trees: int = 1  # xgboost: steps of boosting in a round, each one tree (a tree for each class, if there are three or more)
+    depth: int = 4  # xgboost: splits from a tree's root to its leaves
 
 
 # What to start from, by task: chosen by leaving out training subjects, never by looking at those held back.
@@ -217,6 +224,7 @@ class LocalRule(msgspec.Struct, frozen=True, kw_only=True):
     personal: str = ""  # ditto, fine-tuning: a model of the edge's own
     personal_pull: float = 0.0
     personal_epochs: int = 0
+    trees: bool = False  # an update holds new trees, of other shapes than the base: learn/trees.py says which may count
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +237,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
     features: str  # digest of the feature names: hub and edge must compute the same features
     classes: int
     rule: LocalRule = LocalRule()
+    code: str = ""  # digest of the source that learner.module names: hub and edge must train the same network
 
 
 def parse_study(text: str, *, where: str) -> Study:
@@ -261,8 +270,8 @@ def load_study(path: Path) -> Study:
         raise SettingsError(f"{path} is not UTF-8 text", remedy="save the file as UTF-8") from exc
 
 
-def training_settings(study: Study, task: TaskShape, rule: LocalRule) -> TrainingSettings:
-    """The part of a study that goes to the edges; `rule` is the strategy's."""
+def training_settings(study: Study, task: TaskShape, rule: LocalRule, code: str = "") -> TrainingSettings:
+    """The part of a study that goes to the edges; `rule` is the strategy's, `code` the digest of a learner of the user's own."""
     return TrainingSettings(
         task=study.task,
         learner=study.learner,
@@ -271,6 +280,7 @@ def training_settings(study: Study, task: TaskShape, rule: LocalRule) -> Trainin
         features=features_digest(task.feature_names),
         classes=len(task.classes),
         rule=rule,
+        code=code,
     )
 
 
@@ -349,7 +359,7 @@ def check(
 def _check_learner(learner: LearnerSettings, task: TaskShape) -> None:
     _one_of("learner.kind", learner.kind, LEARNER_KINDS)
     _one_of("learner.class_weighting", learner.class_weighting, CLASS_WEIGHTINGS)
-    if learner.kind != "mlp":
+    if learner.kind in TIME_KINDS:
         _check(bool(learner.hidden), f"a {learner.kind} without learner.hidden", "name the units of one layer at least")
         fits = learner.channels >= 1 and len(task.feature_names) % learner.channels == 0
         _check(fits, f"learner.channels {learner.channels} of {len(task.feature_names)} features", "give every channel as many")
@@ -365,6 +375,10 @@ def _check_learner(learner: LearnerSettings, task: TaskShape) -> None:
     _between("learner.l2", learner.l2, 0.0, 1.0)
     _between("learner.clip", learner.clip, 0.1, 1e6)
     _between("learner.seed", learner.seed, 0, 2**32 - 1)
+    named = (learner.kind == "torch") == bool(learner.module)
+    _check(named, f"learner.module `{learner.module}` of a {learner.kind}", 'kind "torch" needs one, and no other kind has one')
+    _between("learner.trees", learner.trees, 1, 1_000)
+    _between("learner.depth", learner.depth, 1, 16)
 
 
 def _check_statistics(statistics: StatisticsSettings, signals: Collection[str]) -> None:
@@ -423,7 +437,28 @@ def _check_strategy(strategy: StrategySettings, learner: LearnerSettings, rounds
             f"strategy.name is `{strategy.name}` and learner.momentum is {learner.momentum:g}: its formula needs plain steps",
             remedy="set learner.momentum = 0.0, and raise learner.learning_rate to match",
         )
+    _check_together(strategy, learner, rounds)
     _check(strategy.name != "fedbn" or bool(strategy.private), "fedbn with an empty strategy.private", "name what stays")
+
+
+def _check_together(strategy: StrategySettings, learner: LearnerSettings, rounds: RoundSettings) -> None:
+    """Whether the learner does what the strategy asks of edges."""
+    if (learner.kind == "xgboost") != (strategy.name == "bagging"):
+        raise StudyError(
+            f"learner.kind is `{learner.kind}` and strategy.name is `{strategy.name}`: trees are appended, tensors are averaged",
+            remedy='use learner.kind = "xgboost" together with strategy.name = "bagging"',
+        )
+    if learner.kind == "sklearn" and strategy.name in PULLING_STRATEGIES:
+        raise StudyError(
+            f"strategy.name is `{strategy.name}`: it pulls at every step, and scikit-learn's steps have no place for that",
+            remedy='use learner.kind = "mlp" with learner.hidden = [], which is the same model, or another strategy',
+        )
+    grown = rounds.count * learner.trees * max(rounds.edges_min, rounds.edges_max)
+    _check(
+        learner.kind != "xgboost" or grown <= TREES_MAX,
+        f"an ensemble of {grown} trees",
+        f"stay below {TREES_MAX}: fewer rounds, trees or edges",
+    )
 
 
 def _check_relay(relay: RelaySettings) -> None:

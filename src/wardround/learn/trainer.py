@@ -8,7 +8,6 @@ share a worker; their orders queue up.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import multiprocessing as mp
 import os
@@ -72,7 +71,7 @@ class Trainer:
         self._wait_s = RESTART_S_MIN
 
     def start(self) -> None:
-        """Start the worker ahead of the first order: loading the learner takes a second or two."""
+        """Start the worker ahead of the first order. The study's learner is loaded by the first training that needs it."""
         with self._lock:
             self._ensure()
 
@@ -164,8 +163,6 @@ def _main(pipe: Connection, limits: Limits, parent: int) -> None:
     apply_limits(limits)
     own = os.getpid()
     worker = Worker()
-    with contextlib.suppress(ImportError):
-        importlib.import_module("wardround.learn.learners.jax_learner")
     while True:
         try:
             work = pipe.recv()
@@ -176,17 +173,24 @@ def _main(pipe: Connection, limits: Limits, parent: int) -> None:
         except MemoryError:
             answer = "out of memory"
         except Exception as error:  # noqa: BLE001 - whatever a learner does, the edge gets an answer
-            answer = str(error) if isinstance(error, WardroundError) else f"{type(error).__name__}: {error}"
+            answer = said(error)
         if os.getpid() != own:  # a learner has forked and its child has come back here: it answers for nobody
             os._exit(0)
         pipe.send(answer)
+
+
+def said(error: Exception) -> str:
+    """An error in one line, with its remedy: it is read at the hub, where the edge's log is not."""
+    if not isinstance(error, WardroundError):
+        return f"{type(error).__name__}: {error}"
+    return f"{error} ({error.remedy})" if error.remedy else str(error)
 
 
 class Worker:
     """What runs in the worker process; plain enough to be used in this one by tests and the simulation."""
 
     def __init__(self) -> None:
-        self._learners: dict[tuple[LearnerSettings, int, int], Learner] = {}
+        self._learners: dict[tuple[LearnerSettings, int, int, str], Learner] = {}
         self._functions: dict[str, Callable[[str, Any], Any]] = {}
 
     def run(self, work: Work) -> Done:
@@ -203,7 +207,7 @@ class Worker:
         usable = examples.where(~held_back & (examples.labels >= 0))
         if len(usable) < settings.examples_min:
             raise LearnError(f"too few examples: {len(usable)} of {settings.examples_min} needed", remedy="wait for more data")
-        learner = self._learner(settings.learner, len(usable.feature_names), settings.classes)
+        learner = self._learner(settings.learner, len(usable.feature_names), settings.classes, settings.code)
         if work.task == "statistics":
             return Done(encode_model(learner.statistics(usable)), len(usable))
         local = train_locally(
@@ -237,8 +241,8 @@ class Worker:
             self._functions[source.function] = getattr(importlib.import_module(module), name)
         return self._functions[source.function]
 
-    def _learner(self, settings: LearnerSettings, n_features: int, n_classes: int) -> Learner:
-        key: tuple[Any, int, int] = (settings, n_features, n_classes)
+    def _learner(self, settings: LearnerSettings, n_features: int, n_classes: int, code: str) -> Learner:
+        key = (settings, n_features, n_classes, code)
         if key not in self._learners:
-            self._learners[key] = make_learner(settings, n_features, n_classes)
+            self._learners[key] = make_learner(settings, n_features, n_classes, code=code)
         return self._learners[key]

@@ -18,8 +18,7 @@ from wardround.errors import UpdateRefused
 from wardround.learn.models import CONTROL_PREFIX, Parameters, TensorSource
 from wardround.learn.study import TriageSettings
 
-BLOCK = 65_536
-PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its threads, which spin
+BLOCK = 262_144
 GROWTH = 1.5  # an edge's weight may grow by half, and by EXAMPLES_SLACK, from one round to the next
 EXAMPLES_SLACK = 1_000
 PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
@@ -99,7 +98,7 @@ def check_update(
     past_norms: Sequence[float],
     settings: TriageSettings,
 ) -> float:
-    """Check an update's tensors against its base model; its L2 norm, control variates left out.
+    """Check an update's tensors against its base model; its L2 norm, control variates and counters left out.
 
     Args:
         expected: the base's tensors that the update must carry, and no others.
@@ -118,7 +117,7 @@ def check_update(
         if update.dtype(name) != base.dtype(name):
             raise UpdateRefused("dtype", f"tensor `{name}` is {update.dtype(name)}, the model has {base.dtype(name)}")
         found = _squares(update, name, math.prod(own[name]))
-        squares += 0.0 if name.startswith(CONTROL_PREFIX) else found
+        squares += 0.0 if name.startswith(CONTROL_PREFIX) or base.dtype(name).kind in "iu" else found
     norm = float(np.sqrt(squares))
     check_norm(norm, past_norms, settings)
     return norm
@@ -141,10 +140,8 @@ def _squares(update: TensorSource, name: str, size: int) -> float:
     """The sum of squares of a tensor, read a block at a time."""
     total = 0.0
     for start in range(0, size, BLOCK):
-        block = update.block(name, start, min(start + BLOCK, size))
-        for at in range(0, len(block), PIECE):
-            piece = block[at : at + PIECE].astype(np.float64)
-            total += float(np.dot(piece, piece))
+        block = update.block(name, start, min(start + BLOCK, size)).astype(np.float64)
+        total += float(np.dot(block, block))
     if not np.isfinite(total):
         raise UpdateRefused("not-finite", f"tensor `{name}` holds NaN, infinity, or values too large to square")
     return total

@@ -12,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.errors import StudyError
+from wardround.learn.learners.own_code import OwnCode, find
 from wardround.learn.models import Parameters
-from wardround.learn.study import LearnerSettings
+from wardround.learn.study import LEARNER_KINDS, PLAIN_SGD_STRATEGIES, LearnerSettings, Study
 from wardround.records import Examples
 
-__all__ = ["LEARNERS", "Learner", "Parameters", "Pull", "Trained", "make_learner"]
+__all__ = ["LEARNERS", "Learner", "Parameters", "Pull", "Trained", "check_learner", "code_digest", "make_learner"]
 
-LEARNERS = ("mlp", "cnn", "tcn", "gru")
+LEARNERS = LEARNER_KINDS
+EXTRAS = {"torch": "PyTorch", "sklearn": "scikit-learn", "xgboost": "XGBoost"}  # kinds that need `wardround[KIND]`
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What local training gives back."""
 
-    update: Parameters  # new minus base, trainable tensors alone
+    update: Parameters  # new minus base, without the scaling; of trees, those that are new
     examples: int  # labelled examples trained on
     steps: int  # of gradient descent
     metrics: dict[str, float] = field(default_factory=dict)  # loss_before, loss_after, accuracy (on the examples trained on)
@@ -82,14 +84,73 @@ class Learner(Protocol):
         ...
 
 
-def make_learner(settings: LearnerSettings, n_features: int, n_classes: int) -> Learner:
-    """The learner a study asks for, for a task of this shape.
+def make_learner(settings: LearnerSettings, n_features: int, n_classes: int, *, code: str = "") -> Learner:
+    """The learner a study asks for, for a task of this shape. Its library is imported here, and no other learner's.
+
+    Args:
+        code: digest that the source of `settings.module` must have; empty: it may be any.
 
     Raises:
-        StudyError: there is no such learner.
+        StudyError: there is no such learner, its library is not installed here, or the user's own code does not do.
     """
     if settings.kind not in LEARNERS:
         raise StudyError(f"unknown learner `{settings.kind}`", remedy=f"choose one of: {', '.join(LEARNERS)}")
-    from wardround.learn.learners.jax_learner import JaxLearner  # noqa: PLC0415 (jax takes a second: only who trains pays)
+    own = _own_code(settings, code) if settings.kind == "torch" else None
+    try:
+        if own is not None:
+            from wardround.learn.learners.torch_learner import TorchLearner  # noqa: PLC0415 (each takes a second or more)
+
+            return TorchLearner(settings, n_features, n_classes, own)
+        if settings.kind == "sklearn":
+            from wardround.learn.learners.sklearn_learner import SklearnLearner  # noqa: PLC0415
+
+            return SklearnLearner(settings, n_features, n_classes)
+        if settings.kind == "xgboost":
+            from wardround.learn.learners.xgboost_learner import XgboostLearner  # noqa: PLC0415
+
+            return XgboostLearner(settings, n_features, n_classes)
+    except ImportError as exc:
+        if settings.kind not in EXTRAS or (exc.name or "").split(".")[0] != settings.kind:
+            raise
+        raise StudyError(
+            f"learner.kind is `{settings.kind}`, and {EXTRAS[settings.kind]} is not installed here",
+            remedy=f"pip install 'wardround[{settings.kind}]', at the hub and at every edge of the study",
+        ) from exc
+    from wardround.learn.learners.jax_learner import JaxLearner  # noqa: PLC0415
 
     return JaxLearner(settings, n_features, n_classes)
+
+
+def code_digest(settings: LearnerSettings) -> str:
+    """What the source of a user's own learner is called; empty for the learners that come with Wardround.
+
+    Raises:
+        StudyError: it is not here.
+    """
+    return _own_code(settings, "").digest if settings.kind == "torch" else ""
+
+
+def check_learner(study: Study, n_features: int, n_classes: int) -> None:
+    """Whether this machine can make the learner of a study that `study.check` found right, and it does what the strategy asks.
+
+    Raises:
+        StudyError: as make_learner, or the two do not fit.
+    """
+    if study.learner.kind not in EXTRAS:
+        return
+    learner = make_learner(study.learner, n_features, n_classes)
+    if study.strategy.name in PLAIN_SGD_STRATEGIES and getattr(learner, "own_optimiser", False):
+        raise StudyError(
+            f"strategy.name is `{study.strategy.name}`: its formula needs plain steps; {study.learner.module} has an optimiser",
+            remedy="leave `optimiser` out of that file, or choose another strategy",
+        )
+
+
+def _own_code(settings: LearnerSettings, expected: str) -> OwnCode:
+    found = find(settings.module)
+    if expected and found.digest != expected:
+        raise StudyError(
+            f"{settings.module} is another version here ({found.digest[:12]}) than at the hub ({expected[:12]})",
+            remedy="install the hub's version of that package here",
+        )
+    return found

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from wardround.errors import LearnError
 from wardround.learn.learners import Pull, Trained
 from wardround.learn.learners.jax_nets import NETS, Weights, initial, net_of
+from wardround.learn.learners.rows import GRADIENT_NORM_MAX, check_finite, check_fit, checked, no_scale, row_order
 from wardround.learn.models import Parameters, is_buffer
 from wardround.learn.scaling import feature_sums
 from wardround.learn.study import LearnerSettings
 from wardround.records import Examples
 
 ROWS_MIN = 64  # the smallest padded size
-GRADIENT_NORM_MAX = 3.0  # a mini-batch of outliers moves the model no further (Pascanu et al. 2013, arXiv:1211.5063)
 PREDICT_ROWS_MAX = 16_384  # rows in one call, so that memory is bounded
 
 _Padded = TypeVar("_Padded", NDArray[np.float32], NDArray[np.int32])
@@ -93,12 +93,7 @@ class JaxLearner:
         self._shape = _Shape(settings.kind, settings.channels, settings.batch)
 
     def initial(self, seed: int) -> Parameters:
-        return {
-            "scale.mean": np.zeros(self._features_n, np.float32),
-            "scale.std": np.ones(self._features_n, np.float32),
-            "scale.class_weights": np.ones(self._classes, np.float32),
-            **initial(self._shapes, seed),
-        }
+        return {**no_scale(self._features_n, self._classes), **initial(self._shapes, seed)}
 
     def statistics(self, examples: Examples) -> Parameters:
         return feature_sums(examples, self._classes)
@@ -124,8 +119,7 @@ class JaxLearner:
         rows = _Rows(jnp.asarray(features), jnp.asarray(labels), 0, n, jnp.asarray(order))
         new, metrics = _train_one(weights, buffers, rows, self._hyper, _forces(weights, pull), shape=self._shape)
         update = {name: np.asarray(new[name]) - weights[name] for name in weights}
-        if not all(np.isfinite(tensor).all() for tensor in update.values()):
-            raise LearnError("training diverged: the update is not finite", remedy="lower learner.learning_rate")
+        check_finite(update)
         names = ("loss_before", "loss_after", "accuracy")
         steps = len(order) * -(-n // self._settings.batch)
         return Trained(update, n, steps, dict(zip(names, np.asarray(metrics, np.float64).tolist(), strict=True)))
@@ -203,23 +197,15 @@ class JaxLearner:
     def _split(self, parameters: Parameters) -> tuple[Parameters, Parameters]:
         """Trainable tensors and buffers, once they are known to have this learner's names, shapes and dtype."""
         n, classes = (self._features_n,), (self._classes,)
-        expected = {"scale.mean": n, "scale.std": n, "scale.class_weights": classes, **self._shapes}
-        found = {name: tensor.shape for name, tensor in parameters.items()}
-        if found != expected or any(tensor.dtype != np.float32 for tensor in parameters.values()):
-            wrong = min((n for n in {*found, *expected} if found.get(n) != expected.get(n)), default="a dtype")
-            raise LearnError(
-                f"the model does not fit the study's learner: {wrong[:60]} is {found.get(wrong)}, expected {expected.get(wrong)}",
-                remedy="the study's task or learner has changed since this model was made: start a new study",
-            )
+        shapes = {"scale.mean": n, "scale.std": n, "scale.class_weights": classes, **self._shapes}
+        check_fit(parameters, {name: (shape, np.dtype(np.float32)) for name, shape in shapes.items()})
         return (
             {name: tensor for name, tensor in parameters.items() if not is_buffer(name)},
             {name: tensor for name, tensor in parameters.items() if is_buffer(name)},
         )
 
     def _checked(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        if features.ndim != 2 or features.shape[1] != self._features_n:
-            raise LearnError(f"features of shape {features.shape} do not fit a model of {self._features_n} features")
-        return np.asarray(features, np.float32)
+        return checked(features, self._features_n)
 
 
 class Pool:
@@ -231,12 +217,6 @@ class Pool:
         self.firsts = np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.int64)
         self.features = jnp.asarray(np.concatenate([f for f, _ in parts]))
         self.labels = jnp.asarray(np.concatenate([labels for _, labels in parts]))
-
-
-def row_order(n: int, epochs: int, seed: int, round_number: int) -> NDArray[np.int32]:
-    """The rows of each epoch in their random order, shape (epochs, n): the same for every edge of n examples."""
-    rng = np.random.default_rng([seed, round_number])
-    return np.stack([rng.permutation(n) for _ in range(epochs)]).astype(np.int32)
 
 
 def _padded_size(n: int) -> int:

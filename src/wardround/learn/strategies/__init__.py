@@ -77,7 +77,7 @@ class Strategy(Protocol):
         ...
 
     def fold(self, given: Fold) -> Folded:
-        """The next model: the names, shapes and dtypes of the base; tensors that no update carries stay as they are.
+        """The next model: the names, shapes and dtypes of the base (trees are appended); tensors that no update carries stay.
 
         Raises:
             UpdateRefused: an update does not fit the base, or there is none with examples.
@@ -110,6 +110,7 @@ STRATEGIES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "geometric-median": ("geometric_median", "GeometricMedian"),
         "centered-clipping": ("centered_clipping", "CenteredClipping"),
         "fltrust": ("fltrust", "FLTrust"),
+        "bagging": ("bagging", "Bagging"),
     }
 )
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.errors import UpdateRefused
-from wardround.learn.models import Parameters, TensorSource
+from wardround.learn.models import Parameters, TensorSource, is_running
 from wardround.learn.strategies import Fold, WeightedUpdate
 
 BLOCK = 65_536
@@ -121,6 +121,11 @@ def blocks(base: TensorSource, updates: Sequence[WeightedUpdate], names: Iterabl
             yield Block(name, start, min(start + BLOCK, size), base, updates)
 
 
+def measured(base: TensorSource, updates: Sequence[WeightedUpdate]) -> Iterator[Block]:
+    """As `blocks`, without integer tensors: how many batches an edge has seen is no distance."""
+    return blocks(base, updates, [name for name in carried(base, updates) if base.dtype(name).kind == "f"])
+
+
 def each_block(work: Callable[[Block], T], these: Iterable[Block]) -> list[T]:
     """`work` of every block, on every core; results in the blocks' order."""
     all_ = list(these)
@@ -130,18 +135,35 @@ def each_block(work: Callable[[Block], T], these: Iterable[Block]) -> list[T]:
         return list(pool.map(work, all_))
 
 
-def move(base: TensorSource, updates: Sequence[WeightedUpdate], step: Callable[[Block], Values]) -> Parameters:
-    """The base plus `step` of each block, shape (stop - start,)."""
+def move(
+    base: TensorSource,
+    updates: Sequence[WeightedUpdate],
+    step: Callable[[Block], Values],
+    running: Callable[[Block], Values] | None = None,
+) -> Parameters:
+    """The base plus `step` of each block, shape (stop - start,).
+
+    `running` tensors (BatchNorm's) move by the mean by examples whatever the step is: a variance that an optimiser of the hub
+    carried further could end below zero. A strategy that must not believe everybody passes its own way, which has to stay
+    between the edges' values.
+    """
+    shares = by_examples(updates)
+
+    def mean(block: Block) -> Values:
+        return block.weighted(shares)
+
+    follow = running or mean
     shapes = base.shapes()
     flat = {name: np.empty(math.prod(shape), base.dtype(name)) for name, shape in shapes.items()}
     moving = carried(base, updates)
 
     def work(block: Block) -> None:
         old, new = base.block(block.name, block.start, block.stop), block.of(flat)
+        change = follow(block) if is_running(block.name) else step(block)
         if new.dtype.kind in "iub":
-            new[:] = np.rint(old.astype(np.float64) + step(block))
+            new[:] = np.rint(old.astype(np.float64) + change)
         else:
-            new[:] = old + step(block)
+            new[:] = old + change
 
     each_block(work, blocks(base, updates, moving))
     for name in set(shapes) - set(moving):

@@ -11,7 +11,8 @@ import math
 import numpy as np
 
 from wardround.learn.strategies import Fold, Folded
-from wardround.learn.strategies.blocks import Block, Floats, Values, blocks, counted, each_block, move
+from wardround.learn.strategies.blocks import Block, Floats, Values, blocks, counted, each_block, measured, move
+from wardround.learn.strategies.coordinate_median import middle_mean
 from wardround.learn.strategies.fedavg import FedAvg
 
 STEPS = 3
@@ -33,7 +34,7 @@ class CenteredClipping(FedAvg):
             return np.asarray(np.square(block.stack() - block.of(centre), dtype=np.float64).sum(axis=1))
 
         for _ in range(STEPS):
-            distance = np.sqrt(np.sum(each_block(distances, blocks(given.base, updates)), axis=0))
+            distance = np.sqrt(np.sum(each_block(distances, measured(given.base, updates)), axis=0))
             radius = self.settings.radius or float(np.median(distance))
             scale = np.minimum(1.0, radius / np.maximum(distance, 1e-30)) / len(updates)
 
@@ -42,5 +43,6 @@ class CenteredClipping(FedAvg):
                 v[:] = v * (1.0 - scale.sum()) + block.weighted(scale)
 
             each_block(shift, blocks(given.base, updates))
-        model = move(given.base, updates, lambda block: block.of(centre))
+        median = (len(updates) - 1) // 2
+        model = move(given.base, updates, lambda block: block.of(centre), running=lambda b: middle_mean(b.stack(), median))
         return Folded(model, {f"centre.{name}": v for name, v in centre.items()})

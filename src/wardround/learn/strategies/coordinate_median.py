@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from wardround.learn.strategies import Fold, Folded
-from wardround.learn.strategies.blocks import Values, counted, move
+from wardround.learn.strategies.blocks import Block, Values, counted, move
 from wardround.learn.strategies.fedavg import FedAvg
 
 COLUMNS = 1024  # coordinates sorted together: their rows stay in a core's cache
@@ -21,7 +21,10 @@ class CoordinateMedian(FedAvg):
     means_only = False
 
     def fold(self, given: Fold) -> Folded:
-        return Folded(move(given.base, counted(given), lambda block: middle_mean(block.stack(), (len(block.updates) - 1) // 2)))
+        def step(block: Block) -> Values:
+            return middle_mean(block.stack(), (len(block.updates) - 1) // 2)
+
+        return Folded(move(given.base, counted(given), step, running=step))
 
 
 def middle_mean(stack: Values, cut: int) -> Values:

@@ -11,7 +11,7 @@ import numpy as np
 from wardround.errors import UpdateRefused
 from wardround.learn.models import MemoryTensors
 from wardround.learn.strategies import Fold, Folded, WeightedUpdate
-from wardround.learn.strategies.blocks import Block, Floats, blocks, counted, each_block, move
+from wardround.learn.strategies.blocks import Block, Floats, counted, each_block, measured, move
 from wardround.learn.strategies.fedavg import FedAvg
 
 
@@ -32,10 +32,13 @@ class FLTrust(FedAvg):
             rows = block.stack().astype(np.float64)
             return np.stack([rows @ rows[-1], np.square(rows).sum(axis=1)])
 
-        along, squares = np.sum(each_block(work, blocks(given.base, [*updates, own])), axis=0)
+        along, squares = np.sum(each_block(work, measured(given.base, [*updates, own])), axis=0)
         norms = np.sqrt(np.maximum(squares, 1e-60))
         trust = np.maximum(along[:-1] / (norms[:-1] * norms[-1]), 0.0)
         if trust.sum() <= 0:
             raise UpdateRefused("untrusted", "no update points the way of the hub's own")
         weights = trust * norms[-1] / norms[:-1] / trust.sum()
-        return Folded(move(given.base, updates, lambda block: block.weighted(weights)))
+        shares = trust / trust.sum()
+        return Folded(
+            move(given.base, updates, lambda block: block.weighted(weights), running=lambda block: block.weighted(shares))
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from wardround.learn.strategies import Fold, Folded
-from wardround.learn.strategies.blocks import Block, Floats, blocks, counted, each_block, move
+from wardround.learn.strategies.blocks import Block, Floats, counted, each_block, measured, move
 from wardround.learn.strategies.fedavg import FedAvg
 
 STEPS = 20
@@ -24,7 +24,11 @@ class GeometricMedian(FedAvg):
     def fold(self, given: Fold) -> Folded:
         updates = counted(given)
         weights = weiszfeld(inner_products(given))
-        return Folded(move(given.base, updates, lambda block: block.weighted(weights)))
+
+        def step(block: Block) -> Floats:
+            return block.weighted(weights)
+
+        return Folded(move(given.base, updates, step, running=step))
 
 
 def inner_products(given: Fold) -> Floats:
@@ -34,7 +38,7 @@ def inner_products(given: Fold) -> Floats:
         stack = block.stack().astype(np.float64)
         return np.asarray(stack @ stack.T)
 
-    return np.asarray(np.sum(each_block(work, blocks(given.base, counted(given))), axis=0))
+    return np.asarray(np.sum(each_block(work, measured(given.base, counted(given))), axis=0))
 
 
 def weiszfeld(products: Floats) -> Floats:

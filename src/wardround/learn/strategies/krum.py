@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from wardround.learn.strategies import Fold, Folded
-from wardround.learn.strategies.blocks import Block, Floats, blocks, counted, each_block, move
+from wardround.learn.strategies.blocks import Block, Floats, counted, each_block, measured, move
 from wardround.learn.strategies.fedavg import FedAvg
 
 PART = 4096  # differences formed at a time
@@ -28,7 +28,11 @@ class MultiKrum(FedAvg):
         squared = squared_distances(given)
         chosen = [updates[i] for i in best(squared, self.settings.faulty_share)[: self.taken(len(squared))]]
         mean = np.full(len(chosen), 1.0 / len(chosen))
-        return Folded(move(given.base, chosen, lambda block: block.weighted(mean)))
+
+        def step(block: Block) -> Floats:
+            return block.weighted(mean)
+
+        return Folded(move(given.base, chosen, step, running=step))
 
     def taken(self, n: int) -> int:
         """How many of n updates are averaged, from the best."""
@@ -71,5 +75,5 @@ def squared_distances(given: Fold) -> Floats:
                 squared[i, i + 1 :] += np.einsum("ij,ij->i", difference, difference)
         return squared
 
-    upper = np.sum(each_block(work, blocks(given.base, updates)), axis=0)
+    upper = np.sum(each_block(work, measured(given.base, updates)), axis=0)
     return np.asarray(upper + upper.T)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from wardround.learn.strategies import Fold, Folded
-from wardround.learn.strategies.blocks import Floats, blocks, counted, each_block, move
+from wardround.learn.strategies.blocks import Floats, counted, each_block, measured, move
 from wardround.learn.strategies.fedavg import FedAvg
 
 LOSS_MIN = 1e-10  # F^(q-1) of a loss of zero has no value
@@ -35,5 +35,5 @@ class QFedAvg(FedAvg):
 def squared_norms(given: Fold) -> Floats:
     """||update||^2 of each, shape (n_updates,), float64."""
     updates = counted(given)
-    parts = each_block(lambda b: np.square(b.stack(), dtype=np.float64).sum(axis=1), blocks(given.base, updates))
+    parts = each_block(lambda b: np.square(b.stack(), dtype=np.float64).sum(axis=1), measured(given.base, updates))
     return np.asarray(np.sum(parts, axis=0))

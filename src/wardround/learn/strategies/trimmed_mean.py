@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from wardround.learn.strategies import Fold, Folded
-from wardround.learn.strategies.blocks import counted, move
+from wardround.learn.strategies.blocks import Block, Values, counted, move
 from wardround.learn.strategies.coordinate_median import middle_mean
 from wardround.learn.strategies.fedavg import FedAvg
 
@@ -22,4 +22,8 @@ class TrimmedMean(FedAvg):
     def fold(self, given: Fold) -> Folded:
         updates = counted(given)
         cut = min(math.ceil(self.settings.faulty_share * len(updates)), (len(updates) - 1) // 2)
-        return Folded(move(given.base, updates, lambda block: middle_mean(block.stack(), cut)))
+
+        def step(block: Block) -> Values:
+            return middle_mean(block.stack(), cut)
+
+        return Folded(move(given.base, updates, step, running=step))

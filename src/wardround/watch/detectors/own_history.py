@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 DIMENSIONS = 128
 BLOCK = 65_536  # elements looked at together
-PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its threads, which spin
 ROUNDS_MIN = 4  # of an edge's own past, before the screen says anything
 REFERENCE_ROUNDS = 20  # of its own past, before the slow sign is used
 EWMA = 0.2
@@ -150,8 +149,11 @@ class OwnHistory:
                 continue
             first = int.from_bytes(hashlib.sha256(f"{self._seed}/{name}".encode()).digest()[:8], "big")
             for number, start in enumerate(range(0, size := math.prod(shape), BLOCK)):
-                block = np.asarray(update.block(name, start, min(start + BLOCK, size)), np.float32)
-                squares += sum(float(np.dot(p, p)) for p in (block[at : at + PIECE] for at in range(0, len(block), PIECE)))
+                read = update.block(name, start, min(start + BLOCK, size))
+                if read.dtype.kind in "iub":  # counters are larger than any weight, and point nowhere
+                    break
+                block = np.asarray(read, np.float32)
+                squares += float(np.dot(block, block))
                 whole = len(block) // DIMENSIONS * DIMENSIONS
                 place = (first + number * 7919 * DIMENSIONS) % BLOCK  # every block reads the signs from another place
                 signed = block * self._signs[place : place + len(block)]
