@@ -26,6 +26,7 @@ from wardround.process.transforms.activity import ACCELERATION, LABEL_CODE, ROTA
 from wardround.processing import open_lake
 from wardround.records import Observation
 from wardround.settings import HubSettings, load_settings
+from wardround.store import opened
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jax.*")
 EDGES = ("edge-1", "edge-2", "edge-3")
@@ -40,7 +41,7 @@ momentum = 0.0
 count = 400
 edges_min = 2
 examples_min = 5
-interval_s = 1.0
+interval_s = 0.5
 [score]
 held_back = 0.0
 held_back_subjects = ["h-1", "h-2"]
@@ -131,14 +132,10 @@ def until(site, holds, seconds=60.0):
     return found
 
 
-def models(site, command):
-    shown = command("study", "models", "moves", "--home", str(site.home), "--json")
-    assert shown.returncode == 0, shown.stderr
-    return json.loads(shown.stdout)
-
-
-def standing(site, command, stage):
-    return [m for m in models(site, command) if m["stage"] == stage]
+def standing(site, stage):
+    """The models of a stage, read from the store as `study models` does: to ask the command each time would take minutes."""
+    with opened(site.home / "hub.sqlite") as store:
+        return [m for m in store.models("moves") if m.stage == stage]
 
 
 def held(site, edge):
@@ -150,37 +147,40 @@ def held(site, edge):
 @pytest.mark.timeout(240)
 def test_models_are_tried_become_current_and_one_command_goes_back(running, command, tmp_path):
     site = running
-    retired = until(site, lambda: standing(site, command, "retired"), 90)[-1]  # a canary has stood its trial
-    assert retired["facts"]["signature"]["signature"]
-    current = standing(site, command, "current")[0]
-    assert current["facts"]["score"]["value"] > 0.9
-    assert set(current["facts"]["score"]["by_edge"]) == set(EDGES[:2])
-    assert set(current["facts"]["lineage"]["updates"]) <= set(EDGES)
+    retired = until(site, lambda: standing(site, "retired"), 90)[-1]  # a canary has stood its trial
+    assert retired.facts["signature"]["signature"]
+    current = standing(site, "current")[0]
+    assert current.facts["score"]["value"] > 0.9
+    assert set(current.facts["score"]["by_edge"]) == set(EDGES[:2])
+    assert set(current.facts["lineage"]["updates"]) <= set(EDGES)
 
     home = ("--home", str(site.home))
     paused = command("study", "pause", "moves", *home)
     assert "no new round" in paused.stdout, paused.stderr
-    until(site, lambda: [held(site, e) for e in EDGES].count(standing(site, command, "current")[0]["model"]) >= 2)
-    shown = command("study", "rollback", "moves", "--to", str(retired["number"]), "--dry-run", "--json", *home)
+    until(site, lambda: [held(site, e) for e in EDGES].count(standing(site, "current")[0].model) >= 2)
+    shown = command("study", "rollback", "moves", "--to", str(retired.number), "--dry-run", "--json", *home)
     dry = json.loads(shown.stdout)
-    assert (dry["done"], dry["to_round"]) == (False, retired["number"])
-    assert not standing(site, command, "rolled-back")
-    done = command("study", "rollback", "moves", "--to", str(retired["number"]), "--reason", "a test", *home)
-    assert f"back at the model of round {retired['number']}" in done.stdout, done.stderr
-    assert [m["model"] for m in standing(site, command, "current")] == [retired["model"]]
-    assert standing(site, command, "rolled-back")
-    until(site, lambda: all(held(site, e) == retired["model"] for e in EDGES))
+    assert (dry["done"], dry["to_round"]) == (False, retired.number)
+    assert not standing(site, "rolled-back")
+    done = command("study", "rollback", "moves", "--to", str(retired.number), "--reason", "a test", *home)
+    assert f"back at the model of round {retired.number}" in done.stdout, done.stderr
+    assert [m.model for m in standing(site, "current")] == [retired.model]
+    shown = command("study", "models", "moves", "--json", *home)
+    stages = {m["number"]: m["stage"] for m in json.loads(shown.stdout)}
+    assert stages[retired.number] == "current"
+    assert "rolled-back" in stages.values()
+    until(site, lambda: all(held(site, e) == retired.model for e in EDGES))
 
     site.hub.kill()
     site.start_hub()
-    assert [m["model"] for m in standing(site, command, "current")] == [retired["model"]]
+    assert [m.model for m in standing(site, "current")] == [retired.model]
     assert next(s.state for s in site.store().studies()) == "paused"
     assert "rounds go on" in command("study", "resume", "moves", *home).stdout
     journal = Journal(FolderStorage(site.home / "studies" / "moves").connect)
     row = journal.rollbacks()[0]
-    assert (row.to_model, row.reason) == (retired["model"], "a test")
+    assert (row.to_model, row.reason) == (retired.model, "a test")
     after = until(site, lambda: journal.committed_at(row.number + 1))[0]
-    assert after.base == retired["model"]
+    assert after.base == retired.model
     titles = [h.title for h in site.store().happenings()]
     assert any(t.startswith("moves: rollback by ") and t.endswith(" done") for t in titles)
 
@@ -191,7 +191,7 @@ def test_models_are_tried_become_current_and_one_command_goes_back(running, comm
     asked = command("study", "promote", "moves", "--model", str(after.number), *home)
     assert "no hub runs here" in asked.stdout
     site.start_hub()
-    until(site, lambda: [m["number"] for m in standing(site, command, "current")] == [after.number])
+    until(site, lambda: [m.number for m in standing(site, "current")] == [after.number])
     assert journal.last().number == last
     refused = command("study", "promote", "moves", "--model", str(after.number), *home)
     assert refused.returncode != 0
