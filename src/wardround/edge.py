@@ -129,6 +129,9 @@ class Edge:
         )
         self._held = HeldModels(FolderBlobs(home.path / "learn" / "held"))
         self._examples = 0
+        self._model = ""
+        self._sources: list[ModelSource] = []  # as the newest order says: edges below may ask before the next one is here
+        self._relay: RelayLink | None = None
 
     async def run(self, on_ready: Callable[[dict[str, object]], None]) -> None:
         """Open the listener for devices and the streams to the hub; `on_ready` gets the facts.
@@ -157,7 +160,8 @@ class Edge:
         )
         channel = edge_channel(identity, settings.hub_host, settings.hub_port)
         hub = HubSource(channel)
-        relay = RelayLink(self._shelf, peer_name=peer_name, sources=lambda: [hub])
+        self._sources = [hub]
+        relay = self._relay = RelayLink(self._shelf, peer_name=peer_name, sources=lambda: self._sources)
         address, stop_relay = await self._listen_for_edges(relay)
         link = EdgeLink(
             channel=channel,
@@ -204,7 +208,7 @@ class Edge:
         except asyncio.CancelledError:
             unwanted.set()  # the thread goes on to the end of the worker, not of the training
             raise
-        self._examples = done.examples
+        self._examples, self._model = done.examples, order.base or self._model
         return self._alter(order, done) if self._alter is not None else done
 
     async def _listen_for_edges(self, relay: RelayLink) -> tuple[str, Callable[[], Awaitable[None]]]:
@@ -241,6 +245,7 @@ class Edge:
         sources: list[ModelSource] = [hub]
         if order.relay_address:
             sources.insert(0, RelaySource(self._identity, order.relay, order.relay_address))
+        self._sources = sources
         return await self._shelf.get(order.base, sources)
 
     def _check_manifest(self, signed: Signed) -> None:
@@ -249,7 +254,16 @@ class Edge:
 
     def _beat(self) -> Beat:
         facts = self._spool.facts()
-        return Beat(self._examples, facts.observations, facts.bytes, "", models=self._held.digests())
+        passed_on = {str(edge): size for edge, size in self._relay.sent_bytes.items()} if self._relay is not None else {}
+        return Beat(
+            self._examples,
+            facts.observations,
+            facts.bytes,
+            "",
+            model=self._model,
+            passed_on=passed_on,
+            models=self._held.digests(),
+        )
 
     def _condition(self, at_work: bool) -> Condition:
         """The machine's condition, and what this edge's own schedule says of it."""

@@ -29,6 +29,7 @@ from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import RoundEvent
+from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, only_one
@@ -250,6 +251,25 @@ class Hub:
         self._denied = frozenset(e.name for e in edges if e.revoked_us is not None)
         await asyncio.to_thread(self.processing.look)
         await self.studies.look(self.link.attached if self.link is not None else set())
+        if self.link is not None:
+            await asyncio.to_thread(self._save_tree, self.link, [e.name for e in edges if e.revoked_us is None])
+
+    def _save_tree(self, link: HubLink, edges: Sequence[str]) -> None:
+        """How models reach the edges, for `wardround edge tree`."""
+        trees = (
+            study_tree(
+                running.study,
+                running.newest.model if running.newest is not None else "",
+                edges,
+                attached=link.attached,
+                relays=link.relays,
+                beats=dict(self.beats),
+                sent=dict(link.sent_bytes),
+                why_not=running.coordinator.why_not,
+            )
+            for running in list(self.studies.running.values())
+        )
+        self.store.save_state(STATE, msgspec.json.encode(Tree(self.clock.now_us(), tuple(trees))))
 
     async def _commits(self) -> None:
         interval_s = self.settings.processing.lake_commit_interval_s

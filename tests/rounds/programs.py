@@ -144,7 +144,8 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
 
     hub = HubSource(channel)
     shelf = Shelf(FolderBlobs(identity / "models"), verify=verify)
-    relay = RelayLink(shelf, peer_name=peer_name, sources=lambda: [hub])
+    sources: list = [hub]
+    relay = RelayLink(shelf, peer_name=peer_name, sources=lambda: sources)
     address, server = "", None
     if relay_port:
         files = (identity / "edge.key", identity / "listener.pem", identity / "ca.pem")
@@ -161,7 +162,8 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
     async def fetch(order):
         relay.allow(order.children)
         above = [RelaySource(identity, order.relay, order.relay_address)] if order.relay_address else []
-        data = await shelf.get(order.base, [*above, hub])
+        sources[:] = [*above, hub]
+        data = await shelf.get(order.base, list(sources))
         (identity / "fetched.json").write_text(json.dumps({"model": order.base, "relay": order.relay, "sent": relay.sent_bytes}))
         return data
 

@@ -57,3 +57,42 @@ def test_it_survives_edge_1_being_killed_in_the_middle_of_a_round(tmp_path):
     folded = [set(c.folded) for c in world.journal().committed()]
     assert {"edge-2", "edge-3"} in folded
     assert folded[-1] == set(EDGES)
+
+
+DEEP = """\
+name = "deep"
+task = "activity"
+[rounds]
+count = {rounds}
+edges_min = {quorum}
+deadline_s = 5.0
+examples_min = 1
+[relay.children]
+edge-1 = ["edge-2"]
+edge-2 = ["edge-3", "edge-4"]
+"""
+FOUR = [*EDGES, "edge-4"]
+
+
+@pytest.mark.timeout(120)
+def test_the_hub_gives_one_model_a_round_to_a_tree_of_any_depth(tmp_path):
+    with World(tmp_path, DEEP.format(rounds=5, quorum=4), FOUR, relays=["edge-1", "edge-2"]) as world:
+        assert world.wait(world.finished, 60)
+        said = world.said()["sent"]
+    assert not violations(world)
+    done = world.journal().committed()
+    model = (world.home / "study" / "models" / f"{done[-1].model}.safetensors").stat().st_size
+    assert {edge: size for edge, size in said.items() if size} == {"edge-1": 5 * model}
+
+
+@pytest.mark.timeout(180)
+def test_a_relay_of_relays_is_killed_and_those_below_go_on(tmp_path):
+    with World(tmp_path, DEEP.format(rounds=10, quorum=2), FOUR, relays=["edge-1", "edge-2"], train_s=0.3) as world:
+        assert world.wait(lambda: world.rounds() >= 3, 60)
+        world.kill("edge-2")
+        before = world.rounds()
+        assert world.wait(lambda: world.rounds() >= before + 3, 60), "edges 3 and 4 stopped with their relay"
+        world.start("edge-2")
+        assert world.wait(world.finished, 90)
+    assert not violations(world)
+    assert any({"edge-3", "edge-4"} <= set(c.folded) for c in world.journal().committed()[4:])

@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from wardround.cli.relay_tree import tree
 from wardround.errors import SettingsError
 from wardround.records import Consent
 from wardround.trust.enrolment import join_hub
 
 app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, register devices, run.")
+app.command()(tree)
 DEFAULT_HOME = Path.home() / ".wardround" / "edge"
 Home = Annotated[Path, typer.Option(help="The edge's folder.")]
 

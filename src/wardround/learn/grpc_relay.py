@@ -7,6 +7,7 @@ stand in the relay's newest order as its children are answered. Who receives che
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from wardround.wire import wardround_pb2 as pb
 
 HUB_IDLE_S, RELAY_IDLE_S = 30.0, 5.0  # a source that brings no piece for so long has failed
 HUB_TRIES, RELAY_TRIES = 20, 1
+NAMED_S = 2.0  # an edge may ask before the order that names it is here: so long it waits
 
 
 class HubSource:
@@ -65,11 +67,14 @@ class RelayLink:
         """`sources()` is where this edge itself fetches what it is asked for and does not have."""
         self._shelf, self._peer_name, self._sources = shelf, peer_name, sources
         self._children: frozenset[str] = frozenset()
+        self._named = asyncio.Event()
         self.sent_bytes: dict[EdgeId, int] = {}
 
     def allow(self, children: Collection[str]) -> None:
         """The edges that may fetch from now on, as the hub says in each order."""
         self._children = frozenset(children)
+        self._named.set()
+        self._named = asyncio.Event()
 
     def handlers(self) -> dict[str, Any]:
         """The service's methods."""
@@ -81,6 +86,9 @@ class RelayLink:
 
     async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[pb.Chunk]:
         edge = self._peer_name(context)
+        if edge not in self._children:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._named.wait(), NAMED_S)
         if edge not in self._children:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the hub has not named {edge} to fetch here")
         try:
