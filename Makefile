@@ -36,6 +36,7 @@ check: $(VENV)/.dev  ## lint, types, import rules
 
 bench: $(VENV)/.dev  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
 	@$(BIN)/python bench/round_latency.py
+	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/processing.py
 	@if [ -d "$(DATA)" ]; then \
 	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \

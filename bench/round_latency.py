@@ -163,6 +163,7 @@ async def measure(home: Path, edges: int, rounds: int) -> tuple[list[float], lis
         clock=SystemClock(),
         send=lambda edge, message: link.send(EdgeId(edge), message, "latency"),
         on_event=on_event,
+        commit_later=True,
     )
     until = time.monotonic() + DEADLINE_S
     while not finished.is_set():

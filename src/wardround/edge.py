@@ -23,9 +23,9 @@ from wardround.collect.gateway import Gateway
 from wardround.collect.grpc_link import run_forwarding
 from wardround.collect.intake import Refusal
 from wardround.collect.mqtt_link import CollectorLink
+from wardround.collect.names import SignalNames
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
-from wardround.collect.signals import load_signals
 from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
 from wardround.errors import WardroundError
@@ -53,6 +53,7 @@ from wardround.trust.signatures import check_signature
 
 log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
+LOOK_S = 2.0
 PRUNE_S = 3600.0
 EXAMPLES, VALUES = "wardround.training_data:examples_of", "wardround.training_data:values_of"
 Alter = Callable[[Order, Done], Done]
@@ -82,6 +83,14 @@ class EdgeHome:
         """The consents of its patients."""
         return ConsentRegister(self.path / "consent.sqlite")
 
+    def names(self) -> SignalNames:
+        """What its devices call signals."""
+        return SignalNames(self.path / "names.toml")
+
+    def quarantine(self) -> Quarantine:
+        """What it could not take."""
+        return Quarantine(FolderStorage(self.path / "spool"))
+
     def pseudonyms(self) -> Pseudonyms:
         """Patients to subjects."""
         return Pseudonyms.open(self.path / "pseudonym.key")
@@ -108,11 +117,12 @@ class Edge:
         storage = FolderStorage(home.path / "spool")
         self._spool = Spool(storage, settings.spool)
         self._local = local_store(str(home.path))
-        self._quarantine = Quarantine(storage)
+        self._quarantine = home.quarantine()
+        self._names = home.names()
         self._gateway = Gateway(
             edge=settings.name,
             registry=self._registry,
-            signals=load_signals(),
+            signals=self._names.table(),
             consent=self._consents.choose,
             pseudonym=home.pseudonyms().of,
             spool=self._spool,
@@ -181,6 +191,7 @@ class Edge:
             asyncio.create_task(run_forwarding(channel, Forwarder(self._spool, self._consent_records), self._refused)),
             asyncio.create_task(link.run()),
             asyncio.create_task(self._keep_house()),
+            asyncio.create_task(self._look(collector)),
         ]
         on_ready({"name": self.name, "mqtt_port": port, "relay_address": address})
         try:
@@ -276,6 +287,20 @@ class Edge:
 
     def _refused(self, refusal: Refusal) -> None:
         log.warning("hub refused an observation", edge_id=self.name, seq=refusal.seq, reason=refusal.reason)
+
+    async def _look(self, collector: CollectorLink) -> None:
+        """See what the command line asks for: names of signals, replays of what was set aside."""
+        self._names.changed()
+        while True:
+            if self._names.changed():
+                try:
+                    table = self._names.table()
+                    await collector.ask(lambda table=table: self._gateway.use(table))  # type: ignore[misc]  # bound now
+                except WardroundError as error:  # the names in force stay
+                    log.error("names of signals not taken", edge_id=self.name, reason=str(error))
+            for row in await asyncio.to_thread(self._quarantine.asked):
+                await collector.ask(lambda row=row: self._gateway.replay(row))  # type: ignore[misc]  # bound now
+            await asyncio.sleep(LOOK_S)
 
     async def _keep_house(self) -> None:
         while True:

@@ -123,6 +123,7 @@ class RunningStudy:
             on_event=self._event,
             survey=self.survey,
             reference=self._reference,
+            commit_later=True,
         )
         self._catch_up()
         if self.task is not None:

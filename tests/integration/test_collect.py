@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from wardround.clock import SystemClock
-from wardround.collect.devices.senml import Reading, encode_pack
+from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.senml import encode_pack
 from wardround.collect.forwarder import Forwarder
 from wardround.collect.gateway import Gateway
 from wardround.collect.inbox import Inbox, InboxRow

@@ -97,6 +97,7 @@ async def _hub(home: Path, text: str, port: int) -> None:
         clock=SystemClock(),
         send=lambda edge, message: link.send(edge, message, study.name),
         on_event=lambda _event: None,
+        commit_later=True,
     )
     server, _ = await start_hub_listener(  # kept: a server that nobody holds stops listening
         {SERVICE: link.handlers()}, host="127.0.0.1", port=port, pki=home / "pki", denied=lambda _name, _serial: False

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from wardround.cli.relay_tree import tree
+from wardround.collect.devices.decoders import FORMATS
+from wardround.collect.quarantine import SetAside
 from wardround.errors import SettingsError
 from wardround.records import Consent
 from wardround.trust.enrolment import join_hub
 
 app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, register devices, run.")
 app.command()(tree)
+quarantine = typer.Typer(no_args_is_help=True, help="What this edge could not take: look at it, replay it.")
+app.add_typer(quarantine, name="quarantine")
 DEFAULT_HOME = Path.home() / ".wardround" / "edge"
 Home = Annotated[Path, typer.Option(help="The edge's folder.")]
 
@@ -45,19 +53,115 @@ def device(
     patient: Annotated[str, typer.Option(help="Whose it is; stays on this edge.")],
     consent: Annotated[Consent | None, typer.Option(help="raw: may leave; local: trains here; none: is not kept.")] = None,
     signal: Annotated[str, typer.Option(help="For this signal's code alone; * for all.")] = "*",
+    payload: Annotated[str, typer.Option("--format", help="What it sends: senml, fhir, gatt (Bluetooth) or ghs.")] = "senml",
+    time_zone: Annotated[str, typer.Option(help="Of a clock whose times have no zone, such as Europe/Vienna.")] = "",
+    user: Annotated[int | None, typer.Option(help="The patient's number on a device that several people use.")] = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Register a device and its patient, and what the patient allows. Prints the device's secret, once."""
     from wardround.edge import EdgeHome  # noqa: PLC0415
 
+    if payload not in FORMATS:
+        raise SettingsError(f"format `{payload}` is not known", remedy=f"choose one of: {', '.join(FORMATS)}")
     opened = EdgeHome.open(home)
-    secret = opened.registry().add(name, patient)
+    secret = opened.registry().add(name, patient, format_=payload, time_zone=time_zone, user=user)
     if consent is not None:
         register = opened.consents()
         register.set(opened.pseudonyms().of(patient), signal, consent)
         register.close()
     typer.echo(f"{name}: {secret}")
     typer.echo(f"It connects to port {opened.settings.mqtt.port} with TLS and publishes under wr/dev/{name}/up", err=True)
+
+
+@app.command("map")
+def map_name(
+    name: Annotated[str, typer.Argument(help="What a device calls it, as it stands in quarantine.")],
+    signal: Annotated[str, typer.Argument(help="What it is: a key or code of the code table, such as heart-rate.")],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Say what a device's own name of a signal means. A running edge takes it up within seconds."""
+    from wardround.edge import EdgeHome  # noqa: PLC0415
+
+    EdgeHome.open(home).names().add(name, signal)
+    typer.echo(f"{name} is {signal}. What waits under it: wardround edge quarantine replay --reason unknown-code")
+
+
+@app.command()
+def signals(as_json: Annotated[bool, typer.Option("--json", help="Facts instead of a table.")] = False) -> None:
+    """The code table: what devices may send, in which unit, within which range."""
+    from wardround.collect.signals import load_signals  # noqa: PLC0415
+
+    rows = list(load_signals().rows.values())
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    table = Table("key", "what", "code", "also", "unit", "plausible", "status", box=None, header_style="bold")
+    for row in rows:
+        plausible = "" if row.low is None or row.high is None else f"{row.low:g} to {row.high:g}"
+        table.add_row(row.key, row.title, row.code, " ".join(row.also), row.unit, plausible, row.status)
+    Console(markup=False).print(table)
+
+
+@quarantine.command("list")
+def quarantine_list(
+    home: Home = DEFAULT_HOME,
+    reason: Annotated[str, typer.Option(help="Of this reason alone.")] = "",
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=20_000)] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Facts instead of a table.")] = False,
+) -> None:
+    """What devices sent and this edge could not take, with the reason."""
+    from wardround.edge import EdgeHome  # noqa: PLC0415
+
+    kept = EdgeHome.open(home).quarantine()
+    rows, counts = kept.rows(limit, reason=reason), kept.counts()
+    kept.close()
+    if as_json:
+        typer.echo(json.dumps({"counts": counts, "rows": [_aside(row) for row in rows]}, indent=1))
+        return
+    if not rows:
+        typer.echo("Nothing is set aside.")
+        return
+    table = Table("no.", "when, UTC", "device", "reason", "what", "", box=None, header_style="bold")
+    for row in rows:
+        when = datetime.fromtimestamp(row.t_us / 1e6, UTC).strftime("%m-%d %H:%M:%S")
+        state = "waits for its replay" if row.asked else "" if row.can_replay else "cannot be replayed"
+        table.add_row(str(row.number), when, row.device, row.reason, row.detail[:90], state)
+    Console(markup=False).print(table)
+    typer.echo("  ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+
+
+@quarantine.command("show")
+def quarantine_show(number: Annotated[int, typer.Argument(help="As `list` numbers it.")], home: Home = DEFAULT_HOME) -> None:
+    """One row whole, with the message as it came."""
+    from wardround.edge import EdgeHome  # noqa: PLC0415
+
+    kept = EdgeHome.open(home).quarantine()
+    row = kept.get(number)
+    kept.close()
+    if row is None:
+        raise SettingsError(f"no row {number} is set aside", remedy="`wardround edge quarantine list` shows the numbers")
+    typer.echo(json.dumps(_aside(row) | {"payload": row.payload.decode("utf-8", "backslashreplace")}, indent=1))
+
+
+@quarantine.command("replay")
+def quarantine_replay(
+    home: Home = DEFAULT_HOME,
+    number: Annotated[int, typer.Option("--number", help="This row alone.", min=0)] = 0,
+    reason: Annotated[str, typer.Option(help="Rows of this reason alone.")] = "",
+) -> None:
+    """Have the edge read again what it set aside, once names are mapped or devices registered. Nothing is taken twice."""
+    from wardround.edge import EdgeHome  # noqa: PLC0415
+
+    kept = EdgeHome.open(home).quarantine()
+    count = kept.ask(reason=reason, number=number)
+    kept.close()
+    typer.echo(f"{count} rows are read again by the running edge, or when it starts; `list` shows what is refused again.")
+
+
+def _aside(row: SetAside) -> dict[str, object]:
+    facts = asdict(row)
+    del facts["payload"]
+    return facts | {"can_replay": row.can_replay}
 
 
 @app.command()

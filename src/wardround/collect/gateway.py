@@ -17,9 +17,11 @@ import numpy as np
 from msgspec.structs import replace
 
 from wardround.clock import Clock
-from wardround.collect.devices.senml import Reading, decode_pack
+from wardround.collect.devices.decoders import decode
+from wardround.collect.devices.gatt import Source
+from wardround.collect.devices.reading import Reading
 from wardround.collect.local_store import LocalStore
-from wardround.collect.quarantine import Quarantine, SetAside
+from wardround.collect.quarantine import NOT_A_NUMBER, REPLAY, WHOLE, Quarantine, SetAside
 from wardround.collect.registry import Device
 from wardround.collect.signals import Signal, Signals
 from wardround.collect.spool import AHEAD_MAX, DeviceMark, Spool
@@ -63,7 +65,7 @@ class GatewayCounts:
 
 
 class Gateway:
-    """One edge's gate. Not safe to use from several threads at once: one consumer calls it."""
+    """One edge's gate. Not safe to use from several threads at once: one consumer calls it, `replay` and `use` too."""
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class Gateway:
         self._marks: dict[tuple[str, str], DeviceMark] = {}
         self._ahead_us: dict[str, int] = {}  # how far a device's clock is ahead of ours, at most seen
         self._plain: OrderedDict[str, None] = OrderedDict()
+        self._replayed: list[SetAside] = []
         self.counts = GatewayCounts()
 
     @property
@@ -130,8 +133,9 @@ class Gateway:
             StorageFull: nothing was kept; the messages are forgotten here, and the devices send them again.
         """
         kept, travelling, marks = self._kept, self._travelling, list(self._marks.values())
+        replayed, self._replayed = self._replayed, []
         self._kept, self._travelling, self._marks = [], [], {}
-        if not kept and not marks:
+        if not kept and not marks and not replayed:
             return []
         try:
             self._local.keep(kept)
@@ -139,34 +143,59 @@ class Gateway:
         except BaseException:
             self._plain.clear()
             raise
+        for row in replayed:
+            self._quarantine.settle(row)
         self.counts.observations += len(kept)
         self.counts.samples += sum(o.n for o in kept)
-        return [Receipt(m.device, m.boot, m.contiguous) for m in marks if m.contiguous]
+        return [Receipt(m.device, m.boot, m.contiguous) for m in marks if m.contiguous and not m.boot.startswith(REPLAY)]
 
     def _mark(self, device: str, boot: str) -> DeviceMark:
         return self._marks.get((device, boot)) or self._spool.mark(device, boot)
 
-    def _work(self, device: str, boot: str, seq: int, payload: bytes, now_us: int) -> None:
-        def set_aside(error: DecodeError) -> None:
+    def replay(self, row: SetAside) -> None:
+        """Work a part that was set aside through again; a part that went through once never does a second time.
+
+        The next `commit` makes it durable and takes the row away; what is refused again stays set aside.
+        """
+        mark = self._mark(row.device, row.mark)
+        if not mark.has(1) and self._work(row.device, row.boot, row.seq, row.payload, row.t_us, only=row.part):
+            self._marks[row.device, row.mark] = mark.with_seq(1)
+        self._replayed.append(row)
+
+    def use(self, signals: Signals) -> None:
+        """Take another code table from the next message on."""
+        self._signals = signals
+
+    def _work(self, device: str, boot: str, seq: int, payload: bytes, now_us: int, *, only: int = WHOLE) -> bool:
+        """Observations of a message, or of one part of it, for the next commit; whether that part is dealt with."""
+
+        def set_aside(error: DecodeError, part: int) -> None:
             self.counts.set_aside += 1
-            self._quarantine.put(SetAside(now_us, device, boot, seq, error.reason, str(error), payload))
+            self._quarantine.put(SetAside(now_us, device, boot, seq, part, error.reason, str(error), payload))
 
         known = self._registry.get(device)
         if known is None:
-            set_aside(DecodeError("unknown-device", f"device {device!r} is not registered at this edge"))
-            return
+            set_aside(DecodeError("unknown-device", f"device {device!r} is not registered at this edge"), only)
+            return False
         try:
-            readings = decode_pack(payload, now_us=now_us)
+            decoded = decode(known.format, payload, Source(now_us, known.zone(), known.user))
         except DecodeError as error:
-            set_aside(error)
-            return
+            set_aside(error, only)
+            return False
+        if only == WHOLE:
+            for refused in decoded.refused:
+                set_aside(refused, NOT_A_NUMBER)
+        taken = only == WHOLE
         subject = self._pseudonym(known.patient)
-        for index, reading in enumerate(readings):
+        for index, reading in enumerate(decoded.readings):
+            if only not in (WHOLE, index):
+                continue
             try:
                 found = self._observe(reading, subject, device, now_us)
             except DecodeError as error:
-                set_aside(error)
+                set_aside(error, index)
                 continue
+            taken = True
             if found is None:
                 self.counts.not_kept += 1
                 continue
@@ -175,6 +204,7 @@ class Gateway:
             self._kept.append(observation)
             if choice is Consent.RAW:
                 self._travelling.append(encode_observation(observation))
+        return taken
 
     def _observe(self, reading: Reading, subject: SubjectId, device: str, now_us: int) -> tuple[Consent, Observation] | None:
         """An observation with its consent; None where consent says not to keep it.
@@ -182,15 +212,19 @@ class Gateway:
         Raises:
             DecodeError: an unknown code, a unit that does not convert, a time that cannot be.
         """
-        signal = self._signals.resolve(reading.name)
+        signal = self._signals.first(reading.name, *reading.also)
         conversion = self._signals.conversion(reading.unit, signal)
         last_us = reading.t_us + _span_us(reading)
         _check_time(reading, last_us, now_us)
         choice, version = self._consent(subject, signal.code)
         if choice is Consent.NONE:
             return None
-        ahead = self._ahead_us[device] = max(self._ahead_us.get(device, 0), last_us - now_us)
-        flags = self._base_flags
+        ahead = max(self._ahead_us.get(device, 0), last_us - now_us)
+        if reading.t_error_us:
+            ahead = 0  # a time that leaves hours open says nothing of the device's clock
+        else:
+            self._ahead_us[device] = ahead
+        flags = self._base_flags | Quality(reading.flags)
         if not conversion.identity:
             flags |= Quality.UNIT_CONVERTED
         if now_us - last_us > LATE_US:
@@ -205,7 +239,7 @@ class Gateway:
             t0_us=reading.t_us - ahead,
             t0_device_us=reading.t_us,
             clock_offset_us=-ahead,
-            clock_error_us=ahead,
+            clock_error_us=max(ahead, reading.t_error_us),
             t_edge_us=now_us,
             n=reading.n,
             period_us=reading.period_us,
@@ -221,13 +255,14 @@ class Gateway:
             consent_version=version,
         )
         quality, validity = _judge(observation, signal)
+        validity = max(validity, Validity(reading.validity))
         return choice, replace(observation, flags=int(flags | quality), validity=int(validity))
 
 
 def _check_time(reading: Reading, last_us: int, now_us: int) -> None:
     if reading.t_us < EARLIEST_US:
         raise DecodeError("time-before-2000", f"{reading.name}: time {reading.t_us / 1e6:.0f} s since 1970: a clock not set")
-    if last_us > now_us + FUTURE_US:
+    if last_us > now_us + FUTURE_US + reading.t_error_us:
         ahead_h = (last_us - now_us) / 3.6e9
         raise DecodeError("time-in-future", f"{reading.name}: its time is {ahead_h:.1f} h ahead of this edge")
 

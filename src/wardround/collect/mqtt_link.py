@@ -87,7 +87,7 @@ class CollectorLink:
         self._gateway = gateway
         self._host, self._port = host, port
         self._interval_s, self._observations_max = commit_interval_s, commit_observations_max
-        self._queue: asyncio.Queue[Message] = asyncio.Queue(queue_max)
+        self._queue: asyncio.Queue[Message | Callable[[], None]] = asyncio.Queue(queue_max)
         self._loop = asyncio.get_running_loop()
         self._dropped = 0
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=True)
@@ -107,7 +107,11 @@ class CollectorLink:
             self._client.disconnect()
             await asyncio.to_thread(self._client.loop_stop)
 
-    async def _group(self, first: Message) -> None:
+    async def ask(self, work: Callable[[], None]) -> None:
+        """Have something done with the gateway, between two messages."""
+        await self._queue.put(work)
+
+    async def _group(self, first: Message | Callable[[], None]) -> None:
         """Work through what is there, until the interval or the size of a group is reached; then commit and receipt."""
         until = self._loop.time() + self._interval_s
         batch = [first]
@@ -126,9 +130,12 @@ class CollectorLink:
             body = json.dumps({"boot": receipt.boot, "seq": receipt.seq})
             self._client.publish(f"wr/dev/{receipt.device}/down/receipt", body, qos=0)
 
-    def _work(self, batch: Sequence[Message]) -> list[Receipt]:
+    def _work(self, batch: Sequence[Message | Callable[[], None]]) -> list[Receipt]:
         for message in batch:
-            self._gateway.receive(message.device, message.boot, message.seq, message.payload)
+            if isinstance(message, Message):
+                self._gateway.receive(message.device, message.boot, message.seq, message.payload)
+            else:
+                message()
         return self._gateway.commit()
 
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:

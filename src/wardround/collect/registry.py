@@ -11,7 +11,12 @@ import secrets
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
 
+import msgspec
+
+from wardround.collect.devices.decoders import Format
+from wardround.collect.devices.gatt import USER_UNKNOWN
 from wardround.errors import SettingsError, TrustError
 from wardround.trust.certificates import write_private
 from wardround.trust.names import check_name
@@ -27,6 +32,13 @@ class Device:
     patient: str
     salt: str
     secret_hash: str
+    format: Format = "senml"  # of what it sends
+    time_zone: str = ""  # of its clock, where its times have none (IANA, such as "Europe/Vienna")
+    user: int | None = None  # the patient's number on a device that several people use
+
+    def zone(self) -> ZoneInfo | None:
+        """The zone of its clock; None when it is not known."""
+        return ZoneInfo(self.time_zone) if self.time_zone else None
 
 
 class DeviceRegistry:
@@ -38,18 +50,24 @@ class DeviceRegistry:
         self._devices: dict[str, Device] = {}
         self._checked: dict[str, str] = {}  # device -> SHA-256 of a secret that fitted, so that scrypt runs once
 
-    def add(self, device_id: str, patient: str) -> str:
+    def add(
+        self, device_id: str, patient: str, *, format_: Format = "senml", time_zone: str = "", user: int | None = None
+    ) -> str:
         """Register a device, or give it a new secret; the secret, shown once.
 
         Raises:
-            TrustError: the name is not allowed.
+            TrustError: the name, the patient, the time zone or the user is not allowed.
         """
         check_name(device_id, what="device name")
         if not patient or any(c in patient for c in '"\\\n\r') or len(patient) > 120:
             raise TrustError(f"patient {patient!r} is not allowed", remedy="use up to 120 characters without quotes or line ends")
+        if time_zone and time_zone not in available_timezones():
+            raise TrustError(f"time zone {time_zone[:60]!r} is not known", remedy='use an IANA name, such as "Europe/Vienna"')
+        if user is not None and not 0 <= user < USER_UNKNOWN:
+            raise TrustError(f"user {user} is not allowed", remedy="a device numbers its users from 0 to 254")
         secret, salt = secrets.token_urlsafe(16), secrets.token_hex(8)
         self._reload()
-        self._devices[device_id] = Device(device_id, patient, salt, _hash(secret, salt))
+        self._devices[device_id] = Device(device_id, patient, salt, _hash(secret, salt), format_, time_zone, user)
         self._write()
         return secret
 
@@ -85,8 +103,8 @@ class DeviceRegistry:
             return
         try:
             data = tomllib.loads(self._path.read_text(encoding="utf-8"))
-            self._devices = {name: Device(name, row["patient"], row["salt"], row["secret_hash"]) for name, row in data.items()}
-        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as exc:
+            self._devices = {name: msgspec.convert({"device_id": name, **row}, Device) for name, row in data.items()}
+        except (tomllib.TOMLDecodeError, msgspec.ValidationError, TypeError) as exc:
             raise SettingsError(
                 f"{self._path} cannot be read: {exc}", remedy="add devices with `wardround edge device`, not by hand"
             ) from exc
@@ -94,11 +112,18 @@ class DeviceRegistry:
         self._checked.clear()
 
     def _write(self) -> None:
-        text = "".join(
-            f'[{d.device_id}]\npatient = "{d.patient}"\nsalt = "{d.salt}"\nsecret_hash = "{d.secret_hash}"\n\n'
-            for d in sorted(self._devices.values(), key=lambda d: d.device_id)
-        )
-        write_private(self._path, text.encode())
+        known = sorted(self._devices.values(), key=lambda d: d.device_id)
+        write_private(self._path, "".join(_section(d) for d in known).encode())
+
+
+def _section(device: Device) -> str:
+    """A device in TOML; what stands at its default is left out."""
+    lines = [f"[{device.device_id}]", f'patient = "{device.patient}"']
+    lines += [f'salt = "{device.salt}"', f'secret_hash = "{device.secret_hash}"']
+    lines += [f'format = "{device.format}"'] if device.format != "senml" else []
+    lines += [f'time_zone = "{device.time_zone}"'] if device.time_zone else []
+    lines += [f"user = {device.user}"] if device.user is not None else []
+    return "\n".join(lines) + "\n\n"
 
 
 def _hash(secret: str, salt: str) -> str:

@@ -8,6 +8,7 @@ Source of SenML's unit symbols: RFC 8428 section 12.1, RFC 8798. Of UCUM: ucum.o
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -76,6 +77,9 @@ _CONVERSIONS: dict[str, dict[str, Conversion]] = {
     "deg/s": {"deg/s": IDENTITY, "rad/s": Conversion(_DEGREES_PER_RADIAN), "mrad/s": Conversion(_DEGREES_PER_RADIAN * 1e-3)},
     "{steps}": dict.fromkeys(("{steps}", "count", "1"), IDENTITY),
     "kg": {"kg": IDENTITY, "g": Conversion(1e-3), "[lb_av]": Conversion(0.45359237)},
+    "cm": {"cm": IDENTITY, "m": Conversion(100.0), "[in_i]": Conversion(2.54)},
+    "h": {"h": IDENTITY, "min": Conversion(1 / 60), "s": Conversion(1 / 3600)},
+    "kcal": {"kcal": IDENTITY, "kJ": Conversion(1 / 4.184), "J": Conversion(1 / 4184)},
     "uS": {"uS": IDENTITY, "S": Conversion(1e6)},
 }
 
@@ -101,6 +105,27 @@ class Signals:
         if found is None:
             raise DecodeError("unknown-code", f"signal {name[:80]!r} is not in the code table")
         return found
+
+    def first(self, name: str, *also: str) -> Signal:
+        """The first of several names for the same thing that the table knows.
+
+        Raises:
+            DecodeError: "unknown-code": it knows none.
+        """
+        for known in (name, *also):
+            if known in self._by_name:
+                return self._by_name[known]
+        return self.resolve(name)
+
+    def with_names(self, names: Mapping[str, str]) -> Signals:
+        """The table with further names of its signals, by key.
+
+        Raises:
+            DecodeError: "unknown-code": a name stands for a signal that is not in the table.
+        """
+        table = Signals(list(self.rows.values()))
+        table._by_name |= {name: self.resolve(key) for name, key in names.items()}
+        return table
 
     def conversion(self, unit: str, signal: Signal) -> Conversion:
         """From a device's unit into the signal's own.

@@ -21,7 +21,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.collect.devices.senml import Reading, encode_pack
+from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.senml import encode_pack
 from wardround.collect.mqtt_link import DeviceLink
 from wardround.collect.signals import load_signals
 from wardround.demo.ledger import Ledger, Run, checksum

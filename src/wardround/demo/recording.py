@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wardround.collect.devices.senml import Reading
+from wardround.collect.devices.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)

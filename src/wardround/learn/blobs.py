@@ -78,12 +78,13 @@ class FolderBlobs:
             raise _refused(path, exc) from exc
 
     def append(self, name: str, offset: int, data: bytes) -> int:
-        path = self._path(name)
+        path = self._folder / name
         try:
-            with path.open("ab") as out:
-                if out.tell() == offset:
-                    out.write(data)
-                return out.tell()
+            if offset == 0:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("ab", buffering=0) as out:
+                end = out.tell()
+                return end + _write_all(out.fileno(), data) if end == offset else end
         except OSError as exc:
             raise _refused(path, exc) from exc
 
@@ -177,6 +178,14 @@ class MemoryBlobs:
 @contextmanager
 def _memory_tensors(data: bytes) -> Iterator[TensorSource]:
     yield MemoryTensors(decode_model(data))
+
+
+def _write_all(file: int, data: bytes | memoryview) -> int:
+    """Write every byte, past the page of Python's own buffer; how many there were."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+    return len(data)
 
 
 def _sync_folder(folder: Path) -> None:

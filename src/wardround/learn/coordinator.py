@@ -55,6 +55,7 @@ class Coordinator:
         survey: SurveySettings | None = None,
         reference: Reference = lambda _base, _round: None,
         weights: Callable[[], Mapping[str, float]] = lambda: NOBODY,
+        commit_later: bool = False,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
@@ -77,6 +78,7 @@ class Coordinator:
         self._open: OpenRound | None = None
         self._state: rounds.RoundState | None = None
         self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in journal.committed()], weights)
+        self._commit_later, self._due = commit_later, tuple[EdgeId, ...]()
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
         self._screen_scores: dict[str, float] = {}
@@ -119,8 +121,21 @@ class Coordinator:
                 self._emit("declined" if declined else "failed", edge=edge, reason=reason[:200])
                 self._step(rounds.Failed(edge, reason))
 
+    @property
+    def due(self) -> bool:
+        """Whether a round waits to be committed: see `advance`."""
+        return bool(self._due)
+
+    def advance(self) -> None:
+        """Commit the round that has all it needs. With `commit_later` the shell calls this once the receipt is on its way."""
+        with self._lock:
+            edges, self._due = self._due, ()
+            if edges and self._state is not None and self._state.phase is rounds.Phase.COMMITTED:
+                self._commit_or_abandon(edges)
+
     def tick(self) -> None:
         """Look at the clock: a deadline, or a round that may open. Call it a few times a second."""
+        self.advance()
         with self._lock:
             if self._state is not None:
                 if self._clock.monotonic_s() >= self._deadline_s:
@@ -395,7 +410,9 @@ class Coordinator:
             elif isinstance(command, rounds.Cancel):
                 self._send(command.edge, command)
             elif isinstance(command, rounds.Commit):
-                self._commit_or_abandon(command.edges)
+                self._due = command.edges
+                if not self._commit_later:
+                    self.advance()
             else:
                 self._abandon(command.reason)
 
@@ -559,7 +576,7 @@ class Coordinator:
         open_ = self._open
         if upload.study != self.study.name:
             raise UpdateRefused("study", f"this hub runs {self.study.name}, the update is for {upload.study[:60]!r}")
-        if open_ is None or self._state is None:
+        if open_ is None or self._state is None or self._state.phase is not rounds.Phase.OPEN:
             raise UpdateRefused("round", f"round {upload.round_number} is not open")
         number, base = self._asked(edge) if edge in open_.participants else (open_.number, open_.base)
         if upload.round_number != number:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import structlog
 
 from wardround.errors import LearnError, WardroundError
 from wardround.learn.condition import Condition
-from wardround.learn.grpc_wire import CHUNK, IDLE_S, SERVICE, Beat, condition_to_wire, order_of, release_of
+from wardround.learn.grpc_wire import IDLE_S, SERVICE, Beat, Stride, condition_to_wire, order_of, release_of
 from wardround.learn.learners import LEARNERS
 from wardround.learn.messages import Done, Order, Release, Upload
 from wardround.learn.participant import Participant, Ready
@@ -214,21 +215,23 @@ class EdgeLink:
             self._training = False
 
     async def _upload(self, order: Order, ready: Ready, *, resumed: bool) -> None:
-        """Upload until there is a receipt, from where the hub stopped."""
-        for attempt in range(UPLOAD_TRIES):
+        """Upload until there is a receipt, from where the hub stopped; a link that breaks often and moves on is good enough."""
+        attempt, offset = 0, 0
+        while attempt < UPLOAD_TRIES:
             try:
-                offset = 0
                 if resumed:
                     position = await self._position(ready.upload)
                     if position.accepted:
                         await asyncio.to_thread(self._participant.settle, order.study, counts=True)
                         return
+                    attempt = 0 if position.offset > offset else attempt
                     offset = position.offset
                 await self._answered(order, await self._push(ready, offset))
             except grpc.aio.AioRpcError as error:
                 log.info("upload interrupted", code=error.code().name, round_number=order.round_number)
                 resumed = True
                 await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**attempt))
+                attempt += 1
             else:
                 return
 
@@ -280,9 +283,13 @@ class EdgeLink:
             request_serializer=pb.UpdateChunk.SerializeToString,
             response_deserializer=pb.UpdateReceipt.FromString,
         )()
-        await call.write(pb.UpdateChunk(header=header, data=ready.data[offset : offset + CHUNK]))
-        for start in range(offset + CHUNK, len(ready.data), CHUNK):
-            await call.write(pb.UpdateChunk(data=ready.data[start : start + CHUNK]))
+        stride = Stride()
+        part = ready.data[offset : offset + stride.size]
+        await call.write(pb.UpdateChunk(header=header, data=part))
+        while (offset := offset + len(part)) < len(ready.data):
+            part, began = ready.data[offset : offset + stride.size], time.monotonic()
+            await call.write(pb.UpdateChunk(data=part))
+            stride.passed(time.monotonic() - began)
         await call.done_writing()
         receipt: pb.UpdateReceipt = await call
         return receipt

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -17,9 +18,9 @@ import structlog
 from wardround.errors import StorageFull, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.coordinator import Coordinator
-from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, beat_of, condition_of, receipt_of, to_wire, upload_of
+from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, Stride, beat_of, condition_of, receipt_of, to_wire, upload_of
 from wardround.learn.manifests import Signed, make_manifest
-from wardround.learn.messages import Order, Release, Upload, model_digest
+from wardround.learn.messages import Order, Release, Upload, UploadReceipt, model_digest
 from wardround.records import EdgeId
 from wardround.wire import wardround_pb2 as pb
 
@@ -50,6 +51,7 @@ class HubLink:
         self.sent_bytes: dict[EdgeId, int] = {}  # of models, to each edge
         self._queues: dict[EdgeId, asyncio.Queue[pb.HubMessage | None]] = {}
         self._loop = asyncio.get_running_loop()
+        self._committing: set[asyncio.Task[None]] = set()
 
     @property
     def attached(self) -> set[EdgeId]:
@@ -67,6 +69,13 @@ class HubLink:
     def relays(self) -> dict[EdgeId, str]:
         """Edges that pass models on, with their addresses."""
         return dict(self._relays)
+
+    def _advance(self, coordinator: Coordinator) -> None:
+        """Let a round that has all it needs be committed, in a thread: no receipt waits for it."""
+        if coordinator.due:
+            task = asyncio.create_task(asyncio.to_thread(coordinator.advance))
+            self._committing.add(task)
+            task.add_done_callback(self._committing.discard)
 
     def _count(self, edge: EdgeId, size: int) -> None:
         self.sent_bytes[edge] = self.sent_bytes.get(edge, 0) + size
@@ -125,6 +134,7 @@ class HubLink:
                 del self._queues[edge]
                 for coordinator in self._studies().values():
                     coordinator.lose(edge)
+                    self._advance(coordinator)
                 self._on_lost(edge)
 
     async def _read(self, edge: EdgeId, queue: asyncio.Queue[Any], messages: AsyncIterator[pb.EdgeMessage]) -> None:
@@ -149,6 +159,7 @@ class HubLink:
                 elif kind == "failed" and (failed := self._studies().get(message.failed.study)):
                     said = message.failed
                     await asyncio.to_thread(failed.fail, edge, said.round, said.reason, declined=said.declined)
+                    self._advance(failed)
         finally:
             with contextlib.suppress(asyncio.QueueFull):
                 queue.put_nowait(None)
@@ -164,13 +175,16 @@ class HubLink:
             if not size:
                 continue
             signed = await asyncio.to_thread(self._manifest, coordinator, name)
-            for start in range(min(request.offset, size), size, CHUNK):
-                chunk = pb.Chunk(data=await asyncio.to_thread(coordinator.model, name, start, CHUNK))
+            start, stride = request.offset, Stride()
+            while start < size:
+                chunk = pb.Chunk(data=await asyncio.to_thread(coordinator.model, name, start, stride.size))
                 if start == request.offset:
                     chunk.total, chunk.manifest = size, signed.manifest
                     chunk.signature, chunk.certificate = signed.signature, signed.certificate
                 self._count(edge, len(chunk.data))
+                start, began = start + len(chunk.data), time.monotonic()
                 yield chunk
+                stride.passed(time.monotonic() - began)
             return
         await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:12]}")
 
@@ -197,14 +211,18 @@ class HubLink:
             first = await anext(arriving)
             upload = upload_of(first.header)
             coordinator = await self._coordinator(upload.study, context)
+            if first.header.offset == 0 and len(first.data) == upload.size:
+                await anext(arriving, None)
+                receipt = await asyncio.to_thread(_take_whole, coordinator, edge, upload, first.data)
+                self._advance(coordinator)
+                return receipt_of(receipt)
             try:
-                await asyncio.to_thread(coordinator.begin, edge, upload, first.header.offset)
-                size = await self._keep(coordinator, edge, upload, first.header.offset, first.data)
-                async for chunk in arriving:
-                    size = await self._keep(coordinator, edge, upload, size, chunk.data)
+                await _take_parts(coordinator, edge, upload, first, arriving)
             except UpdateRefused as error:
                 log.info("upload refused", edge_id=edge, reason=error.reason)
-            return receipt_of(await asyncio.to_thread(coordinator.finish, edge, upload))  # says why, and tells the round
+            receipt = await asyncio.to_thread(coordinator.finish, edge, upload)  # says why, and tells the round
+            self._advance(coordinator)
+            return receipt_of(receipt)
         except StopAsyncIteration:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an upload begins with its header")
         except LookupError as error:
@@ -216,20 +234,6 @@ class HubLink:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no byte came for {IDLE_S:.0f} s")
         raise AssertionError("abort raises")
 
-    async def _keep(self, coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, data: bytes) -> int:
-        """Add a chunk; how many bytes are here now.
-
-        Raises:
-            UpdateRefused: more bytes than announced.
-            LookupError: another upload of the same update came between; ask for the position again.
-        """
-        if offset + len(data) > upload.size:
-            raise UpdateRefused("too-large", "more bytes than announced")
-        size = await asyncio.to_thread(coordinator.append, edge, upload, offset, data)
-        if size != offset + len(data):
-            raise LookupError(f"the upload stands at byte {size}, not {offset + len(data)}")
-        return size
-
     async def _coordinator(self, study: str, context: Any) -> Coordinator:
         found = self._studies().get(study)
         if found is None:
@@ -238,11 +242,57 @@ class HubLink:
         return found
 
 
+def _take_whole(coordinator: Coordinator, edge: EdgeId, upload: Upload, data: bytes) -> UploadReceipt:
+    """An update that came in one message, in one visit to a thread."""
+    with contextlib.suppress(UpdateRefused):  # `finish` says why, and tells the round
+        coordinator.begin(edge, upload, 0)
+        _keep(coordinator, edge, upload, 0, data)
+    return coordinator.finish(edge, upload)
+
+
+async def _take_parts(
+    coordinator: Coordinator, edge: EdgeId, upload: Upload, first: pb.UpdateChunk, arriving: AsyncIterator[pb.UpdateChunk]
+) -> None:
+    """Keep the bytes of an upload; a part is written and hashed while the next one arrives.
+
+    Raises:
+        UpdateRefused, LookupError, StorageFull, TimeoutError: as its parts say.
+    """
+    offset = first.header.offset
+    await asyncio.to_thread(coordinator.begin, edge, upload, offset)
+    writing = asyncio.ensure_future(asyncio.to_thread(_keep, coordinator, edge, upload, offset, first.data))
+    offset += len(first.data)
+    try:
+        async for chunk in arriving:
+            await writing
+            writing = asyncio.ensure_future(asyncio.to_thread(_keep, coordinator, edge, upload, offset, chunk.data))
+            offset += len(chunk.data)
+        await writing
+    finally:
+        await asyncio.gather(writing, return_exceptions=True)  # nothing writes behind the back of who resumes
+
+
+def _keep(coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, data: bytes) -> None:
+    """Add bytes where the upload stands.
+
+    Raises:
+        UpdateRefused: more bytes than announced.
+        LookupError: another upload of the same update came between; ask for the position again.
+    """
+    if offset + len(data) > upload.size:
+        raise UpdateRefused("too-large", "more bytes than announced")
+    size = coordinator.append(edge, upload, offset, data)
+    if size != offset + len(data):
+        raise LookupError(f"the upload stands at byte {size}, not {offset + len(data)}")
+
+
 async def _within(chunks: AsyncIterator[pb.UpdateChunk], idle_s: float) -> AsyncIterator[pb.UpdateChunk]:
     """The chunks, as long as each comes within `idle_s` of the one before: a slow link is judged by progress."""
     iterator = aiter(chunks)
     while True:
         try:
-            yield await asyncio.wait_for(anext(iterator), idle_s)
+            async with asyncio.timeout(idle_s):
+                chunk = await anext(iterator)
         except StopAsyncIteration:
             return
+        yield chunk

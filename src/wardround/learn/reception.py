@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -49,6 +50,13 @@ class Models:
         return held
 
 
+class _Digest:
+    """The SHA-256 of an upload's first `size` bytes."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.size, self.hash = name, 0, hashlib.sha256()
+
+
 class Reception:
     """Keeps the bytes of uploads and checks them. Safe to use from several threads, for uploads of different edges."""
 
@@ -66,6 +74,7 @@ class Reception:
         self._study, self._blobs, self._models, self._strategy = study, blobs, models, strategy
         self._shape, self._survey = shape, survey
         self._expected: tuple[str, Collection[str]] = ("", ())
+        self._digests: dict[str, _Digest] = {}  # one an edge: of the upload that arrives
 
     def size(self, edge: str, upload: Upload) -> int:
         """How many bytes of an upload are here."""
@@ -82,10 +91,17 @@ class Reception:
             check_facts(upload.metrics, self._strategy.needs)
         if offset == 0:
             self._blobs.delete(_partial(edge, upload))
+            self._digests[edge] = _Digest(_partial(edge, upload))
 
     def append(self, edge: str, upload: Upload, offset: int, data: bytes) -> int:
         """Keep bytes of an upload; how many are here now."""
-        return self._blobs.append(_partial(edge, upload), offset, data)
+        name = _partial(edge, upload)
+        size = self._blobs.append(name, offset, data)
+        digest = self._digests.get(edge)
+        if digest is not None and digest.name == name and digest.size == offset and size == offset + len(data):
+            digest.hash.update(data)
+            digest.size = size
+        return size
 
     def check(self, edge: str, upload: Upload, past_norms: Sequence[float]) -> float:
         """Check a whole upload against its announcement and its base; its L2 norm (0 for sums).
@@ -96,7 +112,7 @@ class Reception:
         partial = _partial(edge, upload)
         if (size := self._blobs.size(partial)) != upload.size:
             raise UpdateRefused("truncated", f"{size} of {upload.size} bytes arrived")
-        if self._blobs.sha256(partial) != upload.sha256:
+        if self._sha256(edge, partial, size) != upload.sha256:
             raise UpdateRefused("digest", "the bytes do not have the digest that was announced")
         with self._blobs.tensors(partial) as tensors:
             if self._survey is not None:
@@ -111,6 +127,13 @@ class Reception:
                 return norm
             with self._models.tensors(upload.base) as base:
                 return check_update(tensors, base, self.expected(upload.base, base), past_norms, self._study.triage)
+
+    def _sha256(self, edge: str, partial: str, size: int) -> str:
+        """The digest of a whole upload: as it was computed while the bytes came, else of the file (a restart came between)."""
+        digest = self._digests.pop(edge, None)
+        if digest is not None and (digest.name, digest.size) == (partial, size):
+            return digest.hash.hexdigest()
+        return self._blobs.sha256(partial)
 
     def expected(self, digest: str, base: TensorSource) -> Collection[str]:
         """The tensors that an update of this base carries."""

@@ -18,7 +18,8 @@ from wardround.errors import UpdateRefused
 from wardround.learn.models import CONTROL_PREFIX, Parameters, TensorSource
 from wardround.learn.study import TriageSettings
 
-BLOCK = 262_144
+BLOCK = 65_536
+PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its threads, which spin
 GROWTH = 1.5  # an edge's weight may grow by half, and by EXAMPLES_SLACK, from one round to the next
 EXAMPLES_SLACK = 1_000
 PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
@@ -140,8 +141,10 @@ def _squares(update: TensorSource, name: str, size: int) -> float:
     """The sum of squares of a tensor, read a block at a time."""
     total = 0.0
     for start in range(0, size, BLOCK):
-        block = update.block(name, start, min(start + BLOCK, size)).astype(np.float64)
-        total += float(np.dot(block, block))
+        block = update.block(name, start, min(start + BLOCK, size))
+        for at in range(0, len(block), PIECE):
+            piece = block[at : at + PIECE].astype(np.float64)
+            total += float(np.dot(piece, piece))
     if not np.isfinite(total):
         raise UpdateRefused("not-finite", f"tensor `{name}` holds NaN, infinity, or values too large to square")
     return total

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from wardround.clock import ManualClock
-from wardround.collect.devices.senml import Reading, encode_pack
+from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.senml import encode_pack
 from wardround.collect.forwarder import Batch, Forwarder
 from wardround.collect.gateway import Gateway, Receipt
 from wardround.collect.inbox import Inbox, InboxRow
@@ -416,6 +417,7 @@ class _Hub:
             clock=sim.clock,
             send=self._send,
             on_event=lambda event: sim.refused.append(event.reason) if event.kind == "refused" else None,
+            commit_later=True,
         )
 
     def ticks(self) -> Process:

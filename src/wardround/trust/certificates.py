@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -219,6 +220,7 @@ class Authority:
         )
 
 
+@lru_cache(maxsize=4096)  # asked for every message of a stream, of the same few certificates
 def describe(pem: bytes) -> CertificateFacts:
     """What the first certificate of a PEM file says.
 

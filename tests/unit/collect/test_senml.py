@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wardround.collect.devices.senml import LABELS, RECORDS_MAX, Reading, decode_pack, encode_pack
+from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.senml import LABELS, RECORDS_MAX, decode_pack, encode_pack
 from wardround.errors import DecodeError, WardroundError
 
 NOW = 1_700_000_000_000_000

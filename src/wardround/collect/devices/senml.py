@@ -19,11 +19,11 @@ import cbor2
 import msgspec
 import numpy as np
 
+from wardround.collect.devices.reading import SAMPLES_MAX, Reading, quantise
 from wardround.errors import DecodeError
 
 PACK_BYTES_MAX = 1_000_000
 RECORDS_MAX = 20_000
-SAMPLES_MAX = 500_000
 NAME_MAX = 200
 RELATIVE_BELOW = 2**28  # a time below this is relative to now (section 4.5.3)
 RUN_GAP_US = 600_000_000
@@ -35,23 +35,6 @@ _NUMBERS = {name: number for number, name in LABELS.items()}
 _RUN_LABELS = {"type_", "period_", "offsets_", "scale_", "origin_"}
 _FLOATS = ("bt", "bv", "bs", "v", "s", "t", "ut", "period_", "scale_", "origin_")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "type_")
-
-
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of samples of one signal, as a device sent it. Fields as in records.Observation."""
-
-    name: str
-    unit: str
-    t_us: int
-    n: int = 1
-    period_us: float | None = None
-    offsets_us: bytes | None = None
-    value: float | None = None
-    values: bytes | None = None
-    values_type: Literal["i2", "i4"] = "i2"
-    scale: float = 1.0
-    origin: float = 0.0
-    text: str | None = None
 
 
 def decode_pack(payload: bytes, *, now_us: int) -> list[Reading]:
@@ -278,14 +261,3 @@ def _run(name: str, unit: str, points: list[tuple[int, float]]) -> Reading:
         scale=scale,
         origin=origin,
     )
-
-
-def quantise(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float, float]:
-    """Counts, scale and origin of decimal values: exact for decimals of up to 6 places in range, else to 31 bits of the span."""
-    for places in range(7):
-        counts = np.round(values * 10.0**places)
-        if np.abs(counts).max() < 2**31 and np.allclose(counts / 10.0**places, values, rtol=0.0, atol=1e-12):
-            return counts.astype(np.int64), 10.0**-places, 0.0
-    low, high = float(values.min()), float(values.max())
-    scale = (high - low) / (2**31 - 2) or 1.0
-    return np.round((values - low) / scale).astype(np.int64), scale, low

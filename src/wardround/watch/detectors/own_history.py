@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 DIMENSIONS = 128
 BLOCK = 65_536  # elements looked at together
+PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its threads, which spin
 ROUNDS_MIN = 4  # of an edge's own past, before the screen says anything
 REFERENCE_ROUNDS = 20  # of its own past, before the slow sign is used
 EWMA = 0.2
@@ -153,7 +154,7 @@ class OwnHistory:
                 if read.dtype.kind in "iub":  # counters are larger than any weight, and point nowhere
                     break
                 block = np.asarray(read, np.float32)
-                squares += float(np.dot(block, block))
+                squares += sum(float(np.dot(p, p)) for p in (block[at : at + PIECE] for at in range(0, len(block), PIECE)))
                 whole = len(block) // DIMENSIONS * DIMENSIONS
                 place = (first + number * 7919 * DIMENSIONS) % BLOCK  # every block reads the signs from another place
                 signed = block * self._signs[place : place + len(block)]

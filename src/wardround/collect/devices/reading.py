@@ -1,0 +1,72 @@
+"""What every decoder gives: runs of samples as a device sent them, in its own names and units, and what was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from wardround.errors import DecodeError
+
+SAMPLES_MAX = 500_000
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of samples of one signal, as a device sent it. Fields as in records.Observation.
+
+    `name` is a key or code of the code table; `also` are other codes that the payload gives for the same thing, in the order in
+    which they are tried. `t_error_us` bounds what the payload leaves open of its time (a date without an hour, a clock
+    without a zone). `validity` and `flags` are what the payload says of its own quality.
+    """
+
+    name: str
+    unit: str
+    t_us: int
+    n: int = 1
+    period_us: float | None = None
+    offsets_us: bytes | None = None
+    value: float | None = None
+    values: bytes | None = None
+    values_type: Literal["i2", "i4"] = "i2"
+    scale: float = 1.0
+    origin: float = 0.0
+    text: str | None = None
+    also: tuple[str, ...] = ()
+    t_error_us: int = 0
+    validity: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a payload held: readings, and the parts of it that could not be taken, each with its reason."""
+
+    readings: tuple[Reading, ...] = ()
+    refused: tuple[DecodeError, ...] = ()
+
+
+def quantise(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float, float]:
+    """Counts, scale and origin of decimal values: exact for decimals of up to 6 places in range, else to 31 bits of the span."""
+    for places in range(7):
+        counts = np.round(values * 10.0**places)
+        if np.abs(counts).max() < 2**31 and np.allclose(counts / 10.0**places, values, rtol=0.0, atol=1e-12):
+            return counts.astype(np.int64), 10.0**-places, 0.0
+    low, high = float(values.min()), float(values.max())
+    scale = (high - low) / (2**31 - 2) or 1.0
+    return np.round((values - low) / scale).astype(np.int64), scale, low
+
+
+def packed(counts: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[bytes, Literal["i2", "i4"]]:
+    """Little-endian integers of the smaller type that holds them all.
+
+    Raises:
+        DecodeError: "out-of-range": they need more than 32 bits.
+    """
+    low, high = int(counts.min()), int(counts.max())
+    if low >= -(2**15) and high < 2**15:
+        return counts.astype("<i2").tobytes(), "i2"
+    if low >= -(2**31) and high < 2**31:
+        return counts.astype("<i4").tobytes(), "i4"
+    raise DecodeError("out-of-range", "samples need more than 32 bits")
