@@ -508,7 +508,8 @@ class Coordinator:
         if self._strategy.rule.trees:
             return set()
         with ExitStack() as opened:
-            updates = {str(e): opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
+            stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
+            updates = {str(e): self._reception.decoded(tensors, open_.base) for e, tensors in stored.items()}
             verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
         self._screen_scores = {edge: verdict.score for edge, verdict in verdicts.items()}
         refused: set[EdgeId] = set()
@@ -538,7 +539,7 @@ class Coordinator:
                 return Folded(with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting))
             base = opened.enter_context(self._models.tensors(open_.base))
             updates = [
-                WeightedUpdate(source, a.examples, a.metrics, open_.number - a.based_on)
+                WeightedUpdate(self._reception.decoded(source, open_.base), a.examples, a.metrics, open_.number - a.based_on)
                 for source, a in zip(sources, accepted, strict=True)
             ]
             reference = self._reference(load(base), open_.number) if self._strategy.wants_reference else None

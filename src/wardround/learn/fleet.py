@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wardround.errors import LearnError
+from wardround.learn.compression import Decoded, compress, size_max, unpack
 from wardround.learn.learners import Learner, make_learner
 from wardround.learn.learners.jax_learner import JaxLearner, Pool
 from wardround.learn.local import Local, personal_model, train_locally
-from wardround.learn.models import MemoryTensors, Parameters, with_controls
+from wardround.learn.models import MemoryTensors, Parameters, TensorSource, decode_model, with_controls
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.selection import Turns, choose
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
-from wardround.learn.study import LocalRule, Study
+from wardround.learn.study import CompressionSettings, LocalRule, Study
 from wardround.records import Examples
 
 POOL_BYTES_MAX = 1_000_000_000  # examples held on the device at a time; a round that needs more is trained in parts
@@ -55,6 +56,9 @@ class Fleet:
         self._strategy = make_strategy(study.strategy, study.learner)
         self._kept: dict[str, Parameters] = {}
         self._pool: Pool | None = None
+        self.sent_bytes = 0  # of compressed updates
+        rule = self._strategy.rule
+        self._plain = rule == LocalRule(proximal=rule.proximal) and study.compression == CompressionSettings()
 
     def first_model(self) -> Parameters:
         """The model that round 0 makes: first values, and scaling from the sums of all edges."""
@@ -87,8 +91,7 @@ class Fleet:
     def _round(
         self, model: Parameters, memory: Parameters, participants: Sequence[str], number: int
     ) -> tuple[Parameters, Parameters, dict[str, float]]:
-        rule = self._strategy.rule
-        if isinstance(self.learner, JaxLearner) and self._strategy.means_only and rule == LocalRule(proximal=rule.proximal):
+        if isinstance(self.learner, JaxLearner) and self._strategy.means_only and self._plain:
             updates, metrics = self._together(self.learner, model, participants, number)
         else:
             updates, metrics = self._one_by_one(model, participants, number)
@@ -132,6 +135,7 @@ class Fleet:
         self, model: Parameters, participants: Sequence[str], number: int
     ) -> tuple[list[WeightedUpdate], dict[str, float]]:
         made: list[Local] = []
+        sent: list[TensorSource] = []
         for edge in participants:
             local = train_locally(
                 self.learner,
@@ -142,13 +146,28 @@ class Fleet:
                 self._edges[self.names.index(edge)],
                 round_number=number,
             )
-            if local.kept:
-                self._kept[edge] = local.kept
+            tensors, residual = self._sent(model, local.update, self._kept.get(edge, {}))
+            if keep := {**local.kept, **residual}:
+                self._kept[edge] = keep
             made.append(local)
+            sent.append(tensors)
         total = sum(m.examples for m in made)
         names = sorted(set.intersection(*(set(m.metrics) for m in made)))
         metrics = {n: sum(m.metrics[n] * m.examples for m in made) / total for n in names}
-        return [WeightedUpdate(MemoryTensors(m.update), m.examples, m.metrics) for m in made], metrics
+        return [WeightedUpdate(tensors, m.examples, m.metrics) for tensors, m in zip(sent, made, strict=True)], metrics
+
+    def _sent(self, model: Parameters, update: Parameters, kept: Parameters) -> tuple[TensorSource, Parameters]:
+        """An update as the hub reads it, however the study compresses it, and what its edge keeps of it."""
+        own = self.study.compression
+        if own == CompressionSettings():
+            return MemoryTensors(update), {}
+        data, residual = compress(update, kept, own)
+        self.sent_bytes += len(data)
+        if own.zstd:
+            packed, base = data, MemoryTensors(model)
+            data = b"".join(unpack(lambda at, length: packed[at : at + length], size_max(base, list(update), own)))
+        tensors = MemoryTensors(decode_model(data))
+        return (tensors if own.update == "none" else Decoded(tensors, MemoryTensors(model), list(update), own)), residual
 
     def _is_absent(self, edge: str, number: int) -> bool:
         if not self._absent:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from wardround.errors import UpdateRefused
 from wardround.learn.blobs import Blobs
+from wardround.learn.compression import Decoded, size_max, unpack
 from wardround.learn.journal import model_name, partial_name, update_name
 from wardround.learn.local import sent_names
 from wardround.learn.messages import Upload
@@ -114,7 +115,7 @@ class Reception:
             raise UpdateRefused("truncated", f"{size} of {upload.size} bytes arrived")
         if self._sha256(edge, partial, size) != upload.sha256:
             raise UpdateRefused("digest", "the bytes do not have the digest that was announced")
-        with self._blobs.tensors(partial) as tensors:
+        with self._blobs.tensors(self._unpacked(edge, upload)) as tensors:
             if self._survey is not None:
                 check_summary(load(tensors), self._survey)
                 return 0.0
@@ -126,7 +127,40 @@ class Reception:
                 check_norm(norm, past_norms, self._study.triage)
                 return norm
             with self._models.tensors(upload.base) as base:
-                return check_update(tensors, base, self.expected(upload.base, base), past_norms, self._study.triage)
+                names = self.expected(upload.base, base)
+                return check_update(self.decoded(tensors, upload.base), base, names, past_norms, self._study.triage)
+
+    def decoded(self, tensors: TensorSource, digest: str) -> TensorSource:
+        """An update of that base as its edge meant it, however it travelled.
+
+        Raises:
+            UpdateRefused: it is not compressed as the study says.
+        """
+        own = self._study.compression
+        if own.update == "none":
+            return tensors
+        with self._models.tensors(digest) as base:
+            return Decoded(tensors, base, self.expected(digest, base), own)
+
+    def _packs(self, upload: Upload) -> bool:
+        return self._study.compression.zstd and upload.task == "train"
+
+    def _unpacked(self, edge: str, upload: Upload) -> str:
+        """The file of an upload's tensors; written here if they came as a zstd stream, and no larger than its base allows.
+
+        Raises:
+            UpdateRefused: "malformed" or "too-large".
+        """
+        partial = _partial(edge, upload)
+        if not self._packs(upload):
+            return partial
+        with self._models.tensors(upload.base) as base:
+            limit = size_max(base, self.expected(upload.base, base), self._study.compression)
+        self._blobs.delete(whole := f"{partial}.whole")
+        size = self._blobs.append(whole, 0, b"")
+        for part in unpack(lambda offset, length: self._blobs.read(partial, offset, length), limit):
+            size = self._blobs.append(whole, size, part)
+        return whole
 
     def _sha256(self, edge: str, partial: str, size: int) -> str:
         """The digest of a whole upload: as it was computed while the bytes came, else of the file (a restart came between)."""
@@ -143,11 +177,15 @@ class Reception:
 
     def keep(self, edge: str, upload: Upload, round_number: int) -> None:
         """Make a checked upload a durable update of the round it counts in."""
-        self._blobs.finish(_partial(edge, upload), update_name(round_number, edge))
+        partial = _partial(edge, upload)
+        self._blobs.finish(f"{partial}.whole" if self._packs(upload) else partial, update_name(round_number, edge))
+        if self._packs(upload):
+            self._blobs.delete(partial)
 
     def drop(self, edge: str, upload: Upload) -> None:
         """Forget the bytes of an upload."""
-        self._blobs.delete(_partial(edge, upload))
+        for name in (_partial(edge, upload), f"{_partial(edge, upload)}.whole"):
+            self._blobs.delete(name)
 
 
 @contextmanager

@@ -55,6 +55,8 @@ STRATEGY_NAMES = (
 CLASS_WEIGHTINGS = ("none", "balanced")
 KINDS = ("model", "statistics")
 MODES = ("synchronous", "buffered")
+COMPRESSIONS = ("none", "float16", "int8", "top-k")
+SPARSE_IS_FATAL = ("coordinate-median", "trimmed-mean")  # of most coordinates most edges would send nothing
 PROMOTIONS = ("auto", "manual")
 PRIVACY_MODES = ("none",)
 PARAMETERS_MAX = 50_000_000  # hidden layers beyond this do not train on an edge
@@ -187,6 +189,14 @@ class ReleaseSettings(Settings, frozen=True):
     models_kept: int = 20  # newest models that stay on disk, beside those in use
 
 
+class CompressionSettings(Settings, frozen=True):
+    """How small an update travels (learn/compression.py); what a lossy form leaves out is added to the edge's next update."""
+
+    update: str = "none"
+    top_k_share: float = 0.01  # top-k: of each tensor's values, the largest
+    zstd: bool = False  # packed once more, without loss
+
+
 class StatisticsSettings(Settings, frozen=True):
     """What a study of kind `statistics` asks for."""
 
@@ -211,6 +221,7 @@ class Study(Settings, frozen=True):
     score: ScoreSettings = ScoreSettings()
     triage: TriageSettings = TriageSettings()
     privacy: PrivacySettings = PrivacySettings()
+    compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings = ReleaseSettings()
 
 
@@ -238,6 +249,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
     classes: int
     rule: LocalRule = LocalRule()
     code: str = ""  # digest of the source that learner.module names: hub and edge must train the same network
+    compression: CompressionSettings = CompressionSettings()
 
 
 def parse_study(text: str, *, where: str) -> Study:
@@ -281,6 +293,7 @@ def training_settings(study: Study, task: TaskShape, rule: LocalRule, code: str 
         classes=len(task.classes),
         rule=rule,
         code=code,
+        compression=study.compression,
     )
 
 
@@ -348,6 +361,7 @@ def check(
     _check_strategy(study.strategy, study.learner, study.rounds)
     _one_of("rounds.mode", study.rounds.mode, modes)
     _one_of("privacy.mode", study.privacy.mode, privacy_modes)
+    _check_compression(study)
     _check_relay(study.relay)
     _check_score(study.score)
     _check_triage(study.triage)
@@ -459,6 +473,34 @@ def _check_together(strategy: StrategySettings, learner: LearnerSettings, rounds
         f"an ensemble of {grown} trees",
         f"stay below {TREES_MAX}: fewer rounds, trees or edges",
     )
+
+
+def _check_compression(study: Study) -> None:
+    own, strategy = study.compression, study.strategy.name
+    _one_of("compression.update", own.update, COMPRESSIONS)
+    _between("compression.top_k_share", own.top_k_share, 1e-5, 1.0)
+    if strategy == "bagging" and (own.zstd or own.update != "none"):
+        raise StudyError(
+            "compression is asked for and strategy.name is `bagging`: the size of an update of trees follows from no model",
+            remedy='choose compression.update = "none" and compression.zstd = false',
+        )
+    if own.update == "none":
+        return
+    if strategy in PLAIN_SGD_STRATEGIES:
+        raise StudyError(
+            f"compression.update is `{own.update}` and strategy.name `{strategy}`: hub and edge would keep different corrections",
+            remedy='choose compression.update = "none" (zstd may stay), or another strategy',
+        )
+    if own.update == "top-k" and strategy in SPARSE_IS_FATAL:
+        raise StudyError(
+            f"compression.update is `top-k` and strategy.name `{strategy}`: of most coordinates most edges would send nothing",
+            remedy='choose "int8" or "float16", or another strategy',
+        )
+    if study.privacy.mode != "none":
+        raise StudyError(
+            f"compression.update is `{own.update}` and privacy.mode `{study.privacy.mode}`: what is kept back breaks its bound",
+            remedy='choose compression.update = "none"',
+        )
 
 
 def _check_relay(relay: RelaySettings) -> None:

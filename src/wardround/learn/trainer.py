@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from wardround.errors import LearnError, WardroundError
+from wardround.learn.compression import compress
 from wardround.learn.learners import Learner, make_learner
 from wardround.learn.limits import Limits, apply_limits, end_group, end_with, lead_group
 from wardround.learn.local import train_locally
@@ -210,16 +211,19 @@ class Worker:
         learner = self._learner(settings.learner, len(usable.feature_names), settings.classes, settings.code)
         if work.task == "statistics":
             return Done(encode_model(learner.statistics(usable)), len(usable))
+        kept = decode_model(work.kept) if work.kept else {}
         local = train_locally(
             learner,
             settings.learner,
             settings.rule,
             decode_model(work.model),
-            decode_model(work.kept) if work.kept else {},
+            kept,
             usable,
             round_number=work.round_number,
         )
-        return Done(encode_model(local.update), local.examples, local.metrics, encode_model(local.kept) if local.kept else b"")
+        data, residual = compress(local.update, kept, settings.compression)
+        keep = {**local.kept, **residual}
+        return Done(data, local.examples, local.metrics, encode_model(keep) if keep else b"")
 
     def _survey(self, work: Work) -> Done:
         """Small sums of what the edge keeps: see survey.py."""

@@ -10,6 +10,7 @@ import pytest
 from wardround.clock import ManualClock
 from wardround.collect.storage import FolderStorage, MemoryStorage
 from wardround.learn.blobs import FolderBlobs, MemoryBlobs
+from wardround.learn.compression import compress
 from wardround.learn.coordinator import SETTLE_S, Coordinator
 from wardround.learn.journal import Journal
 from wardround.learn.messages import Order, Upload
@@ -35,18 +36,18 @@ examples_min = 1
 class Hub:
     """A coordinator over storage that outlives it."""
 
-    def __init__(self, tmp_path=None, screen: Screen | None = None):
+    def __init__(self, tmp_path=None, screen: Screen | None = None, text: str = ""):
         self.storage = MemoryStorage() if tmp_path is None else FolderStorage(tmp_path)
         self.blobs = MemoryBlobs() if tmp_path is None else FolderBlobs(tmp_path)
         self.clock = ManualClock()
         self.orders: dict[str, Order] = {}
         self.events = []
-        self.screen = screen
+        self.screen, self.text = screen, text
         self.start()
 
     def start(self):
         self.coordinator = Coordinator(
-            parse_study(STUDY, where="test"),
+            parse_study(self.text or STUDY, where="test"),
             settings=b"",
             initial=lambda: toy_model(0),
             shape=(FEATURES, CLASSES),
@@ -301,3 +302,40 @@ def test_it_ends_after_its_last_round(hub):
     hub.clock.advance(60)
     hub.coordinator.tick()
     assert hub.coordinator.open_round is None
+
+
+@pytest.mark.parametrize("where", ["memory", "folder"])
+@pytest.mark.parametrize(("form", "zstd"), [("float16", False), ("int8", True), ("top-k", True), ("none", True)])
+def test_compressed_updates_are_folded_as_they_are_decoded(form, zstd, where, tmp_path):
+    text = f'{STUDY}[compression]\nupdate = "{form}"\nzstd = {str(zstd).lower()}\ntop_k_share = 0.3\n'
+    hub = Hub(None if where == "memory" else tmp_path, text=text)
+    own = hub.coordinator.study.compression
+    hub.attach("a", "b")
+    hub.round("a", "b")
+    made = {edge: decode_model(hub.made(edge)[1].data) for edge in "ab"}
+    packed = {edge: compress(update, {}, own)[0] for edge, update in made.items()}
+    if form != "none":
+        refused = hub.upload("a")  # as if the study did not compress
+        assert (refused.accepted, refused.reason) in [(False, "names"), (False, "malformed")]
+        hub.kill()
+        hub.attach("a", "b")
+    assert hub.upload("a", packed["a"]).accepted
+    hub.kill()
+    hub.attach("a", "b")
+    assert hub.upload("b", packed["b"]).accepted
+    first, second = hub.coordinator.committed()
+    base, model = (decode_model(hub.coordinator.model(c.model)) for c in (first, second))
+    total = sum(second.folded.values())
+    mean = sum(n / total * (made[e]["w"] - compress(made[e], {}, own)[1].get("residual.w", 0)) for e, n in second.folded.items())
+    np.testing.assert_allclose(model["w"] - base["w"], mean, atol=1e-6)
+
+
+@pytest.mark.parametrize("spoil", ["cut", "other bytes"])
+def test_a_stream_that_cannot_be_unpacked_is_refused_and_leaves_nothing(spoil, tmp_path):
+    hub = Hub(tmp_path, text=f"{STUDY}[compression]\nzstd = true\n")
+    hub.attach("a", "b")
+    hub.round("a", "b")
+    data = compress(decode_model(hub.made("a")[1].data), {}, hub.coordinator.study.compression)[0]
+    receipt = hub.upload("a", data[: len(data) // 2] if spoil == "cut" else bytes(100))
+    assert (receipt.accepted, receipt.reason) == (False, "malformed")
+    assert not [p for p in (tmp_path / "partial").rglob("*") if p.is_file()]
