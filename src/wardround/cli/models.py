@@ -20,6 +20,7 @@ from wardround.process.transforms import TASKS
 
 if TYPE_CHECKING:
     from wardround.learn.releases import Entry
+    from wardround.learn.study import Study
     from wardround.store import ModelRecord, Store, StudyRecord
 
 ANSWER_S = 30.0  # how long a running hub may take to answer
@@ -162,7 +163,7 @@ def export(
         study = parse_study(_study(store, name).toml, where=name)
         records = {r.number: r for r in store.models(name)}
     record = records[find(_entries(list(records.values())), model).number]
-    if form == "onnx":
+    if form == "onnx" and study.learner.kind != "torch":
         raise StudyError(
             f"{name} trains with learner.kind `{study.learner.kind}`, which has no ONNX form",
             remedy="export safetensors: predict.py runs with NumPy alone; ONNX needs a PyTorch learner and wardround[torch]",
@@ -174,10 +175,29 @@ def export(
     signer = HubSigner(home / "pki")
     registered = Registered(record.number, record.model, record.parent, record.stage, record.made_us, record.facts)
     files = export_model(out, study, TASKS[study.task], registered, data, lambda m: Signed(m, signer.sign(m), signer.certificate))
+    if form == "onnx":
+        (out / "model.onnx").write_bytes(_onnx(study, data))
+        files.append("model.onnx")
     if as_json:
         typer.echo(json.dumps({"folder": str(out), "model": record.model, "round": record.number, "files": files}))
     else:
         typer.echo(f"The {record.stage} model of round {record.number} is in {out}: {', '.join(files)}")
+
+
+def _onnx(study: Study, data: bytes) -> bytes:
+    """The model as ONNX.
+
+    Raises:
+        StudyError: a library is not installed here.
+    """
+    from wardround.learn.models import decode_model, without_controls  # noqa: PLC0415
+
+    try:
+        from wardround.learn.learners.onnx_export import export_onnx  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise StudyError(f"{exc.name} is not installed here", remedy="pip install 'wardround[torch]'") from exc
+    task = TASKS[study.task]
+    return export_onnx(study.learner, len(task.feature_names), len(task.classes), without_controls(decode_model(data)))
 
 
 def add_to(app: typer.Typer) -> None:
