@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from motion import recording
 from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
@@ -22,9 +22,7 @@ from wardround.learn.study import parse_study
 from wardround.process.jobs import gold_examples
 from wardround.process.tables import BRONZE, observation_rows
 from wardround.process.transforms import TASKS
-from wardround.process.transforms.activity import ACCELERATION, LABEL_CODE, ROTATION
 from wardround.processing import open_lake
-from wardround.records import Observation
 from wardround.settings import HubSettings, load_settings
 from wardround.store import opened
 
@@ -55,46 +53,6 @@ ece_margin = 1.0
 brier_margin = 2.0
 models_kept = 500
 """
-
-
-def recording(subject, edge, seed):
-    """Half a minute of walking, then half a minute of lying."""
-    rng = np.random.default_rng(seed)
-    t0_us = time.time_ns() // 1_000 - 600_000_000
-    n = 1_500
-    t = np.arange(n) / 50
-    walk = np.stack([9.8 + 3 * np.sin(2 * np.pi * 2 * t), 2 * np.sin(2 * np.pi * t), 1 + np.sin(2 * np.pi * 2 * t + 1)])
-    lie = np.stack([0 * t, 0 * t, 9.8 + 0 * t])
-    sequence = itertools.count(1)
-    for part, (signal, label, shake) in enumerate(((walk, 1, 60.0), (lie, 6, 1.0))):
-        at_us = t0_us + part * 40_000_000
-        common = {"subject": subject, "device": f"d-{subject}", "edge": edge, "t0_us": at_us, "t0_device_us": at_us}
-        values = [*(signal + rng.normal(0, 0.2, signal.shape)), *(rng.normal(0, shake, (3, n)))]
-        for code, run in zip((*ACCELERATION, *ROTATION), values, strict=True):
-            unit = "m/s2" if code in ACCELERATION else "deg/s"
-            counts = np.round(run / 0.01).astype("<i2").tobytes()
-            yield Observation(
-                **common,
-                code=code,
-                unit=unit,
-                n=n,
-                period_us=20_000.0,
-                values=counts,
-                scale=0.01,
-                device_boot="b",
-                device_seq=next(sequence),
-            )
-        labels = np.full(n, label, "<i2").tobytes()
-        yield Observation(
-            **common,
-            code=LABEL_CODE,
-            unit="1",
-            n=n,
-            period_us=20_000.0,
-            values=labels,
-            device_boot="b",
-            device_seq=next(sequence),
-        )
 
 
 def lake_of(site):
