@@ -67,7 +67,9 @@ class Processing:
         folder = home / "nodes"
         authority = processing_authority(folder)
         self.lake = open_lake(home, settings)
-        self.fleet = Fleet(hub_id=hub_id(folder), keys=folder, authority=authority, lake=self.lake.uri)
+        self.fleet = Fleet(
+            hub_id=hub_id(folder), keys=folder, authority=authority, lake=self.lake.uri, lake_options=wanted.lake_options
+        )
         self.nodes = NodesRunner(self.fleet, folder / "tls", authority)
         here = DaskRunner(workers=wanted.workers, memory_bytes=wanted.memory_per_worker_bytes)
         self.runner = HubRunner(self.nodes, self.fleet, here, say=say)
@@ -93,7 +95,7 @@ class Processing:
         """Follow the nodes as the store has them, and note there how they are."""
         records = self._store.nodes()
         self.fleet.set_nodes(records)
-        if self.fleet.active:
+        if self.fleet.active and not self.fleet.barred:
             self.nodes.start()
         noted = msgspec.json.encode(self.fleet.statuses()) if records else b""
         if noted != self._noted_nodes:

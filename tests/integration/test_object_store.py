@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from s3_server import a_bucket
 from wardround.clock import SystemClock
-from wardround.demo.opening import free_port
 from wardround.process.catalogue import JOBS
 from wardround.process.dask_runner import DaskRunner, HereRunner
 from wardround.process.jobs import Jobs
@@ -29,39 +23,9 @@ DAY_US = 86_400_000_000
 
 
 @pytest.fixture(scope="module")
-def bucket(monkeypatch_module):
-    """The URI and options of a bucket on a server of our own."""
-    program = Path(sys.prefix) / "s3" / "bin" / "moto_server"
-    if not program.exists():
-        pytest.skip("the S3 server is not installed: make .venv/s3/.ready")
-    port = free_port()
-    server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 30
-        while True:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            try:
-                connection.request("PUT", "/ward-lake")
-                assert connection.getresponse().status == 200
-                break
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.2)
-            finally:
-                connection.close()
-        monkeypatch_module.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch_module.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        options = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"}
-        yield "s3://ward-lake/wardround", options
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
+def bucket():
+    with a_bucket() as made:
+        yield made
 
 
 def ecg(subject, seed, t0_us=T0):

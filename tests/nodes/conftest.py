@@ -32,7 +32,8 @@ class SshServer:
         (folder / "authorized").chmod(0o600)
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nStrictModes no\nUsePAM no\n"
-            f"AuthorizedKeysFile {folder}/authorized\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+            f"AuthorizedKeysFile {folder}/authorized .ssh/authorized_keys\nPasswordAuthentication no\n"
+            "PermitRootLogin prohibit-password\n"
         )
 
     def let_in(self, key):

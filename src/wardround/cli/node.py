@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -87,9 +87,8 @@ def add(
     if not image.present():
         raise SettingsError(f"the workers' image {image.reference()} is not built", remedy="run `wardround node build` first")
     _copy_image(record, keys, hub_id(keys))
-    where = settings.processing.lake or str(home / "lake")
     with Console().status(f"looking at {name}") as status:
-        checks = list(examine(record, lake=where, hub_id=hub_id(keys), keys=keys, say=status.update))
+        checks = list(examine(record, **_around(settings, home), hub_id=hub_id(keys), keys=keys, say=status.update))
     if any(c.good is False for c in checks):
         show(f"{name} cannot be used yet", checks, as_json=False)
     with opened(home / "hub.sqlite") as store:
@@ -163,10 +162,14 @@ def doctor(name: Name, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> No
         records = {r.name: r for r in store.nodes()}
     if name not in records:
         raise _unknown(name, records)
-    where = settings.processing.lake or str(home / "lake")
     with Console(stderr=True).status(f"looking at {name}") as status:
-        checks = list(examine(records[name], lake=where, hub_id=hub_id(keys), keys=keys, say=status.update))
+        checks = list(examine(records[name], **_around(settings, home), hub_id=hub_id(keys), keys=keys, say=status.update))
     show(f"node {name}", checks, as_json=as_json)
+
+
+def _around(settings: HubSettings, home: Path) -> dict[str, Any]:
+    """Where the lake is, as `examine` wants to know it."""
+    return {"lake": settings.processing.lake or str(home / "lake"), "lake_options": settings.processing.lake_options}
 
 
 def _keys(home: Path) -> Path:

@@ -312,4 +312,13 @@ def _stamped(batches: Iterable[pa.RecordBatch], schema: pa.Schema, version: int)
 @functools.lru_cache(maxsize=4)
 def reader(uri: str, options: tuple[tuple[str, str], ...] = ()) -> Lake:
     """A lake to read from, kept for as long as the process lives: what a worker uses, task after task."""
-    return Lake(uri, dict(options) or None)
+    return Lake(uri, {**dict(options), **_own_options} or None)
+
+
+def use_options(options: Mapping[str, str]) -> None:
+    """What this process alone knows of the store, and no task brings along: its keys, and its own way there."""
+    _own_options.update(options)
+    reader.cache_clear()
+
+
+_own_options: dict[str, str] = {}

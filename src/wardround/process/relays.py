@@ -3,6 +3,7 @@
 A worker's container has no network but its own loopback. One folder of the node is mounted into it, with two sockets:
 `scheduler.sock`, behind which is the hub's scheduler, and `worker.sock`, behind which is the worker. Each end turns the
 socket into a port of its own loopback, so no port of the hub or of a node is open to anybody. What passes is TLS 1.3.
+When the lake is in an object store, `store.sock` leads to its endpoint (see nodes/store_way.py), and to nothing else.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ CHUNK = 256 * 1024
 LAST_WORDS_S = 5.0  # one direction has ended: how long the other may still speak
 CALL_S = 10.0
 LOOPBACK = "127.0.0.1"
+STORE, STORE_AUTHORITIES = "store.json", "store.pem"  # of /certs: the way to an object store, and who vouches for it
 T = TypeVar("T")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Streams]]
+Place = tuple[str, int]  # host and port
 
 
 def to_unix(path: Path) -> Connect:
@@ -29,9 +32,9 @@ def to_unix(path: Path) -> Connect:
     return lambda: asyncio.open_unix_connection(str(path), limit=CHUNK)
 
 
-def to_tcp(port: int) -> Connect:
-    """Connects to a port of the loopback."""
-    return lambda: asyncio.open_connection(LOOPBACK, port, limit=CHUNK)
+def to_tcp(port: int, host: str = LOOPBACK) -> Connect:
+    """Connects to a port, of the loopback when no host is named."""
+    return lambda: asyncio.open_connection(host, port, limit=CHUNK)
 
 
 async def serve_unix(path: Path, connect: Connect) -> asyncio.Server:
@@ -85,9 +88,9 @@ class Relays:
         self._servers: dict[str, list[asyncio.Server]] = {}
         self._thread.start()
 
-    def open(self, name: str, folder: Path, scheduler_port: int) -> int:
-        """Both relays of one worker: its way to the scheduler, and ours to it. Returns our port for the worker."""
-        return self._call(self._open(name, folder, scheduler_port))
+    def open(self, name: str, folder: Path, scheduler_port: int, store: Place | None = None) -> int:
+        """The relays of one worker: its ways to the scheduler and to the store, and ours to it. Returns our port for it."""
+        return self._call(self._open(name, folder, scheduler_port, store))
 
     def close(self, name: str) -> None:
         """End a worker's relays; its open connections end as well."""
@@ -105,10 +108,13 @@ class Relays:
         if not self._thread.is_alive():
             self._loop.close()
 
-    async def _open(self, name: str, folder: Path, scheduler_port: int) -> int:
+    async def _open(self, name: str, folder: Path, scheduler_port: int, store: Place | None) -> int:
         inward = await serve_unix(folder / "scheduler.sock", to_tcp(scheduler_port))
         outward = await serve_tcp(0, to_unix(folder / "worker.sock"))
         self._servers[name] = [inward, outward]
+        if store is not None:
+            host, port = store
+            self._servers[name].append(await serve_unix(folder / "store.sock", to_tcp(port, host)))
         return int(outward.sockets[0].getsockname()[1])
 
     async def _end_connections(self) -> None:

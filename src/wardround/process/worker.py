@@ -1,4 +1,4 @@
-"""A worker's life in its container: one Dask worker, reached over the two sockets of /link (see relays.py), TLS both ways.
+"""A worker's life in its container: one Dask worker, reached over the sockets of /link (see relays.py), TLS both ways.
 
 The process ends when its scheduler is gone, or cannot be found for a while: a hub that died leaves no container running.
 The hub looks after its workers and starts them anew; nothing here, and nothing in Podman, restarts a worker.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import ssl
@@ -20,7 +21,8 @@ from distributed import Worker
 from distributed.security import Security
 
 import wardround.process.work  # noqa: F401 - what a task needs must import: better now, with words, than in a task's stream
-from wardround.process.relays import serve_tcp, serve_unix, to_tcp, to_unix
+from wardround.process.lake import use_options
+from wardround.process.relays import STORE, STORE_AUTHORITIES, serve_tcp, serve_unix, to_tcp, to_unix
 
 SCHEDULER_PORT, WORKER_PORT = 8786, 9000  # of the container's own loopback
 SCHEDULER_GONE_S = 30
@@ -57,8 +59,25 @@ async def live(name: str, contact: str, memory_bytes: int, *, link: Path, certif
         local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),
         dashboard=False,
     )
-    async with inward, outward, worker:
+    async with contextlib.AsyncExitStack() as open_:
+        await open_.enter_async_context(inward)
+        await open_.enter_async_context(outward)
+        if store_port := take_store(certificates):
+            await open_.enter_async_context(await serve_tcp(store_port, to_unix(link / "store.sock")))
+        await open_.enter_async_context(worker)
         await worker.finished()
+
+
+def take_store(certificates: Path) -> int:
+    """Use the object store that the hub's file names, with its keys; the port at which it expects to find it, 0 for none."""
+    file, authorities = certificates / STORE, certificates / STORE_AUTHORITIES
+    if not file.exists() or not (text := file.read_bytes()):
+        return 0
+    told = json.loads(text)
+    if authorities.exists() and authorities.stat().st_size:
+        os.environ["SSL_CERT_FILE"] = str(authorities)
+    use_options(told["options"])
+    return int(told["port"])
 
 
 def main() -> None:
@@ -67,8 +86,10 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="the worker's name")
     parser.add_argument("--contact", required=True, help="the address at which the hub reaches it")
     parser.add_argument("--memory", type=int, required=True, help="bytes it may use")
-    parser.add_argument("--link", type=Path, default=Path("/link"), help="the folder of the two sockets")
-    parser.add_argument("--certificates", type=Path, default=Path("/certs"), help="ca.pem, worker.pem, worker.key")
+    parser.add_argument("--link", type=Path, default=Path("/link"), help="the folder of the sockets")
+    parser.add_argument(
+        "--certificates", type=Path, default=Path("/certs"), help="ca.pem, worker.pem, worker.key, and those of an object store"
+    )
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # as process 1 it would be ignored
     with contextlib.suppress(asyncio.CancelledError, TimeoutError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -16,13 +16,15 @@ from podman import PodmanClient
 from podman.errors import APIError, NotFound, PodmanError
 
 from wardround.errors import ProcessError
+from wardround.process.relays import LOOPBACK, STORE, STORE_AUTHORITIES
 
 CALL_S = 30.0
 LOAD_S = 600.0
 HUB_LABEL, NODE_LABEL = "wardround.hub", "wardround.node"
 WORKER_UID = 10_001  # as deploy/Containerfile makes it
 LAKE = "/lake"  # where a container sees the lake
-CERTIFICATES = ("ca.pem", "worker.pem", "worker.key")
+FILES = ("ca.pem", "worker.pem", "worker.key", STORE, STORE_AUTHORITIES)  # of /certs, as deploy/Containerfile makes them
+LOW_PORT = 1_024
 PIDS_MAX = 256
 LOOP_SHARE = 1.25  # a worker's task has its cores; what speaks to the hub beside it is not to throttle it
 TMP_BYTES = 256 * 1024 * 1024
@@ -54,11 +56,13 @@ class WorkerSpec:
     hub: str
     node: str
     contact: str  # the address at which the hub reaches the worker
-    link: str  # folder on the node with the two sockets
+    link: str  # folder on the node with the sockets
     lake: str  # folder on the node, or "" when the lake is an object store
     memory_bytes: int
     cpus: float
-    certificates: dict[str, bytes]  # by the names of CERTIFICATES
+    files: dict[str, bytes] = field(repr=False)  # by the names of FILES
+    store_name: str = ""  # of an object store that is to be found on the container's own loopback
+    store_port: int = 0
 
 
 class NodeApi:
@@ -137,6 +141,7 @@ class NodeApi:
                     mounts=mounts,
                     cpu_period=100_000,
                     cpu_quota=round(spec.cpus * LOOP_SHARE * 100_000),
+                    **_store(spec),
                     **_confined(spec.memory_bytes),
                 )
                 container.start()
@@ -181,13 +186,16 @@ class NodeApi:
                 with contextlib.suppress(APIError):  # it has ended already
                     container.kill()
                 container.remove(force=True)
-            for certificate in CERTIFICATES:
+            for file in FILES:
                 with contextlib.suppress(APIError):
-                    self._client.secrets.remove(_secret(name, certificate))
+                    self._client.secrets.remove(_secret(name, file))
 
-    def run_once(self, image: str, code: str, *, name: str, hub: str, node: str, lake: str, memory_bytes: int) -> tuple[int, str]:
+    def run_once(
+        self, image: str, code: str, *, name: str, hub: str, node: str, lake: str, memory_bytes: int, link: str = ""
+    ) -> tuple[int, str]:
         """Run a line of Python in a container confined like a worker; its exit code and its output."""
-        mounts = [{"type": "bind", "source": lake, "target": LAKE, "read_only": True}] if lake else []
+        places = ((lake, LAKE, True), (link, "/link", False))
+        mounts = [{"type": "bind", "source": s, "target": t, "read_only": ro} for s, t, ro in places if s]
         try:
             with _said("trying a container"):
                 container = self._client.containers.create(
@@ -209,13 +217,13 @@ class NodeApi:
     def _put_secrets(self, spec: WorkerSpec) -> list[dict[str, Any]]:
         made: list[dict[str, Any]] = []
         with _said("handing over certificates"):
-            for certificate, data in spec.certificates.items():
-                name = _secret(spec.name, certificate)
+            for file, data in spec.files.items():
+                name = _secret(spec.name, file)
                 with contextlib.suppress(APIError):
                     self._client.secrets.remove(name)
                 self._client.secrets.create(name, data)
                 # an absolute target that is in the image: under a read-only root nothing else can be made
-                target = f"/certs/{certificate}"
+                target = f"/certs/{file}"
                 made.append({"source": name, "target": target, "uid": WORKER_UID, "gid": WORKER_UID, "mode": 0o400})
         return made
 
@@ -238,8 +246,16 @@ def _usable(memory_bytes: int) -> int:
     return round(memory_bytes * 0.9)
 
 
-def _secret(container: str, certificate: str) -> str:
-    return f"{container}-{certificate.replace('.', '-')}"
+def _store(spec: WorkerSpec) -> dict[str, Any]:
+    """The object store's name leads to the container's own loopback, where the worker may open a port as low as the store's."""
+    found: dict[str, Any] = {"extra_hosts": {spec.store_name: LOOPBACK}} if spec.store_name else {}
+    if 0 < spec.store_port < LOW_PORT:
+        found["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": str(spec.store_port)}  # of its own network alone
+    return found
+
+
+def _secret(container: str, file: str) -> str:
+    return f"{container}-{file.replace('.', '-')}"
 
 
 @contextlib.contextmanager

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from wardround.errors import ProcessError, WardroundError
 from wardround.process.nodes import image
 from wardround.process.nodes.containers import LAKE, NodeApi, NodeFacts
 from wardround.process.nodes.fleet import lake_on
 from wardround.process.nodes.links import make_link
+from wardround.process.nodes.store_way import store_way
 from wardround.process.relays import Relays
 from wardround.records import Check, NodeRecord
 
 VERSION_MIN = 4
 MARK = ".wardround-lake"
+STORE_S = 5.0
 TRY_BYTES = 256 * 1024 * 1024
 _TRY = """
 import os
@@ -25,7 +29,14 @@ try:
     open("/probe", "w"); written = True
 except OSError:
     written = False
-print(int(status["CapEff"], 16), status["NoNewPrivs"].strip(), os.getuid(), int(written), len(links))
+limit = "0"
+for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    try:
+        limit = open(path).read().strip()
+    except OSError:
+        continue
+limit = int(limit) if limit.isdecimal() else 0
+print(int(status["CapEff"], 16), status["NoNewPrivs"].strip(), os.getuid(), int(written), len(links), limit)
 try:
     print(open("LAKE/MARK").read().strip())
 except OSError as error:
@@ -34,7 +45,13 @@ except OSError as error:
 
 
 def examine(
-    record: NodeRecord, *, lake: str, hub_id: str, keys: Path, say: Callable[[str], None] = lambda _words: None
+    record: NodeRecord,
+    *,
+    lake: str,
+    hub_id: str,
+    keys: Path,
+    lake_options: Mapping[str, str] = MappingProxyType({}),
+    say: Callable[[str], None] = lambda _words: None,
 ) -> Iterator[Check]:
     """What is found, one after the other; ends early when nothing more can be looked at."""
     relays = Relays()
@@ -53,6 +70,8 @@ def examine(
         if has_image:
             say("trying a container")
             yield from _container(api, record, lake=lake, hub_id=hub_id)
+        if "://" in lake:
+            yield _store(lake, lake_options)
     except WardroundError as error:
         yield Check("reached" if api is None else "works", False, str(error), error.remedy)
     finally:
@@ -60,6 +79,22 @@ def examine(
             api.close()
         link.close()
         relays.close_all()
+
+
+def _store(lake: str, options: Mapping[str, str]) -> Check:
+    """Whether a container can be led to the object store, and whether the store answers where the relay leads."""
+    try:
+        way = store_way(lake, options)
+    except ProcessError as error:
+        return Check("lake", False, str(error), error.remedy)
+    assert way is not None  # noqa: S101 - it is no folder
+    try:
+        with socket.create_connection((way.host, way.port), STORE_S):
+            pass
+    except OSError as error:
+        remedy = "start the store, or correct AWS_ENDPOINT_URL in processing.lake_options"
+        return Check("lake", False, f"{way.host}:{way.port} does not answer: {error}", remedy)
+    return Check("lake", True, f"{lake}; containers are led to {way.host}:{way.port} and nowhere else")
 
 
 def _podman(record: NodeRecord, facts: NodeFacts) -> Iterator[Check]:
@@ -97,13 +132,22 @@ def _container(api: NodeApi, record: NodeRecord, *, lake: str, hub_id: str) -> I
             "container", False, f"exit code {ended}: {out[-200:]}", "look at the node's log: journalctl, or its service's output"
         )
         return
-    capabilities, no_new, uid, written, links = (int(n) for n in lines[0].split())
+    capabilities, no_new, uid, written, links, limit = (int(n) for n in lines[0].split())
     confined = capabilities == 0 and no_new == 1 and uid != 0 and not written and links == 0
     yield Check(
         "confined",
         confined,
         f"user {uid}, {capabilities.bit_count()} capabilities, root {'writable' if written else 'read-only'}, {links} networks",
         "the node's Podman does not do what it was asked: update it",
+    )
+    limited = 0 < limit <= TRY_BYTES
+    yield Check(
+        "limits",
+        True if limited else None,
+        f"memory of a container ends at {limit / 1e6:.0f} MB of {TRY_BYTES / 1e6:.0f}"
+        if limited
+        else "memory is not limited here",
+        "a rootless Podman limits memory and processor with cgroups v2 and delegation alone; a worker still heeds its own limit",
     )
     if folder:
         seen = lines[1] == mark

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 
@@ -20,7 +21,8 @@ from wardround.errors import ProcessError, WardroundError
 from wardround.process.nodes import image
 from wardround.process.nodes.containers import KILLED, NodeApi, WorkerSpec
 from wardround.process.nodes.links import Link, make_link
-from wardround.process.relays import LOOPBACK, Relays
+from wardround.process.nodes.store_way import StoreWay, store_way
+from wardround.process.relays import LOOPBACK, STORE, STORE_AUTHORITIES, Relays
 from wardround.records import NodeRecord
 from wardround.trust.certificates import Authority, key_pem, new_key
 
@@ -53,6 +55,7 @@ class Surroundings:
     keys: Path
     authority: Authority
     lake: str  # the hub's own path or URI
+    store: StoreWay | None  # the way to it, when it is in an object store
     scheduler_port: int
     relays: Relays
     registered: Callable[[], Collection[str]]  # names of the workers that the scheduler knows
@@ -152,7 +155,8 @@ class NodeKeeper(threading.Thread):
         name = f"wardround-{around.hub_id}-{record.name}-{self._number}"
         self._starts.append(time.monotonic())
         self._say("starting")
-        sockets = link.open_worker(name, around.scheduler_port)
+        store = around.store
+        sockets = link.open_worker(name, around.scheduler_port, (store.host, store.port) if store else None)
         try:
             key = new_key()
             leaf = around.authority.issue_worker(name, key.public_key(), WORKER_HOURS)
@@ -167,7 +171,9 @@ class NodeKeeper(threading.Thread):
                     lake=lake_on(record, around.lake),
                     memory_bytes=record.memory_bytes,
                     cpus=record.cpus,
-                    certificates={"ca.pem": around.authority.pem, "worker.pem": leaf, "worker.key": key_pem(key)},
+                    files={"ca.pem": around.authority.pem, "worker.pem": leaf, "worker.key": key_pem(key), **files_of(store)},
+                    store_name=store.name if store else "",
+                    store_port=store.port if store else 0,
                 )
             )
         except ProcessError:
@@ -254,8 +260,16 @@ class NodeKeeper(threading.Thread):
 class Fleet:
     """The keepers of all nodes. `set_nodes` may be called at any time with the nodes as they should be."""
 
-    def __init__(self, *, hub_id: str, keys: Path, authority: Authority, lake: str) -> None:
+    def __init__(
+        self, *, hub_id: str, keys: Path, authority: Authority, lake: str, lake_options: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._hub_id, self._keys, self._authority, self._lake = hub_id, keys, authority, lake
+        self._store: StoreWay | None = None
+        self.barred = ""  # why no container can reach the lake, wherever it runs
+        try:
+            self._store = store_way(lake, lake_options)
+        except ProcessError as error:
+            self.barred = f"{error}; {error.remedy}"
         self._relays: Relays | None = None
         self._around: Surroundings | None = None
         self._keepers: dict[str, NodeKeeper] = {}
@@ -284,6 +298,7 @@ class Fleet:
                 keys=self._keys,
                 authority=self._authority,
                 lake=self._lake,
+                store=self._store,
                 scheduler_port=scheduler_port,
                 relays=self._relays,
                 registered=registered,
@@ -344,6 +359,13 @@ class Fleet:
                 if name not in self._keepers and name not in leaving:  # one keeper a node at a time
                     self._keepers[name] = NodeKeeper(record, self._around)
                     self._keepers[name].start()
+
+
+def files_of(store: StoreWay | None) -> dict[str, bytes]:
+    """What a worker must be handed to reach the store."""
+    if store is None:
+        return {}
+    return {STORE: store.secret} | ({STORE_AUTHORITIES: store.authorities} if store.authorities else {})
 
 
 def lake_on(record: NodeRecord, lake: str) -> str:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from wardround.errors import ProcessError, SettingsError
-from wardround.process.relays import LOOPBACK, Relays
+from wardround.process.relays import LOOPBACK, Place, Relays
 from wardround.trust.certificates import write_private
 
 COMMAND_S = 20.0
@@ -65,8 +65,8 @@ class Link(Protocol):
         """Whether the connection still stands."""
         ...
 
-    def open_worker(self, name: str, scheduler_port: int) -> WorkerLink:
-        """A folder with both ways of one worker."""
+    def open_worker(self, name: str, scheduler_port: int, store: Place | None = None) -> WorkerLink:
+        """A folder with the ways of one worker; `store` is the object store it is to reach."""
         ...
 
     def close_worker(self, name: str) -> None:
@@ -152,14 +152,14 @@ class LocalLink:
     def alive(self) -> bool:
         return self._folder is not None
 
-    def open_worker(self, name: str, scheduler_port: int) -> WorkerLink:
+    def open_worker(self, name: str, scheduler_port: int, store: Place | None = None) -> WorkerLink:
         if self._folder is None:
             raise ProcessError("the link to the node is closed")
         folder = self._folder / name
         folder.mkdir(mode=0o777)
         folder.chmod(0o777)  # whatever the umask: the container's user makes its socket there; the parent is ours alone
         self._workers.add(name)
-        return WorkerLink(str(folder), self._relays.open(name, folder, scheduler_port))
+        return WorkerLink(str(folder), self._relays.open(name, folder, scheduler_port, store))
 
     def close_worker(self, name: str) -> None:
         self._relays.close(name)
@@ -212,16 +212,19 @@ class SshLink:
     def alive(self) -> bool:
         return self._master is not None and self._master.poll() is None
 
-    def open_worker(self, name: str, scheduler_port: int) -> WorkerLink:
+    def open_worker(self, name: str, scheduler_port: int, store: Place | None = None) -> WorkerLink:
         folder = f"{self._there}/{name}"
         self._run(f"umask 0; mkdir -p '{folder}' && chmod 777 '{folder}'")
         port = free_port()
         inward = ("-R", f"{folder}/scheduler.sock:{LOOPBACK}:{scheduler_port}")
         outward = ("-L", f"{LOOPBACK}:{port}:{folder}/worker.sock")
         self._forwards[name] = [inward, outward]
-        for way, what in (inward, outward):
+        if store is not None:
+            host, store_port = store
+            self._forwards[name].append(("-R", f"{folder}/store.sock:{host}:{store_port}"))
+        for way, what in self._forwards[name]:
             self._control_master("forward", way, what)
-        self._run(f"chmod 666 '{folder}/scheduler.sock'")
+        self._run(f"chmod 666 '{folder}'/s*.sock")  # the container's user is another one than ours
         return WorkerLink(folder, port)
 
     def close_worker(self, name: str) -> None:

@@ -131,8 +131,8 @@ class NodesRunner(ClusterRunner):
             with contextlib.suppress(Exception):  # it is a courtesy: a task that is cut off runs again elsewhere
                 client.sync(client.scheduler.retire_workers, workers=addresses, callback_timeout=RETIRE_S)
 
-    def _sees(self, uri: str) -> str:  # noqa: ARG002 - wherever it is, it is mounted there
-        return LAKE
+    def _sees(self, uri: str) -> str:
+        return uri if "://" in uri else LAKE  # wherever a folder is, it is mounted there
 
     def _end_worker(self, address: str) -> None:
         worker = self._cluster.scheduler.workers.get(address)
@@ -157,8 +157,8 @@ class HubRunner:
         self, function: Function, parts: Sequence[Part], uri: str, *arguments: Any, stop: Stop = never, alone: bool = False
     ) -> Iterator[Outcome[Part]]:
         left: Sequence[Part] = parts
-        if self._fleet.active and "://" in uri:
-            self._say_once("a container has no network, so it cannot read an object store")
+        if self._fleet.active and self._fleet.barred:
+            self._say_once(self._fleet.barred)
         elif self._fleet.active:
             if self._nodes.wait_ready(NO_WORKER_S):
                 most = 0
