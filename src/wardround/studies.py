@@ -115,7 +115,11 @@ class RunningStudy:
             initial=self._initial,
             shape=shape,
             strategy=self._strategy,
-            screen=OwnHistory(f"{record.name}/{record.created_us}"),
+            screen=OwnHistory(
+                f"{record.name}/{record.created_us}",
+                threshold=self.study.triage.screen_threshold,
+                rounds_min=self.study.triage.screen_rounds_min,
+            ),
             journal=Journal(FolderStorage(folder).connect),
             blobs=FolderBlobs(folder),
             clock=clock,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import multiprocessing as mp
 import os
@@ -195,6 +196,39 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
     del server
 
 
+# -- a hub that is there and not well
+
+
+def sick_main(home: Path, port: int) -> None:
+    asyncio.run(_sick(home, port))
+
+
+async def _sick(home: Path, port: int) -> None:
+    """The hub's address and certificate; every call fails, each time in another way."""
+    import grpc
+
+    codes = itertools.cycle(c for c in grpc.StatusCode if c is not grpc.StatusCode.OK)
+    calls = 0
+
+    async def fail(_request, context):
+        nonlocal calls
+        calls += 1
+        (home / "sick").write_text(str(calls))
+        await context.abort(next(codes), "not well")
+
+    methods = {
+        "Attach": grpc.stream_stream_rpc_method_handler(fail),
+        "FetchModel": grpc.unary_stream_rpc_method_handler(fail),
+        "UploadPosition": grpc.unary_unary_rpc_method_handler(fail),
+        "UploadUpdate": grpc.stream_unary_rpc_method_handler(fail),
+    }
+    server, _ = await start_hub_listener(
+        {SERVICE: methods}, host="127.0.0.1", port=port, pki=home / "pki", denied=lambda _name, _serial: False
+    )
+    await asyncio.Event().wait()  # until it is killed
+    del server
+
+
 # -- the world around them
 
 
@@ -222,7 +256,9 @@ class World:
             self.kill(name)
 
     def start(self, name: str) -> None:
-        if name == "hub":
+        if name == "sick":
+            process = self._context.Process(target=sick_main, args=(self.home, self._port), daemon=True)
+        elif name == "hub":
             process = self._context.Process(target=hub_main, args=(self.home, self.text, self._port), daemon=True)
         else:
             arguments = (self.home, name, self._port, self._relays.get(name, 0), self._seed, self._train_s)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wardround.learn.models import MemoryTensors
+from wardround.learn.messages import Order
+from wardround.learn.models import MemoryTensors, decode_model, encode_model
+from wardround.simulation.toy import toy_model, toy_training
 from wardround.watch.detectors.own_history import OwnHistory
 
 DIMENSIONS, EDGES = 400, 6
@@ -91,3 +93,40 @@ def test_its_memory_does_not_grow_with_the_model():
             judge(screen, number, {f"e{i}": {"w": rng.normal(size=dimensions).astype(np.float32)} for i in range(4)})
         sizes.append(len(screen.state()))
     assert sizes[1] < 1.5 * sizes[0]
+
+
+def test_a_model_of_a_few_numbers_sets_no_innocent_edge_aside():
+    """Updates of 21 numbers point anywhere by chance, all the more as training comes to its end; one edge joins late."""
+    aside = []
+    for seed in range(60):
+        screen, model = OwnHistory(f"seed {seed}"), toy_model(seed)
+        late, *others = (f"edge-{seed}-{i}" for i in range(3))
+        for number in range(1, 31):
+            order, data = Order("s", number, 1, "train", "", b"", 0.0), encode_model(model)
+            here = [late, *others] if number >= 5 else others
+            updates = {edge: decode_model(toy_training(edge, order, data, b"").data) for edge in here}
+            aside += [(seed, edge, number) for edge, v in judge(screen, number, updates).items() if not v.accepted]
+            model = {n: (model[n] + np.mean([u[n] for u in updates.values()], axis=0)).astype(np.float32) for n in model}
+    assert not aside
+
+
+def test_a_model_of_a_few_numbers_hides_no_edge_that_turns_round():
+    screen, rng = OwnHistory("seed"), np.random.default_rng(2)
+    common = rng.normal(size=21)
+    for number in range(1, 15):
+        updates = {f"e{i}": {"w": (common + 0.3 * rng.normal(size=21)).astype(np.float32)} for i in range(4)}
+        if number == 14:
+            updates["e2"] = {"w": -updates["e2"]["w"]}
+        named = [e for e, v in judge(screen, number, updates).items() if not v.accepted]
+    assert named == ["e2"]
+
+
+def test_a_study_may_move_the_threshold_and_the_rounds_before_the_screen_speaks():
+    updates = [healthy(np.random.default_rng(n), n) for n in range(1, 8)]
+    updates[6]["e2"] = {"w": -8 * updates[6]["e2"]["w"]}
+    named = {}
+    for settings in ({}, {"threshold": 1_000.0}, {"rounds_min": 7}):
+        screen = OwnHistory("seed", **settings)
+        verdicts = [judge(screen, n, u) for n, u in enumerate(updates, 1)][-1]
+        named[str(settings)] = [e for e, v in verdicts.items() if not v.accepted]
+    assert list(named.values()) == [["e2"], [], []]

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 DIMENSIONS = 128
 BLOCK = 65_536  # elements looked at together
 PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its threads, which spin
-ROUNDS_MIN = 4  # of an edge's own past, before the screen says anything
+ROUNDS_MIN = 4  # of an edge's own past, before the screen says anything, unless the study says
 REFERENCE_ROUNDS = 20  # of its own past, before the slow sign is used
 EWMA = 0.2
 CLIP = 5.0
 NORM_SD_MIN = 0.25  # of log norm: less than a factor of 1.3 is no sign
 COSINE_SD_MIN = 0.12
 NORM_Z, COSINE_Z, CHI2 = 6.0, 5.0, 6.0
-THRESHOLD = 6.0  # every sign is scaled to this one threshold
+THRESHOLD = 6.0  # every sign is scaled to this one threshold, which a study may move
 FORGET = 0.05  # the weight of a new round in an edge's running mean and variance, once the reference is full
 
 Vector = NDArray[np.float64]
@@ -73,9 +73,9 @@ class _Saved(msgspec.Struct):
 class OwnHistory:
     """The screen of one study. Memory: three sketches an edge, whatever the size of the model."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, *, threshold: float = THRESHOLD, rounds_min: int = ROUNDS_MIN) -> None:
         """`seed` is the hub's own: an edge that knew the sketch could hide in what it does not see."""
-        self._seed = seed
+        self._seed, self._threshold, self._rounds_min = seed, threshold, rounds_min
         self._past: dict[str, _Past] = {}
         secret = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
         self._signs = np.random.default_rng(secret).choice(np.array([-1, 1], np.float32), 2 * BLOCK)
@@ -88,7 +88,8 @@ class OwnHistory:
         for edge, update in updates.items():
             sketches[edge], norms[edge] = self._sketch(update)
         usual = float(np.median([math.log(n + 1e-12) for n in norms.values()])) if norms else 0.0
-        return {edge: self._judge(edge, sketches, math.log(norms[edge] + 1e-12) - usual) for edge in sketches}
+        chance = max((_cosine_of_chance(update) for update in updates.values()), default=0.0)
+        return {edge: self._judge(edge, sketches, math.log(norms[edge] + 1e-12) - usual, chance) for edge in sketches}
 
     def state(self) -> bytes:
         """The history."""
@@ -98,21 +99,21 @@ class OwnHistory:
         """Take up a kept history."""
         self._past = msgspec.msgpack.decode(state, type=_Saved).edges
 
-    def _judge(self, edge: str, sketches: Mapping[str, Vector], log_norm: float) -> Verdict:
+    def _judge(self, edge: str, sketches: Mapping[str, Vector], log_norm: float, chance: float) -> Verdict:
         direction = _unit(sketches[edge])
         others = [_unit(s) for e, s in sketches.items() if e != edge]
         peers = float(direction @ _unit(np.sum(others, axis=0))) if len(others) > 1 else 0.0
         past = self._past.get(edge)
         if past is None:
             self._past[edge] = _first(direction, log_norm, peers)
-            return Verdict(accepted=True, reason="", score=0.0, threshold=THRESHOLD)
+            return Verdict(accepted=True, reason="", score=0.0, threshold=self._threshold)
         own = float(direction @ _unit(_vector(past.mean)))
         signs = {"norm": 0.0, "direction": 0.0, "drift": 0.0}
         ewma = _vector(past.ewma)
-        if past.rounds >= ROUNDS_MIN:
+        if past.rounds >= self._rounds_min:
             signs["norm"] = abs(log_norm - past.norm[0]) / max(_sd(past.norm), NORM_SD_MIN) * THRESHOLD / NORM_Z
             falls = [
-                (mean_var[0] - now) / max(_sd(mean_var), COSINE_SD_MIN)
+                (mean_var[0] - now) / max(_sd(mean_var), COSINE_SD_MIN, chance)
                 for mean_var, now in ((past.own, own), *([(past.peers, peers)] if len(others) > 2 else []))
             ]
             signs["direction"] = max(0.0, *falls) * THRESHOLD / COSINE_Z
@@ -121,10 +122,10 @@ class OwnHistory:
             ewma = ewma + EWMA * (z - ewma)
             signs["drift"] = float(np.mean(ewma**2)) / (EWMA / (2 - EWMA)) * THRESHOLD / CHI2
         reason, score = max(signs.items(), key=lambda sign: sign[1])
-        accepted = score <= THRESHOLD
+        accepted = score <= self._threshold
         if accepted:
             self._learn(past, direction, log_norm, peers, own, ewma)
-        return Verdict(accepted, "" if accepted else f"own-history-{reason}", round(score, 2), THRESHOLD)
+        return Verdict(accepted, "" if accepted else f"own-history-{reason}", round(score, 2), self._threshold)
 
     def _learn(self, past: _Past, direction: Vector, log_norm: float, peers: float, own: float, ewma: Vector) -> None:
         past.rounds += 1
@@ -174,6 +175,15 @@ def _first(direction: Vector, log_norm: float, peers: float) -> _Past:
         variance=zero,
         ewma=zero,
     )
+
+
+def _cosine_of_chance(update: Tensors) -> float:
+    """The standard deviation of the cosine of two directions that have nothing to do with each other.
+
+    A model of 20 numbers has updates that point anywhere by chance: there a fall of the cosine by a half is no sign.
+    """
+    size = sum(math.prod(shape) for name, shape in update.shapes().items() if not name.startswith("control."))
+    return 1.0 / math.sqrt(max(1, min(size, DIMENSIONS)))
 
 
 def _unit(vector: Vector) -> Vector:
