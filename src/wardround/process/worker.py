@@ -34,6 +34,7 @@ async def live(name: str, contact: str, memory_bytes: int, *, link: Path, certif
         {
             "distributed.comm.timeouts.tcp": "12s",
             "distributed.worker.memory.spill": False,
+            "distributed.worker.profile.enabled": False,  # see dask_runner.configure
             "distributed.worker.http.routes": [],
         }
     )

@@ -74,7 +74,7 @@ class NodesRunner(ClusterRunner):
 
         with self._lock:
             if self._client is not None and self._client.status != "running":
-                self._client = Client(self._cluster, security=self._security)
+                self._client = Client(self._cluster, security=self._security, direct_to_workers=True)
 
     def _ensure(self) -> Any:
         with self._lock:
@@ -94,7 +94,7 @@ class NodesRunner(ClusterRunner):
                 self._cluster = SpecCluster(
                     workers={}, scheduler={"cls": Scheduler, "options": options}, security=security, silence_logs=50
                 )
-                self._client = Client(self._cluster, security=security)
+                self._client = Client(self._cluster, security=security, direct_to_workers=True)
                 port = int(str(self._cluster.scheduler_address).rsplit(":", 1)[1])
                 self._fleet.start(port, registered=self.registered, retire=self._retire)
                 log.info("scheduler started", port=port)
