@@ -38,6 +38,7 @@ bench: $(VENV)/.dev  ## every claim of speed and quality, each beside its rival 
 	@$(BIN)/python bench/round_latency.py
 	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/processing.py
+	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@if [ -d "$(DATA)" ]; then \
 	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
 	else echo "no recordings at $(DATA): make bench DATA=folder with mitbih_subset/ and har_smartphone/"; fi

@@ -36,7 +36,7 @@ from wardround.process.transforms import TASKS, Task
 from wardround.records import EdgeId, Examples, ModelDigest
 from wardround.releasing import Fleet, Releases
 from wardround.store import RoundRecord, Store, StudyRecord, StudyRequest
-from wardround.watch.detectors.own_history import OwnHistory
+from wardround.watch.detectors.screens import Screens
 
 log = structlog.get_logger(__name__)
 
@@ -115,10 +115,11 @@ class RunningStudy:
             initial=self._initial,
             shape=shape,
             strategy=self._strategy,
-            screen=OwnHistory(
+            screen=Screens(
                 f"{record.name}/{record.created_us}",
                 threshold=self.study.triage.screen_threshold,
                 rounds_min=self.study.triage.screen_rounds_min,
+                twin_threshold=self.study.triage.twin_cosine_max,
             ),
             journal=Journal(FolderStorage(folder).connect),
             blobs=FolderBlobs(folder),

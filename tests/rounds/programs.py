@@ -40,7 +40,7 @@ from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import edge_channel, peer_name, start_hub_listener, start_listener
 from wardround.trust.signatures import HubSigner, check_signature
-from wardround.watch.detectors.own_history import OwnHistory
+from wardround.watch.detectors.screens import Screens
 
 TICK_S = 0.02
 
@@ -92,7 +92,7 @@ async def _hub(home: Path, text: str, port: int) -> None:
         initial=lambda: toy_model(study.learner.seed),
         shape=(FEATURES, CLASSES),
         strategy=make_strategy(study.strategy, study.learner),
-        screen=OwnHistory("test"),
+        screen=Screens("test"),
         journal=Journal(FolderStorage(folder).connect),
         blobs=FolderBlobs(folder),
         clock=SystemClock(),

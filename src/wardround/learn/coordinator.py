@@ -19,7 +19,7 @@ from wardround.learn.blobs import Blobs
 from wardround.learn.condition import Condition
 from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, Rollback, memory_name, model_name, update_name
 from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
-from wardround.learn.models import Parameters, decode_model, digest, model_parts
+from wardround.learn.models import Parameters, Step, decode_model, digest, model_parts
 from wardround.learn.pace import NOBODY, Pace
 from wardround.learn.reception import Models, Reception
 from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
@@ -471,6 +471,9 @@ class Coordinator:
         self._blobs.write(model_name(name), parts)
         if made.memory:
             self._blobs.write(memory_name(name), model_parts(made.memory))
+        if open_.task == "train" and not self._strategy.rule.trees:
+            with self._models.tensors(open_.base) as base:
+                self._screen.stepped(Step(base, made.model))
         now_us = self._clock.now_us()
         done = Committed(
             number=open_.number,

@@ -182,6 +182,24 @@ class MemoryTensors:
         return self._flat[name][start:stop]
 
 
+class Step:
+    """A model minus its base, formed a block at a time; tensors that the base lacks are left out."""
+
+    def __init__(self, base: TensorSource, model: Mapping[str, Tensor]) -> None:
+        self._base, self._model = base, MemoryTensors(model)
+        there = base.shapes()
+        self._shapes = {name: shape for name, shape in self._model.shapes().items() if tuple(there.get(name, ())) == shape}
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return self._shapes
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        return self._model.dtype(name)
+
+    def block(self, name: str, start: int, stop: int) -> Tensor:
+        return self._model.block(name, start, stop) - self._base.block(name, start, stop)
+
+
 class ModelFile:
     """An update that stays in its file and is read block by block: pread, so no page of it counts as ours.
 

@@ -165,6 +165,7 @@ class TriageSettings(Settings, frozen=True):
     norm_ratio_max: float = 10.0  # of an update's norm to the median of the edge's own past
     screen_threshold: float = 6.0  # of a score that is about 1 for an edge in health; more lets more pass
     screen_rounds_min: int = 4  # an edge's own history before the screen speaks
+    twin_cosine_max: float = 0.92  # of an update to a peer's or to the last global step; more where the edges of a round agree
     quarantine_rounds: int = 30
 
 
@@ -527,6 +528,7 @@ def _check_triage(triage: TriageSettings) -> None:
     _between("triage.examples_max", triage.examples_max, 1, 2**40)
     _between("triage.norm_ratio_max", triage.norm_ratio_max, 1.0, 1e6)
     _between("triage.screen_threshold", triage.screen_threshold, 1.0, 1e6)
+    _between("triage.twin_cosine_max", triage.twin_cosine_max, 0.5, 1.0)
     _between("triage.screen_rounds_min", triage.screen_rounds_min, 2, 10_000)
     _between("triage.quarantine_rounds", triage.quarantine_rounds, 1, 1_000_000)
 

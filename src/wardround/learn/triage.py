@@ -48,6 +48,10 @@ class Screen(Protocol):
         """A verdict for each edge."""
         ...
 
+    def stepped(self, step: TensorSource) -> None:
+        """What the round's updates were folded to: the next model minus its base."""
+        ...
+
     def state(self) -> bytes:
         """The history, to be kept across a restart."""
         ...

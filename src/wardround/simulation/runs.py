@@ -47,7 +47,7 @@ from wardround.settings import SpoolSettings
 from wardround.simulation.promises import Train, broken_promises
 from wardround.simulation.toy import CLASSES, FEATURES, spoil, toy_model, toy_training
 from wardround.trust.consent import ConsentRegister
-from wardround.watch.detectors.own_history import OwnHistory
+from wardround.watch.detectors.screens import Screens
 
 T = TypeVar("T")
 Process = Generator[float, None, None]  # yields how many seconds to wait
@@ -411,7 +411,7 @@ class _Hub:
             initial=lambda: toy_model(sim.study.learner.seed),
             shape=(FEATURES, CLASSES),
             strategy=make_strategy(sim.study.strategy, sim.study.learner),
-            screen=OwnHistory("simulation"),
+            screen=Screens("simulation"),
             journal=sim.fragile(Journal(sim.hub_storage.connect), HUB, "accept", "open_round", "commit_round"),
             blobs=sim.fragile(sim.hub_blobs, HUB, "write", "finish"),
             clock=sim.clock,

@@ -30,6 +30,46 @@ _REFUSED = {
 
 
 @dataclass(frozen=True, slots=True)
+class _Words:
+    """How an alert says why a screen refused."""
+
+    title: str
+    score: str
+    detail: str
+    causes: tuple[str, ...]
+    action: str
+
+
+def _own_history(what: str) -> _Words:
+    return _Words(
+        "sends updates far from its own history",
+        "Own-history score",
+        f"the {what} of its update",
+        ("labels or units changed at this edge", "a fault in training", "a hostile edge"),
+        "Compare the data of {edge} before and after round {round_number}; then let it count again.",
+    )
+
+
+def _twins(of: str) -> _Words:
+    return _Words(
+        f"sends updates that are a copy of {of}",
+        "Cosine",
+        f"in two of three rounds its update points the way of {of}",
+        ("an edge enrolled twice, or two edges on the same data", "an edge that does not train", "a hostile edge"),
+        "Look at how {edge} trains and on what data; a copy and its original cannot be told apart, so both are set aside.",
+    )
+
+
+_QUARANTINED = {
+    "own-history-norm": _own_history("size"),
+    "own-history-direction": _own_history("direction"),
+    "own-history-drift": _own_history("course"),
+    "twins-peer": _twins("another edge's"),
+    "twins-stale": _twins("the hub's last step"),
+}
+
+
+@dataclass(frozen=True, slots=True)
 class EdgeSeen:
     """What the watch knows of an edge's life."""
 
@@ -116,26 +156,27 @@ class Watch:
     ) -> None:
         """The screen refused an update and set its edge aside."""
         with self._lock:
-            self.score(study, edge, round_number, score)
+            if not reason.startswith("twins"):  # the series is of the other score
+                self.score(study, edge, round_number, score)
             now_us = self._clock.now_us()
-            what = {"own-history-norm": "size", "own-history-direction": "direction"}.get(reason, "course")
+            words = _QUARANTINED.get(reason, _own_history("course"))
             self._raise(
                 Finding(
                     kind="update-poisoned",
-                    title=f"{edge} sends updates far from its own history",
+                    title=f"{edge} {words.title}",
                     priority="medium",
                     category="model",
                     since_us=now_us,
                     detected_us=now_us,
                     edge=edge,
                     study=study,
-                    detail=f"Own-history score {score:.1f}, threshold {threshold:.1f}: the {what} of its update.",
-                    evidence=tuple(self._scores.get((study, edge), ())),
-                    evidence_unit="own-history score",
+                    detail=f"{words.score} {score:.3g}, threshold {threshold:.3g}: {words.detail}.",
+                    evidence=() if reason.startswith("twins") else tuple(self._scores.get((study, edge), ())),
+                    evidence_unit=words.score.lower(),
                     threshold=threshold,
                     impact="None so far: the update was set aside before it was folded.",
-                    causes=("labels or units changed at this edge", "a fault in training", "a hostile edge"),
-                    action=f"Compare the data of {edge} before and after round {round_number}; then let it count again.",
+                    causes=words.causes,
+                    action=words.action.format(edge=edge, round_number=round_number),
                 ),
                 Response(
                     what=f"quarantined in round {round_number}, weight 0",

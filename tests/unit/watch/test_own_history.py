@@ -130,3 +130,20 @@ def test_a_study_may_move_the_threshold_and_the_rounds_before_the_screen_speaks(
         verdicts = [judge(screen, n, u) for n, u in enumerate(updates, 1)][-1]
         named[str(settings)] = [e for e, v in verdicts.items() if not v.accepted]
     assert list(named.values()) == [["e2"], [], []]
+
+
+def test_training_that_turns_slowly_on_the_same_data_is_no_drift_and_a_bias_that_creeps_in_is():
+    """Edges with few examples give nearly the same update in every round, and turn as the model moves: that is honest."""
+    rng = np.random.default_rng(0)
+    start, end = rng.normal(size=(6, DIMENSIONS)), rng.normal(size=(6, DIMENSIONS))
+    bias = rng.normal(size=DIMENSIONS)
+    for creeping in (False, True):
+        screen, named = OwnHistory("seed"), set()
+        for number in range(1, 101):
+            turned = 0.005 * number
+            path = (1 - turned) * start + turned * end + 0.02 * rng.normal(size=start.shape)
+            updates = {f"e{i}": {"w": path[i].astype(np.float32)} for i in range(6)}
+            if creeping and number > 40:
+                updates["e2"] = {"w": (updates["e2"]["w"] + 0.04 * (number - 40) * bias).astype(np.float32)}
+            named |= {e for e, v in judge(screen, number, updates).items() if not v.accepted}
+        assert named == ({"e2"} if creeping else set())

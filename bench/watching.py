@@ -1,0 +1,206 @@
+"""What watching costs, and how often it is wrong.
+
+Cost: the screens (own history, twins) over a round of 100 edges with a model of 1 million parameters, in CPU seconds, beside the
+rest of that round at the hub: the check of every update (digest, finite, norm), the file, and the fold. Limit: 2 % of the round.
+
+With --data: the studies of bench/quality.py played with every edge honest, each update judged as a hub judges it. Every refusal
+is then a mistake; so many of 1,000 updates, and the edges concerned. Copies and stale steps are put in beside them.
+
+    python bench/watching.py [--edges 100] [--parameters 1000000] [--data ../shared/data] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import quality
+from wardround.learn.blobs import FolderBlobs
+from wardround.learn.fleet import Fleet
+from wardround.learn.models import MemoryTensors, Parameters, Step, encode_model
+from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
+from wardround.learn.study import LearnerSettings, StrategySettings, TriageSettings
+from wardround.learn.triage import check_update
+from wardround.watch.detectors.screens import Screens
+
+REPEATS = 5
+LIMIT = 0.02
+CHECKED = ("activity", "icu", "heart", "eicu", "arrhythmia")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--edges", type=int, default=100)
+    parser.add_argument("--parameters", type=int, default=1_000_000)
+    parser.add_argument("--data", type=Path, help="folder laid out as bench/quality.py describes")
+    parser.add_argument("--only", default=",".join(CHECKED), help="studies of --data")
+    parser.add_argument("--json", action="store_true", help="print facts instead of a table")
+    arguments = parser.parse_args()
+    found: dict[str, Any] = {"cost": cost(arguments.edges, arguments.parameters)}
+    if arguments.data is not None:
+        found["mistakes"] = mistakes(arguments.data, arguments.only.split(","))
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return
+    own = found["cost"]
+    print(f"{own['edges']} edges x {own['parameters']:,} parameters, CPU seconds at the hub, median of {REPEATS}:")
+    for name in ("write", "digest", "check", "fold", "screens", "of_it_comparing"):
+        print(f"  {name:16} {own[name]:8.4f}")
+    print(f"  screens / round  {own['share']:8.2%}   limit {LIMIT:.0%}")
+    for row in found.get("mistakes", []):
+        print(f"{row['study']:12} {row['edges']:4} edges, {row['updates']:6} honest: {row['per_1000']:.2f} of 1,000 refused")
+        print(f"{'':12} {row['reasons'] or 'no reason'}; copies named {row['copies']}, stale step named {row['stale']}")
+
+
+def cost(edges: int, parameters: int) -> dict[str, Any]:
+    """CPU seconds of each part of a round at the hub, medians of REPEATS rounds; without the network, so the share is high."""
+    rng = np.random.default_rng(0)
+    shape = (parameters // 100, 100)
+    base = {"w": rng.normal(size=shape).astype(np.float32)}
+    common = 0.01 * rng.normal(size=shape)
+    seconds: dict[str, list[float]] = {}
+    screens = Screens("bench")
+    names = [f"edge-{i:03}" for i in range(edges)]
+    made = {name: encode_model({"w": (common + 0.01 * rng.normal(size=shape)).astype(np.float32)}) for name in names}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(1, REPEATS + 1):
+            _round(seconds, FolderBlobs(Path(folder)), screens, base, made, number)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    whole = sum(medians[name] for name in ("write", "digest", "check", "fold", "screens"))
+    return {"edges": edges, "parameters": parameters, **medians, "share": medians["screens"] / whole, "limit": LIMIT}
+
+
+def _round(
+    seconds: dict[str, list[float]],
+    blobs: FolderBlobs,
+    screens: Screens,
+    base: Parameters,
+    made: Mapping[str, bytes],
+    number: int,
+) -> None:
+    old, strategy, settings = MemoryTensors(base), make_strategy(StrategySettings(), LearnerSettings()), TriageSettings()
+
+    def write() -> None:
+        for name, data in made.items():
+            blobs.write(f"{name}.safetensors", data)
+
+    _timed(seconds, "write", write)
+    _timed(seconds, "digest", lambda: [hashlib.sha256(data).hexdigest() for data in made.values()])
+    with ExitStack() as opened:
+        sources = {name: opened.enter_context(blobs.tensors(f"{name}.safetensors")) for name in made}
+        _timed(seconds, "check", lambda: [check_update(s, old, ["w"], [], settings) for s in sources.values()])
+        given = Fold(old, [WeightedUpdate(s, 100) for s in sources.values()])
+        folded = _timed(seconds, "fold", lambda: strategy.fold(given))
+
+        def screen() -> None:
+            screens.judge_round(number, sources)
+            screens.stepped(Step(old, folded.model))
+
+        _timed(seconds, "screens", screen)
+        sketched = {name: screens._sketcher.sketch(s) for name, s in sources.items()}
+        _timed(seconds, "of_it_comparing", lambda: screens._twins.judge(number, sketched))
+
+
+def _timed(seconds: dict[str, list[float]], name: str, work: Callable[[], Any]) -> Any:
+    began = time.process_time()
+    done = work()
+    seconds.setdefault(name, []).append(time.process_time() - began)
+    return done
+
+
+def mistakes(data: Path, only: Sequence[str]) -> list[dict[str, Any]]:
+    """Honest rounds of each study, judged; then the same with two copies of one edge, and with an edge that sends steps back."""
+    rows: list[dict[str, Any]] = []
+
+    def judged(problem: quality.Problem, seed: int) -> dict[str, Any]:
+        honest = _play(problem, seed, "")
+        updates = sum(honest["updates"])
+        rows.append(
+            {
+                "study": problem.name,
+                "edges": len(problem.train),
+                "updates": updates,
+                "per_1000": 1000 * sum(honest["reasons"].values()) / updates,
+                "reasons": dict(honest["reasons"]),
+                "copies": _play(problem, seed, "copies")["named"],
+                "stale": _play(problem, seed, "stale")["named"],
+            }
+        )
+        raise _Enough
+
+    original, quality.compare = quality.compare, judged
+    try:
+        for name in only:
+            folder, load = quality.LOADERS[name]
+            if (data / folder).is_dir():
+                try:
+                    load(data, 0)
+                except _Enough:
+                    continue
+    finally:
+        quality.compare = original
+    return rows
+
+
+class _Enough(Exception):
+    """The problem has been seen."""
+
+
+def _play(problem: quality.Problem, seed: int, fault: str) -> dict[str, Any]:
+    """All rounds of a study with every update judged; refused ones are set aside."""
+    fleet = Fleet(quality._study(problem, seed), problem.train, classes=problem.classes)
+    fleet._plain = False  # each update by itself
+    screens, reasons, counts = Screens(f"bench/{seed}"), Counter[str](), list[int]()
+    victim, helper = fleet.names[0], fleet.names[1]
+    named: set[str] = set()
+    last: dict[str, Any] = {}
+    train = fleet._one_by_one
+
+    def screened(model: Parameters, participants: Sequence[str], number: int) -> Any:
+        updates, metrics = train(model, participants, number)
+        sent = dict(zip(participants, (u.tensors for u in updates), strict=True))
+        if fault == "copies":
+            sent[helper] = _noisy(sent[victim], number)
+        elif fault == "stale" and last:
+            sent[helper] = _noisy(Step(MemoryTensors(last["base"]), last["model"]), number, only=sent[helper].shapes())
+        verdicts = screens.judge_round(number, sent)
+        refused = {e for e, v in verdicts.items() if not v.accepted}
+        named.update(refused & ({helper, victim} if fault == "copies" else {helper}))
+        reasons.update(verdicts[e].reason for e in refused)
+        counts.append(len(sent))
+        pairs = zip(participants, updates, strict=True)
+        kept = [WeightedUpdate(sent[e], u.examples, u.facts) for e, u in pairs if e not in refused]
+        folded = fleet._strategy.fold(Fold(MemoryTensors(model), kept or updates, {}, len(fleet.names)))
+        screens.stepped(Step(MemoryTensors(model), folded.model))
+        last.update(base=model, model=folded.model)
+        return kept or updates, metrics
+
+    fleet._one_by_one = screened  # type: ignore[method-assign]  # the fleet's own training, with a hub's eye on it
+    for _ in fleet.run():
+        pass
+    return {"reasons": reasons, "updates": counts, "named": sorted(named)}
+
+
+def _noisy(source: Any, number: int, only: Any = None) -> MemoryTensors:
+    """A copy with a twentieth of noise."""
+    rng = np.random.default_rng(number)
+    made = {}
+    for name, shape in (only or source.shapes()).items():
+        flat = np.asarray(source.block(name, 0, int(np.prod(shape))), np.float64)
+        made[name] = (flat + 0.05 * float(np.std(flat)) * rng.normal(size=flat.shape)).astype(np.float32).reshape(shape)
+    return MemoryTensors(made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The screens of a study as one: each update is sketched once, each detector judges the sketches, one verdict says so.
+
+Implements learn.triage.Screen, which it does not import: the roots hand it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from wardround.watch.detectors import own_history, twins
+from wardround.watch.detectors.own_history import OwnHistory
+from wardround.watch.detectors.twins import Twins
+from wardround.watch.detectors.updates import Sketcher, Tensors, Verdict
+
+
+class _Saved(msgspec.Struct):
+    own_history: bytes
+    twins: bytes
+
+
+class Screens:
+    """Twins first: what they refuse teaches the edge's own history nothing."""
+
+    def __init__(
+        self,
+        seed: str,
+        *,
+        threshold: float = own_history.THRESHOLD,
+        rounds_min: int = own_history.ROUNDS_MIN,
+        twin_threshold: float = twins.THRESHOLD,
+    ) -> None:
+        """`seed` is the hub's own secret."""
+        self._sketcher = Sketcher(seed)
+        self._own_history = OwnHistory(seed, threshold=threshold, rounds_min=rounds_min)
+        self._twins = Twins(seed, threshold=twin_threshold)
+
+    def judge_round(self, round_number: int, updates: Mapping[str, Tensors]) -> dict[str, Verdict]:
+        """A verdict for each edge: the refusal if there is one, that of the twins before the other; else that of own history."""
+        sketched = {edge: self._sketcher.sketch(update) for edge, update in updates.items()}
+        twin = self._twins.judge(round_number, sketched)
+        refused = [edge for edge, verdict in twin.items() if not verdict.accepted]
+        own = self._own_history.judge(round_number, sketched, refused)
+        return own | {edge: twin[edge] for edge in refused}
+
+    def stepped(self, step: Tensors) -> None:
+        """What the round's updates were folded to."""
+        self._twins.stepped(self._sketcher.sketch(step))
+
+    def state(self) -> bytes:
+        """What is to be kept across a restart."""
+        return msgspec.msgpack.encode(_Saved(self._own_history.state(), self._twins.state()))
+
+    def restore(self, state: bytes) -> None:
+        """Take up a kept state. What an older version kept is of sketches made in another way: history begins anew."""
+        try:
+            saved = msgspec.msgpack.decode(state, type=_Saved)
+        except msgspec.ValidationError:
+            return
+        self._own_history.restore(saved.own_history)
+        self._twins.restore(saved.twins)

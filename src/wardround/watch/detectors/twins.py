@@ -1,0 +1,112 @@
+"""Twins and free riders: updates that are somebody else's work, or the hub's own last step sent back.
+
+An edge whose update points the way of a peer's of the same round, or of the last global step, in two of its last three rounds has
+not trained on data of its own. How much two honest edges agree depends on their data and on how far training is. So the threshold
+is above what honest edges were seen to reach (0.73 in simulation, 0.87 between two hospitals of 145), and closer to one where the
+edges of a round agree anyway: a pair has to be four times closer than is usual, and beyond the spread of the round's pairs. Which
+of two twins is the copy cannot be seen: both are named.
+Sources: Fung, Yoon, Beschastnikh, The Limitations of Federated Learning in Sybil Settings (FoolsGold), RAID 2020,
+arXiv:1808.04866, whose idea twins are; Fraboni, Vidal, Lorenzi, Free-rider Attacks on Model Aggregation in Federated Learning,
+AISTATS 2021, arXiv:2006.11901, for what free riders send.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround.watch.detectors.updates import DIMENSIONS, Sketched, Vector, Verdict
+
+THRESHOLD = 0.92
+CLOSER = 4.0  # than is usual in the round, in 1 - cosine
+FEW = 5  # updates: with fewer, what is usual is not known, and only a copy is a twin
+COPY = 0.98
+CHANCE_SD = 5.0
+SPREAD_SD = 6.0  # beyond the median cosine of the round's pairs, in Fisher's z
+MAD_SD = 1.4826  # of a normal distribution's standard deviation to its median absolute deviation
+Z_CLIP = 0.999999
+SEEN, NEEDED = 3, 2  # rounds of an edge that are looked at, and those that must speak
+ROWS = 256  # updates compared with all others at a time: 256 x edges cosines in memory
+USUAL_SHIFTS = 8  # neighbours of each update, in a secret order, whose cosines say what is usual
+
+
+class _Saved(msgspec.Struct):
+    step: bytes  # direction of the last global step; empty: none yet
+    seen: dict[str, list[tuple[int, bool]]]  # by edge, newest last: round, and whether it spoke
+
+
+class Twins:
+    """The twins of one study. Memory: one sketch an update while a round is judged, then three numbers an edge."""
+
+    def __init__(self, seed: str, *, threshold: float = THRESHOLD) -> None:
+        self._seed, self._threshold = seed, threshold
+        self._step: Vector | None = None
+        self._seen: dict[str, list[tuple[int, bool]]] = {}
+
+    def judge(self, round_number: int, updates: Mapping[str, Sketched]) -> dict[str, Verdict]:
+        """A verdict for each edge. The score is the largest cosine; the threshold is the round's."""
+        edges = [e for e in sorted(updates) if updates[e].norm > 0]  # what points nowhere resembles nobody
+        verdicts = {e: Verdict(accepted=True, reason="", score=0.0, threshold=self._threshold) for e in updates}
+        if not edges:
+            return verdicts
+        rows = np.array([updates[e].direction for e in edges])
+        chance = max(u.chance for u in updates.values())
+        signs = [("twins-peer", _closest(rows), self._limit(self._pairs(rows, round_number), len(edges), chance))]
+        if self._step is not None:
+            cosines = rows @ self._step
+            signs.append(("twins-stale", cosines, self._limit(cosines, len(edges), chance)))
+        for place, edge in enumerate(edges):
+            reason, score, limit = max(((r, float(c[place]), t) for r, c, t in signs), key=lambda s: s[1] - s[2])
+            before = [s for s in self._seen.get(edge, []) if s[0] != round_number]  # a round may be judged again
+            seen = self._seen[edge] = [*before[-(SEEN - 1) :], (round_number, score > limit)]
+            twin = score > limit and sum(spoke for _, spoke in seen) >= NEEDED
+            verdicts[edge] = Verdict(not twin, reason if twin else "", round(score, 3), round(limit, 3))
+        return verdicts
+
+    def stepped(self, step: Sketched) -> None:
+        """The round's global step: what a free rider would send in the next one."""
+        self._step = step.direction if step.norm > 0 else None
+
+    def state(self) -> bytes:
+        """What is to be kept across a restart."""
+        return msgspec.msgpack.encode(_Saved(b"" if self._step is None else self._step.tobytes(), self._seen))
+
+    def restore(self, state: bytes) -> None:
+        """Take up a kept state."""
+        saved = msgspec.msgpack.decode(state, type=_Saved)
+        self._step = np.frombuffer(saved.step, np.float64) if len(saved.step) == 8 * DIMENSIONS else None
+        self._seen = saved.seen
+
+    def _limit(self, cosines: NDArray[np.float64], edges: int, chance: float) -> float:
+        """What a cosine has to exceed, from those that are usual in the round; in Fisher's z they are about normal."""
+        if len(cosines) < 2:
+            return 1.0
+        usual = float(np.median(cosines))
+        z = np.arctanh(np.clip(cosines, -Z_CLIP, Z_CLIP))
+        spread = MAD_SD * float(np.median(np.abs(z - np.median(z))))
+        beyond = min(COPY, float(np.tanh(np.median(z) + SPREAD_SD * spread)))
+        closer = 1.0 - (1.0 - usual) / CLOSER
+        return max(self._threshold, closer, beyond, min(COPY, CHANCE_SD * chance), COPY if edges < FEW else 0.0)
+
+    def _pairs(self, rows: NDArray[np.float64], round_number: int) -> NDArray[np.float64]:
+        """Cosines of some pairs: of each update and its neighbours in an order that no edge knows. Two are no sample."""
+        if len(rows) < 3:
+            return np.empty(0)
+        secret = hashlib.sha256(f"{self._seed}/{round_number}".encode()).digest()[:8]
+        mixed = rows[np.random.default_rng(int.from_bytes(secret, "big")).permutation(len(rows))]
+        shifts = range(1, min(USUAL_SHIFTS, len(rows) - 1) + 1)
+        return np.concatenate([np.einsum("ij,ij->i", mixed, np.roll(mixed, shift, axis=0)) for shift in shifts])
+
+
+def _closest(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest cosine of each row to any other one, shape (n,); -1 where there is no other."""
+    best = np.full(len(rows), -1.0)
+    for start in range(0, len(rows), ROWS):
+        cosines = rows[start : start + ROWS] @ rows.T
+        np.fill_diagonal(cosines[:, start:], -1.0)
+        best[start : start + ROWS] = cosines.max(axis=1)
+    return best
