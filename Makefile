@@ -19,7 +19,7 @@ demo: $(VENV)/.runtime  ## run the whole system: hub, edges, devices, rounds, fa
 test: $(VENV)/.dev $(VENV)/s3/.ready  ## run every test (ARGS="..." goes to pytest)
 	@scripts/test $(ARGS)
 
-test-podman: $(VENV)/.dev podman  ## jobs in containers on three nodes, one over SSH, with nodes killed (root, Debian)
+test-podman: $(VENV)/.dev $(VENV)/s3/.ready podman  ## jobs in containers on three nodes, one over SSH, with nodes killed (root, Debian)
 	@scripts/test tests/nodes $(ARGS)
 
 podman:  ## install what the nodes of the tests and of `demo --nodes` need (root, Debian)

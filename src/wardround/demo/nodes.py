@@ -20,12 +20,15 @@ from wardround.errors import WardroundError
 READY_S = 15.0
 ASK_S = 60.0
 # What a machine without systemd, with mixed cgroups, and without the right to raise limits needs; any other has it anyway.
+# Locks are files of each node: in shared memory, all nodes of one machine would have the same, and a lock whose holder is killed
+# is given back there by kernels that know robust futexes alone.
 CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
 log_driver = "k8s-file"
 [engine]
 runtime = "runc"
+lock_type = "file"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 """
