@@ -28,6 +28,8 @@ Part = TypeVar("Part")
 Function = Callable[..., Any]
 Stop = Callable[[], bool]
 TASK_S = 600.0  # nothing came back for so long: what is in work hangs
+FETCH_S = 30.0  # for a result that is done to come; then its worker is taken for lost, and the task goes again
+FETCHES_MAX = 3
 NO_WORKER_S = 60.0
 STARTS_MAX = 3  # of a cluster, within one job
 IN_FLIGHT = 3  # tasks a worker, so that none waits for the next; more would only fill memory
@@ -192,6 +194,7 @@ class _Flight(Generic[Part]):
     def __init__(self, client: Any, function: Function, arguments: tuple[Any, ...]) -> None:
         self._client, self._function, self._arguments = client, function, arguments
         self._futures: dict[Any, Part] = {}
+        self._fetches: dict[str, int] = {}  # of results that did not come, by the task's name
 
     def __bool__(self) -> bool:
         return bool(self._futures)
@@ -228,7 +231,12 @@ class _Flight(Generic[Part]):
         for future in [f for f in self._futures if f.done()]:
             part = self._futures[future]
             try:
-                outcome = Outcome(part, result=future.result(timeout=TASK_S))
+                outcome = Outcome(part, result=future.result(timeout=FETCH_S))
+            except TimeoutError as error:
+                if future.status != "error":
+                    self._send_again(future, part)
+                    continue
+                outcome = Outcome(part, error=_words(error))  # the task's own
             except (CancelledError, CommClosedError) as error:
                 raise _ClusterLost(_words(error)) from error  # the part is still in flight: it goes again
             except KilledWorker as error:
@@ -239,6 +247,22 @@ class _Flight(Generic[Part]):
             del self._futures[future]
             future.release()
             yield outcome
+
+    def _send_again(self, future: Any, part: Part) -> None:
+        """A task that is done and whose result does not come: its worker died with it, and the scheduler may have forgotten it.
+
+        Raises:
+            _ClusterLost: it happens again and again.
+        """
+        tries = self._fetches.pop(future.key, 0) + 1
+        if tries > FETCHES_MAX:
+            raise _ClusterLost(f"a result did not come {tries} times")
+        del self._futures[future]
+        with contextlib.suppress(Exception):  # whatever the scheduler still knows of it
+            self._client.cancel([future], force=True)
+        sent = self._client.submit(self._function, part, *self._arguments, pure=False, retries=1)
+        self._futures[sent], self._fetches[sent.key] = part, tries
+        log.warning("a result was lost with its worker", tries=tries)
 
     def hanging(self) -> list[tuple[Outcome[Part], str]]:
         """What workers have in hand now, given up, with each one's worker."""
