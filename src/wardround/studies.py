@@ -173,6 +173,11 @@ class RunningStudy:
         if request.kind == "stop":
             self.coordinator.stop()
             return "no round is in progress, and none begins"
+        if request.kind.startswith("release:"):
+            edge = EdgeId(request.kind.removeprefix("release:"))
+            if edge not in self.coordinator.quarantined() or not self.coordinator.release(edge):
+                raise StudyError(f"{edge} is not set aside", remedy="`wardround study quarantine` lists who is")
+            return f"{edge} counts again, from its next update on"
         if releases is None:
             raise StudyError(f"{self.study.name} makes no model", remedy="this is for studies of kind `model`")
         if request.kind == "rollback":

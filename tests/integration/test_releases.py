@@ -102,6 +102,20 @@ def held(site, edge):
     return None if found is None else found.release.model
 
 
+def let_one_count_again(journal, command, home):
+    """An edge is set aside, as a screen does it; the operator sees it, lets it count again, and cannot do so twice."""
+    assert json.loads(command("study", "quarantine", "moves", "--json", *home).stdout) == []
+    journal.quarantine(EDGES[2], 10_000, "twins-peer")
+    listed = json.loads(command("study", "quarantine", "moves", "--json", *home).stdout)
+    assert listed == [{"edge": EDGES[2], "until_round": 10_000, "reason": "twins-peer"}]
+    released = command("study", "release", "moves", EDGES[2], "--reason", "a test", *home)
+    assert "counts again" in released.stdout, released.stderr
+    assert not journal.set_aside()
+    again = command("study", "release", "moves", EDGES[2], *home)
+    assert again.returncode != 0
+    assert "is not set aside" in again.stderr
+
+
 @pytest.mark.timeout(240)
 def test_models_are_tried_become_current_and_one_command_goes_back(running, command, tmp_path):
     site = running
@@ -135,6 +149,7 @@ def test_models_are_tried_become_current_and_one_command_goes_back(running, comm
     assert next(s.state for s in site.store().studies()) == "paused"
     assert "rounds go on" in command("study", "resume", "moves", *home).stdout
     journal = Journal(FolderStorage(site.home / "studies" / "moves").connect)
+    let_one_count_again(journal, command, home)
     row = journal.rollbacks()[0]
     assert (row.to_model, row.reason) == (retired.model, "a test")
     after = until(site, lambda: journal.committed_at(row.number + 1))[0]

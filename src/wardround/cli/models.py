@@ -35,7 +35,7 @@ def models(name: Name, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> No
     from wardround.store import opened  # noqa: PLC0415
 
     with opened(home / "hub.sqlite") as store:
-        _study(store, name)
+        study_of(store, name)
         records = store.models(name)
     there = {r.number: (home / "studies" / name / "models" / f"{r.model}.safetensors").exists() for r in records}
     if as_json:
@@ -78,7 +78,7 @@ def rollback(
     from wardround.store import opened  # noqa: PLC0415
 
     with opened(home / "hub.sqlite") as store:
-        study = _study(store, name)
+        study = study_of(store, name)
         records = store.models(name)
         entries = _entries(records)
         target = find(entries, to) if to else _default(entries)
@@ -94,7 +94,7 @@ def rollback(
         if dry_run:
             words = f"Would go back to the model of round {target.number} ({target.model[:8]})"
         else:
-            words = facts["answer"] = _ask(store, home, study.name, "rollback", reason, target.number)
+            words = facts["answer"] = ask(store, home, study.name, "rollback", reason, target.number)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -119,9 +119,9 @@ def promote(
     if stage not in ("canary", "current"):
         raise StudyError(f"a model is not made {stage!r} by hand", remedy="choose canary or current")
     with opened(home / "hub.sqlite") as store:
-        study = _study(store, name)
+        study = study_of(store, name)
         found = find(_entries(store.models(name)), model)
-        typer.echo(_ask(store, home, study.name, f"promote-{stage}", reason, found.number))
+        typer.echo(ask(store, home, study.name, f"promote-{stage}", reason, found.number))
 
 
 def pause(name: Name, reason: Why = "", home: Home = DEFAULT_HOME) -> None:
@@ -160,7 +160,7 @@ def export(
     if form not in FORMATS:
         raise StudyError(f"there is no format {form!r}", remedy=f"choose one of: {', '.join(FORMATS)}")
     with opened(home / "hub.sqlite") as store:
-        study = parse_study(_study(store, name).toml, where=name)
+        study = parse_study(study_of(store, name).toml, where=name)
         records = {r.number: r for r in store.models(name)}
     record = records[find(_entries(list(records.values())), model).number]
     if form == "onnx" and study.learner.kind != "torch":
@@ -206,7 +206,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def _study(store: Store, name: str) -> StudyRecord:
+def study_of(store: Store, name: str) -> StudyRecord:
     record = next((s for s in store.studies() if s.name == name), None)
     if record is None:
         raise StudyError(f"there is no study {name!r}", remedy="`wardround study status` lists them")
@@ -235,11 +235,11 @@ def _act(home: Path, name: str, kind: str, reason: str) -> None:
     from wardround.store import opened  # noqa: PLC0415
 
     with opened(home / "hub.sqlite") as store:
-        study = _study(store, name)
-        typer.echo(f"{name}: {_ask(store, home, study.name, kind, reason)}")
+        study = study_of(store, name)
+        typer.echo(f"{name}: {ask(store, home, study.name, kind, reason)}")
 
 
-def _ask(store: Store, home: Path, study: str, kind: str, reason: str, to_round: int = -1) -> str:
+def ask(store: Store, home: Path, study: str, kind: str, reason: str, to_round: int = -1) -> str:
     """Ask the hub, and wait for its answer; a hub that is stopped does it first of all when it starts.
 
     Raises:

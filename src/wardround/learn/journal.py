@@ -237,6 +237,11 @@ class Journal:
         with self._lock:
             return {EdgeId(e): reason for e, reason in self._db.execute(query, (round_number,))}
 
+    def set_aside(self) -> list[tuple[str, int, str]]:
+        """Every edge that was set aside and not released: the last round for which it is, and why."""
+        with self._lock:
+            return list(self._db.execute("SELECT edge, until_round, reason FROM quarantine ORDER BY edge"))
+
     def screen_state(self) -> bytes:
         """The screen's history as of the newest commit; empty at the start."""
         with self._lock:

@@ -126,7 +126,10 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class StudyRequest:
-    """What somebody asks of a study: rollback, promote, pause, resume or stop; asked, then done or refused with an answer."""
+    """What somebody asks of a study: rollback, promote, pause, resume, stop, or release:EDGE.
+
+    Asked, then done or refused with an answer.
+    """
 
     request_id: str
     study: str
