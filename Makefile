@@ -37,6 +37,7 @@ check: $(VENV)/.dev  ## lint, types, import rules
 bench: $(VENV)/.dev  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
 	@$(BIN)/python bench/round_latency.py
 	@$(BIN)/python bench/transfer.py
+	@$(BIN)/python bench/fold.py
 	@$(BIN)/python bench/processing.py
 	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@if [ -d "$(DATA)" ]; then \

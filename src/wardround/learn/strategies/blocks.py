@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,6 +39,11 @@ class Block:
     base: TensorSource
     updates: Sequence[WeightedUpdate]
 
+    def parts(self, size: int) -> Iterator[Block]:
+        """This block in pieces of at most `size` elements."""
+        for start in range(self.start, self.stop, size):
+            yield replace(self, start=start, stop=min(start + size, self.stop))
+
     def stack(self) -> Values:
         """The updates' values, shape (n_updates, stop - start): float32 as it is, anything else as float64."""
         dtype = self.base.dtype(self.name)
@@ -54,11 +59,12 @@ class Block:
             for weight, update in zip(weights, self.updates, strict=True):
                 total += weight * update.tensors.block(self.name, self.start, self.stop).astype(np.float64)
             return total
-        some, product = np.empty(len(total), np.float32), np.empty(len(total), np.float32)
+        product = np.empty(len(total), np.float32)
         pairs = list(zip(weights, self.updates, strict=True))
         for start in range(0, len(pairs), GROUP):
-            some[:] = 0
-            for weight, update in pairs[start : start + GROUP]:
+            (weight, update), *others = pairs[start : start + GROUP]
+            some = np.multiply(update.tensors.block(self.name, self.start, self.stop), np.float32(weight))
+            for weight, update in others:
                 np.multiply(update.tensors.block(self.name, self.start, self.stop), np.float32(weight), out=product)
                 some += product
             total += some

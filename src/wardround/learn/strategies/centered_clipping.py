@@ -44,5 +44,5 @@ class CenteredClipping(FedAvg):
 
             each_block(shift, blocks(given.base, updates))
         median = (len(updates) - 1) // 2
-        model = move(given.base, updates, lambda block: block.of(centre), running=lambda b: middle_mean(b.stack(), median))
+        model = move(given.base, updates, lambda block: block.of(centre), running=lambda b: middle_mean(b, median))
         return Folded(model, {f"centre.{name}": v for name, v in centre.items()})

@@ -12,7 +12,7 @@ from wardround.learn.strategies import Fold, Folded
 from wardround.learn.strategies.blocks import Block, Values, counted, move
 from wardround.learn.strategies.fedavg import FedAvg
 
-COLUMNS = 1024  # coordinates sorted together: their rows stay in a core's cache
+VALUES = 400_000  # looked at together: what a core's cache holds
 
 
 class CoordinateMedian(FedAvg):
@@ -22,20 +22,23 @@ class CoordinateMedian(FedAvg):
 
     def fold(self, given: Fold) -> Folded:
         def step(block: Block) -> Values:
-            return middle_mean(block.stack(), (len(block.updates) - 1) // 2)
+            return middle_mean(block, (len(block.updates) - 1) // 2)
 
         return Folded(move(given.base, counted(given), step, running=step))
 
 
-def middle_mean(stack: Values, cut: int) -> Values:
-    """The mean of each column without its `cut` smallest and largest values, of an array of shape (n, columns).
+def middle_mean(block: Block, cut: int) -> Values:
+    """The mean of each coordinate without its `cut` smallest and largest values, shape (stop - start,).
 
-    Columns become rows first: a row of a hundred values is sorted where it lies, in vector registers (x86-simd-sort in NumPy).
+    A few coordinates at a time: a whole block of all updates would pass through memory, where these stay in the cache. Columns
+    become rows first: a row of a hundred values is sorted where it lies, in vector registers (x86-simd-sort in NumPy).
     """
-    n, columns = stack.shape
-    result = np.empty(columns, stack.dtype)
-    for start in range(0, columns, COLUMNS):
-        rows = np.ascontiguousarray(stack[:, start : start + COLUMNS].T)
+    n = len(block.updates)
+    columns = (VALUES // n) // 32 * 32 + 16  # a stride of a power of two would bring every row to the same lines of the cache
+    parts: list[Values] = []
+    for some in block.parts(columns):
+        rows = np.ascontiguousarray(some.stack().T)
         rows.sort(axis=1)
-        result[start : start + len(rows)] = rows[:, cut : n - cut].mean(axis=1)
-    return result
+        middle = rows[:, cut : n - cut]
+        parts.append(np.einsum("ij->i", middle) / middle.dtype.type(n - 2 * cut))  # `mean` takes four times as long here
+    return np.concatenate(parts)

@@ -24,6 +24,6 @@ class TrimmedMean(FedAvg):
         cut = min(math.ceil(self.settings.faulty_share * len(updates)), (len(updates) - 1) // 2)
 
         def step(block: Block) -> Values:
-            return middle_mean(block.stack(), cut)
+            return middle_mean(block, cut)
 
         return Folded(move(given.base, updates, step, running=step))
