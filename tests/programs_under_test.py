@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround.clock import SystemClock
-from wardround.demo.opening import free_port
 from wardround.demo.programs import Program
 from wardround.edge import EdgeHome
 from wardround.hub import create_home
+from wardround.ports import free_port
 from wardround.records import Consent
 from wardround.settings import HubSettings, parse_settings
 from wardround.store import Person, Store, open_store

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wardround.demo.opening import free_port
+from wardround.ports import free_port
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
 

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
+from wardround.ports import LOOPBACK, free_port
 from wardround.process.nodes.containers import LAKE
 from wardround.process.nodes.fleet import Fleet
-from wardround.process.nodes.links import free_port
 from wardround.process.nodes.runner import NodesRunner
-from wardround.process.relays import LOOPBACK, Relays
+from wardround.process.relays import Relays
 from wardround.trust.certificates import Authority, key_pem, new_key
 
 NAME = "wardround-t-bare-1"

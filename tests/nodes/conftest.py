@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from wardround.demo.nodes import RehearsalNode, why_not
+from wardround.ports import free_port
 from wardround.process.nodes import image
-from wardround.process.nodes.links import free_port
 
 
 def pytest_configure():

@@ -14,7 +14,6 @@ import multiprocessing as mp
 import os
 import random
 import signal
-import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +34,7 @@ from wardround.learn.schedule import lacks
 from wardround.learn.shelf import Shelf
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, parse_study
+from wardround.ports import free_port
 from wardround.settings import ScheduleSettings, parse_settings
 from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
@@ -59,11 +59,6 @@ def make_identities(home: Path, edges: list[str]) -> None:
         write_private(folder / "edge.pem", authority.issue_edge(name, key.public_key(), 1.0), 0o644)
         write_private(folder / "listener.pem", authority.issue_listener(name, key.public_key(), ["127.0.0.1"], 1.0), 0o644)
         write_private(folder / "ca.pem", authority.pem, 0o644)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 # -- the hub's process

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
-import secrets
-import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +18,7 @@ from wardround.demo.run import Run
 from wardround.edge import EdgeHome
 from wardround.errors import WardroundError
 from wardround.hub import create_home
+from wardround.ports import free_port
 from wardround.process.nodes import image
 from wardround.records import NodeRecord
 from wardround.settings import HubSettings, parse_settings
@@ -34,7 +32,6 @@ START_DEADLINE_S = 60.0
 DEVICES_S = 210.0  # the devices give up by then, half a minute before the run does
 MESSAGE_S = 10.0  # of signal in one message
 NODE_BYTES = 1_200_000_000
-PORTS = range(20_000, 30_000)
 
 
 def start_all(run: Run) -> None:
@@ -195,17 +192,3 @@ def _start_devices(run: Run) -> None:
 
 def _groups(edges: Sequence[PlannedEdge], size: int) -> list[list[PlannedEdge]]:
     return [list(edges[i : i + size]) for i in range(0, len(edges), size)]
-
-
-def free_port() -> int:
-    """A port that nobody listens on, outside the range from which the system gives ports to connections by itself.
-
-    Raises:
-        WardroundError: there is none.
-    """
-    for _ in range(200):
-        port = PORTS.start + secrets.randbelow(len(PORTS))
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise WardroundError(f"no port is free in {PORTS.start} to {PORTS.stop}", remedy="stop programs that listen")

@@ -21,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 
 from wardround.errors import ProcessError
-from wardround.process.relays import LOOPBACK
+from wardround.ports import LOOPBACK
 
 log = structlog.get_logger(__name__)
 Part = TypeVar("Part")

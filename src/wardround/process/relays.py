@@ -16,10 +16,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wardround.ports import LOOPBACK
+
 CHUNK = 256 * 1024
 LAST_WORDS_S = 5.0  # one direction has ended: how long the other may still speak
 CALL_S = 10.0
-LOOPBACK = "127.0.0.1"
 STORE, STORE_AUTHORITIES = "store.json", "store.pem"  # of /certs: the way to an object store, and who vouches for it
 T = TypeVar("T")
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]

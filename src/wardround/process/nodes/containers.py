@@ -16,7 +16,8 @@ from podman import PodmanClient
 from podman.errors import APIError, NotFound, PodmanError
 
 from wardround.errors import ProcessError
-from wardround.process.relays import LOOPBACK, STORE, STORE_AUTHORITIES
+from wardround.ports import LOOPBACK
+from wardround.process.relays import STORE, STORE_AUTHORITIES
 
 CALL_S = 30.0
 LOAD_S = 600.0

@@ -18,11 +18,12 @@ from types import MappingProxyType
 import structlog
 
 from wardround.errors import ProcessError, WardroundError
+from wardround.ports import LOOPBACK
 from wardround.process.nodes import image
 from wardround.process.nodes.containers import KILLED, NodeApi, WorkerSpec
 from wardround.process.nodes.links import Link, make_link
 from wardround.process.nodes.store_way import StoreWay, store_way
-from wardround.process.relays import LOOPBACK, STORE, STORE_AUTHORITIES, Relays
+from wardround.process.relays import STORE, STORE_AUTHORITIES, Relays
 from wardround.records import NodeRecord
 from wardround.trust.certificates import Authority, key_pem, new_key
 

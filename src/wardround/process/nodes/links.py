@@ -13,7 +13,6 @@ import hashlib
 import os
 import re
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,7 +25,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from wardround.errors import ProcessError, SettingsError
-from wardround.process.relays import LOOPBACK, Place, Relays
+from wardround.ports import LOOPBACK, free_port
+from wardround.process.relays import Place, Relays
 from wardround.trust.certificates import write_private
 
 COMMAND_S = 20.0
@@ -335,13 +335,6 @@ def runtime_folder() -> Path:
     if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
         raise ProcessError(f"{folder} is not ours alone", remedy=f"remove it, or chmod 700 {folder}")
     return folder
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
 
 
 def make_ssh_key(folder: Path) -> str:

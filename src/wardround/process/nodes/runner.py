@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from wardround.ports import LOOPBACK
 from wardround.process.dask_runner import (
     NO_WORKER_S,
     RETIRE_S,
@@ -27,7 +28,6 @@ from wardround.process.dask_runner import (
 )
 from wardround.process.nodes.containers import LAKE
 from wardround.process.nodes.fleet import Fleet
-from wardround.process.relays import LOOPBACK
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 
 log = structlog.get_logger(__name__)

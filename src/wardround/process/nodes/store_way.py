@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from wardround.errors import ProcessError
-from wardround.process.relays import LOOPBACK
+from wardround.ports import LOOPBACK
 
 SCHEMES = ("s3", "s3a")
 REGION = "us-east-1"  # delta-rs's own when nobody names one
