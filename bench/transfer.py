@@ -93,9 +93,9 @@ class MeasuredLink(EdgeLink):
             if self.kept is not None:
                 await asyncio.to_thread(shutil.rmtree, self.kept)
 
-    async def _push(self, ready: Ready, offset: int) -> pb.UpdateReceipt:
+    async def _push(self, ready: Ready, offset: int, attempt: int) -> pb.UpdateReceipt:
         began = time.perf_counter()
-        receipt = await super()._push(ready, offset)
+        receipt = await super()._push(ready, offset, attempt)
         if ready.upload.round_number:
             self.uploads_s.append(time.perf_counter() - began)
         return receipt

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -188,6 +187,9 @@ class EdgeLink:
         except Declined as error:
             log.info("order declined", study=order.study, round_number=order.round_number, reason=str(error))
             await self._fail(call, order, str(error), declined=True)
+        except Exception as error:  # a fault of ours: the round must not wait for it until its deadline
+            log.exception("order could not be carried out", study=order.study, round_number=order.round_number)
+            await self._fail(call, order, f"{type(error).__name__}: {error}"[:300])
 
     async def _fail(self, call: Any, order: Order, reason: str, *, declined: bool = False) -> None:
         failed = pb.TrainingFailed(study=order.study, round=order.round_number, reason=reason, declined=declined)
@@ -226,7 +228,7 @@ class EdgeLink:
                         return
                     attempt = 0 if position.offset > offset else attempt
                     offset = position.offset
-                await self._answered(order, await self._push(ready, offset))
+                await self._answered(order, await self._push(ready, offset, attempt))
             except grpc.aio.AioRpcError as error:
                 log.info("upload interrupted", code=error.code().name, round_number=order.round_number)
                 resumed = True
@@ -265,7 +267,7 @@ class EdgeLink:
         )(query, timeout=IDLE_S)
         return answer
 
-    async def _push(self, ready: Ready, offset: int) -> pb.UpdateReceipt:
+    async def _push(self, ready: Ready, offset: int, attempt: int) -> pb.UpdateReceipt:
         upload = ready.upload
         header = pb.UpdateHeader(
             study=upload.study,
@@ -283,13 +285,13 @@ class EdgeLink:
             request_serializer=pb.UpdateChunk.SerializeToString,
             response_deserializer=pb.UpdateReceipt.FromString,
         )()
-        stride = Stride()
+        stride = Stride(attempt=attempt)
         part = ready.data[offset : offset + stride.size]
         await call.write(pb.UpdateChunk(header=header, data=part))
         while (offset := offset + len(part)) < len(ready.data):
-            part, began = ready.data[offset : offset + stride.size], time.monotonic()
+            stride.passed(len(part))
+            part = ready.data[offset : offset + stride.size]
             await call.write(pb.UpdateChunk(data=part))
-            stride.passed(time.monotonic() - began)
         await call.done_writing()
         receipt: pb.UpdateReceipt = await call
         return receipt

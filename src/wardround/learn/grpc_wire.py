@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from wardround.learn import rounds
@@ -15,25 +16,33 @@ RELAY = "wardround.v1.Relay"
 CHUNK = 512 * 1024
 PASSED_ON_MAX = 1_000
 HELD_MAX = 256  # models that an edge may say it holds
-STRIDE_MIN, STRIDE_FIRST = 4 * 1024, 32 * 1024
+STRIDE_MIN, STRIDE_FIRST = 4 * 1024, 128 * 1024
+BUFFERED = 1024 * 1024  # what buffers may hold of a stream: taken up at once, on its way for long
+MESSAGE_S = 1.0
 IDLE_S = 30.0  # an upload that brings no byte for so long is over; it resumes with the next call
 
 
 class Stride:
-    """How many bytes the next message of a stream carries: few at first, more while they pass at once, fewer when they do not.
+    """How many bytes the next message of a stream carries: few, until the link has shown that it moves more.
 
-    A slow link is judged by its progress, and progress is seen message by message: one of 512 KiB takes 26 s at 20 kB/s.
+    A slow link is judged by its progress, and progress is seen message by message. Buffers on the way (HTTP/2's window, the
+    system's) take the first bytes at once, however slow the link is, so those say nothing; from what passed beyond them a
+    message is as large as passes in about a second. At `first` = 128 KiB a link may be as slow as 4.4 kB/s; who was
+    interrupted begins with less (`attempt`), down to a link of 140 bytes/s.
     """
 
-    def __init__(self) -> None:
-        self.size = STRIDE_FIRST
+    def __init__(self, *, attempt: int = 0, first: int = STRIDE_FIRST, clock: Callable[[], float] = time.monotonic) -> None:
+        self._first = max(STRIDE_MIN, first >> min(attempt, 16))
+        self._clock, self._began, self._bytes = clock, clock(), 0
+        self.size = self._first
 
-    def passed(self, seconds: float) -> None:
-        """The last message took so long to be taken up."""
-        if seconds < 0.25:
-            self.size = min(2 * self.size, CHUNK)
-        elif seconds > 1.0:
-            self.size = max(self.size // 2, STRIDE_MIN)
+    def passed(self, size: int) -> None:
+        """So many bytes were taken up by the stream."""
+        self._bytes += size
+        moved = self._bytes - BUFFERED
+        if moved > 0:
+            seconds = max(self._clock() - self._began, 1e-6)
+            self.size = min(CHUNK, max(self._first, int(moved / seconds * MESSAGE_S)))
 
 
 @dataclass(frozen=True, slots=True)
