@@ -147,7 +147,10 @@ def export(
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model as a folder: the file, its card, its signed manifest, and a program that predicts with NumPy alone."""
+    """Write a model as a folder: the file, its card, its signed manifest, and a program that predicts with NumPy alone.
+
+    The program is left out for a PyTorch network of your own, which `--format onnx` writes so that it runs without your code.
+    """
     from wardround.learn.blobs import FolderBlobs  # noqa: PLC0415
     from wardround.learn.cards import Registered  # noqa: PLC0415
     from wardround.learn.exports import FORMATS, export_model  # noqa: PLC0415
@@ -182,6 +185,8 @@ def export(
         typer.echo(json.dumps({"folder": str(out), "model": record.model, "round": record.number, "files": files}))
     else:
         typer.echo(f"The {record.stage} model of round {record.number} is in {out}: {', '.join(files)}")
+        if "predict.py" not in files and form != "onnx":
+            typer.echo("The network is your code; tensors have its state_dict's names. --format onnx runs without it.")
 
 
 def _onnx(study: Study, data: bytes) -> bytes:

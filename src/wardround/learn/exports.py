@@ -18,7 +18,7 @@ from wardround.learn.models import decode_model, encode_model, without_controls
 from wardround.learn.study import Study
 
 FORMATS = ("safetensors", "onnx")
-EXAMPLE_KINDS = ("mlp", "cnn", "tcn", "gru")  # networks that the loading example knows
+EXAMPLE_KINDS = ("mlp", "cnn", "tcn", "gru", "sklearn", "xgboost")  # learners that the loading example knows
 
 
 def export_model(

@@ -36,8 +36,10 @@ class Model:
         """
         own = self.card["learner"]
         t = self.tensors
-        scaled = (np.asarray(features, np.float32) - t["scale.mean"]) / t["scale.std"]
-        x = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0), -own["clip"], own["clip"])
+        x = np.asarray(features, np.float32)
+        if own["kind"] != "xgboost":  # trees ask for order alone
+            scaled = (x - t["scale.mean"]) / t["scale.std"]
+            x = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=0.0, neginf=0.0), -own["clip"], own["clip"])
         logits = NETS[own["kind"]](t, x, own["channels"])
         if calibrated:
             logits = logits / self.card["calibration"]["temperature"]
@@ -101,7 +103,34 @@ def gru(t: dict[str, Array], x: Array, channels: int) -> Array:
     return np.asarray(state @ t["head.weight"] + t["head.bias"])
 
 
-NETS = {"mlp": mlp, "cnn": cnn, "tcn": tcn, "gru": gru}
+def linear(t: dict[str, Array], x: Array, _channels: int) -> Array:
+    """scikit-learn's: one score for two classes, else each class against the rest."""
+    scores = x.astype(np.float64) @ t["coef"].T + t["intercept"]
+    if scores.shape[1] == 1:
+        return np.concatenate([np.zeros_like(scores), scores], axis=1)
+    return np.asarray(-np.logaddexp(0.0, -scores))
+
+
+def trees(t: dict[str, Array], x: Array, _channels: int) -> Array:
+    """XGBoost's: a row goes left where its feature is below the threshold; the leaves it ends in add up."""
+    x = np.where(np.isinf(x), np.float32(np.nan), x)
+    outputs = len(t["scale.class_weights"])
+    outputs = 1 if outputs == 2 else outputs
+    total = np.zeros((len(x), outputs))
+    root, every = 0, np.arange(len(x))
+    for size, output in zip(t["trees.size"], t["trees.output"], strict=True):
+        node = np.full(len(x), root)
+        while ((feature := t["trees.feature"][node]) >= 0).any():
+            value = x[every, np.maximum(feature, 0)]
+            below = np.where(np.isnan(value), t["trees.missing_left"][node] != 0, value < t["trees.value"][node])
+            child = np.where(below, t["trees.left"][node], t["trees.right"][node])
+            node = np.where(feature >= 0, root + child, node)
+        total[:, output] += t["trees.value"][node]
+        root += size
+    return np.concatenate([np.zeros_like(total), total], axis=1) if outputs == 1 else total
+
+
+NETS = {"mlp": mlp, "cnn": cnn, "tcn": tcn, "gru": gru, "sklearn": linear, "xgboost": trees}
 
 
 if __name__ == "__main__":

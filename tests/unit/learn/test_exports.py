@@ -18,7 +18,9 @@ from wardround.learn.exports import export_model
 from wardround.learn.learners import make_learner
 from wardround.learn.manifests import Signed, read_manifest
 from wardround.learn.models import CONTROL_PREFIX, encode_model
+from wardround.learn.scaling import with_scaling
 from wardround.learn.study import parse_study
+from wardround.records import Examples
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.signatures import HubSigner, check_signature
 
@@ -111,6 +113,47 @@ def test_the_loading_example_alone_predicts_what_the_learner_does(learner, tmp_p
     found = np.array([[float(p) for p in line.split(",")] for line in lines])
     np.testing.assert_allclose(found, made.predict(model, features), atol=2e-5)
     assert found.argmax(axis=1).std() > 0  # it says more than one thing
+
+
+def examples_of(features, labels):
+    n = len(labels)
+    return Examples(
+        features=features,
+        labels=labels,
+        subjects=np.full(n, "s"),
+        t_us=np.arange(n),
+        feature_names=tuple(f"f{i}" for i in range(FEATURES)),
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("kind", ["sklearn", "xgboost"])
+def test_the_loading_example_alone_predicts_with_linear_models_and_trees(kind, classes, tmp_path, signer):
+    pytest.importorskip(kind)
+    learner = f'kind = "{kind}"' + ('\ntrees = 3\n[strategy]\nname = "bagging"' if kind == "xgboost" else "")
+    study = study_of(learner)
+    made = make_learner(study.learner, FEATURES, classes)
+    rng = np.random.default_rng(classes)
+    features = rng.normal(size=(200, FEATURES)).astype(np.float32)
+    labels = ((features[:, 0] + features[:, 3] ** 2).argsort().argsort() * classes // 200).astype(np.int32)
+    model = with_scaling(made.initial(0), made.statistics(examples_of(features, labels)), class_weighting="none")
+    trained_ = made.train(model, examples_of(features, labels), seed=1, round=1).update
+    model = {**model, **{name: trained_[name] + (model[name] if kind == "sklearn" else 0) for name in trained_}}
+    features[3, 2], features[5, 0] = np.nan, np.inf
+    task = Task(classes=("sit", "walk", "run")[:classes])
+    registered = Registered(7, "d" * 64, "c" * 64, "current", 1_700_000_000_000_000, FACTS)
+    hub, _ = signer
+    sign = lambda m: Signed(m, hub.sign(m), hub.certificate)  # noqa: E731
+    export_model(tmp_path / "out", study, task, registered, encode_model(model), sign)
+    np.savetxt(tmp_path / "features.csv", features, delimiter=",", fmt="%.9g")
+    program, rows = str(tmp_path / "out" / "predict.py"), str(tmp_path / "features.csv")
+    run = subprocess.run(
+        [sys.executable, "-c", ALONE, "_", program, rows], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    found = np.array([[float(p) for p in line.split(",")] for line in run.stdout.splitlines()[1:]])
+    np.testing.assert_allclose(found, made.predict(model, features), atol=2e-5)
+    assert found.argmax(axis=1).std() > 0
 
 
 def test_the_file_is_signed_and_a_changed_one_is_seen(tmp_path, signer):
