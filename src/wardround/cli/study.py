@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wardround.cli import models, set_aside
+from wardround.cli import models, rehearse, set_aside
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
@@ -181,5 +181,6 @@ def status(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     Console().print(table)
 
 
+rehearse.add_to(app)
 models.add_to(app)
 set_aside.add_to(app)
