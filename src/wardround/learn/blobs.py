@@ -24,7 +24,7 @@ class Blobs(Protocol):
         """Keep bytes, whole or in parts, under a name, durably and whole."""
         ...
 
-    def append(self, name: str, offset: int, data: bytes) -> int:
+    def append(self, name: str, offset: int, data: bytes | memoryview) -> int:
         """Add to an unfinished file at its end; its size. What is not at the end is ignored."""
         ...
 
@@ -77,7 +77,7 @@ class FolderBlobs:
             partial.unlink(missing_ok=True)
             raise _refused(path, exc) from exc
 
-    def append(self, name: str, offset: int, data: bytes) -> int:
+    def append(self, name: str, offset: int, data: bytes | memoryview) -> int:
         path = self._folder / name
         try:
             if offset == 0:
@@ -145,7 +145,7 @@ class MemoryBlobs:
     def write(self, name: str, data: bytes | Sequence[memoryview]) -> None:
         self._durable[name] = data if isinstance(data, bytes) else b"".join(data)
 
-    def append(self, name: str, offset: int, data: bytes) -> int:
+    def append(self, name: str, offset: int, data: bytes | memoryview) -> int:
         held = self._partial.setdefault(name, bytearray())
         if len(held) == offset:
             held += data

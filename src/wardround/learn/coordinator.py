@@ -159,7 +159,7 @@ class Coordinator:
             self._check_order(edge, upload)
         self._reception.announce(edge, upload, offset)
 
-    def append(self, edge: EdgeId, upload: Upload, offset: int, data: bytes) -> int:
+    def append(self, edge: EdgeId, upload: Upload, offset: int, data: bytes | memoryview) -> int:
         """Keep bytes of an upload; how many are here now."""
         return self._reception.append(edge, upload, offset, data)
 

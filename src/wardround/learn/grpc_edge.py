@@ -16,6 +16,7 @@ import structlog
 
 from wardround.errors import LearnError, WardroundError
 from wardround.learn.condition import Condition
+from wardround.learn.frames import frame
 from wardround.learn.grpc_wire import IDLE_S, SERVICE, Beat, Stride, condition_to_wire, order_of, release_of
 from wardround.learn.learners import LEARNERS
 from wardround.learn.messages import Done, Order, Release, Upload
@@ -269,7 +270,7 @@ class EdgeLink:
 
     async def _push(self, ready: Ready, offset: int, attempt: int) -> pb.UpdateReceipt:
         upload = ready.upload
-        header = pb.UpdateHeader(
+        head = pb.UpdateHead(
             study=upload.study,
             round=upload.round_number,
             task=upload.task,
@@ -280,18 +281,14 @@ class EdgeLink:
             examples=upload.examples,
             metrics=dict(upload.metrics),
         )
-        call = self._channel.stream_unary(
-            f"/{SERVICE}/UploadUpdate",
-            request_serializer=pb.UpdateChunk.SerializeToString,
-            response_deserializer=pb.UpdateReceipt.FromString,
-        )()
+        call = self._channel.stream_unary(f"/{SERVICE}/UploadUpdate", response_deserializer=pb.UpdateReceipt.FromString)()
         stride = Stride(attempt=attempt)
         part = ready.data[offset : offset + stride.size]
-        await call.write(pb.UpdateChunk(header=header, data=part))
+        await call.write(frame(head, part))
         while (offset := offset + len(part)) < len(ready.data):
             stride.passed(len(part))
             part = ready.data[offset : offset + stride.size]
-            await call.write(pb.UpdateChunk(data=part))
+            await call.write(part)
         await call.done_writing()
         receipt: pb.UpdateReceipt = await call
         return receipt

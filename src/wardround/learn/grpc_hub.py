@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,7 +18,8 @@ import structlog
 from wardround.errors import StorageFull, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.coordinator import Coordinator
-from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, Stride, beat_of, condition_of, receipt_of, to_wire, upload_of
+from wardround.learn.frames import FrameMalformed, frame, unframe
+from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, Stride, beat_of, condition_of, head_of, receipt_of, to_wire, upload_of
 from wardround.learn.manifests import Signed, make_manifest
 from wardround.learn.messages import Order, Release, Upload, UploadReceipt, model_digest
 from wardround.records import EdgeId
@@ -26,6 +28,7 @@ from wardround.wire import wardround_pb2 as pb
 log = structlog.get_logger(__name__)
 QUEUE_MAX = 64
 SIGNED_MAX = 32
+HELD_MAX = 1024 * 1024  # bytes of an upload that wait while others of it are written
 
 
 class HubLink:
@@ -87,18 +90,14 @@ class HubLink:
                 request_deserializer=pb.EdgeMessage.FromString,
                 response_serializer=pb.HubMessage.SerializeToString,
             ),
-            "FetchModel": grpc.unary_stream_rpc_method_handler(
-                self._fetch, request_deserializer=pb.ModelRequest.FromString, response_serializer=pb.Chunk.SerializeToString
-            ),
+            "FetchModel": grpc.unary_stream_rpc_method_handler(self._fetch, request_deserializer=pb.ModelRequest.FromString),
             "UploadPosition": grpc.unary_unary_rpc_method_handler(
                 self._position,
                 request_deserializer=pb.UploadQuery.FromString,
                 response_serializer=pb.UploadOffset.SerializeToString,
             ),
             "UploadUpdate": grpc.stream_unary_rpc_method_handler(
-                self._upload,
-                request_deserializer=pb.UpdateChunk.FromString,
-                response_serializer=pb.UpdateReceipt.SerializeToString,
+                self._upload, response_serializer=pb.UpdateReceipt.SerializeToString
             ),
         }
 
@@ -163,7 +162,7 @@ class HubLink:
             with contextlib.suppress(asyncio.QueueFull):
                 queue.put_nowait(None)
 
-    async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+    async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[bytes]:
         try:
             name = model_digest(request.digest)
         except ValueError as error:
@@ -176,14 +175,11 @@ class HubLink:
             signed = await asyncio.to_thread(self._manifest, coordinator, name)
             start, stride = request.offset, Stride(attempt=2)  # an edge that was interrupted asks as one that was not
             while start < size:
-                chunk = pb.Chunk(data=await asyncio.to_thread(coordinator.model, name, start, stride.size))
-                if start == request.offset:
-                    chunk.total, chunk.manifest = size, signed.manifest
-                    chunk.signature, chunk.certificate = signed.signature, signed.certificate
-                self._count(edge, len(chunk.data))
-                start += len(chunk.data)
-                yield chunk
-                stride.passed(len(chunk.data))
+                data = await asyncio.to_thread(coordinator.model, name, start, stride.size)
+                self._count(edge, len(data))
+                yield frame(head_of(signed), data) if start == request.offset else data
+                start += len(data)
+                stride.passed(len(data))
             return
         await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:12]}")
 
@@ -203,27 +199,29 @@ class HubLink:
         offset, accepted = await asyncio.to_thread(coordinator.position, edge, upload)
         return pb.UploadOffset(offset=offset, accepted=accepted)
 
-    async def _upload(self, chunks: AsyncIterator[pb.UpdateChunk], context: Any) -> pb.UpdateReceipt:
+    async def _upload(self, messages: AsyncIterator[bytes], context: Any) -> pb.UpdateReceipt:
         edge = self._peer_name(context)
-        arriving = _within(chunks, IDLE_S)
+        arriving = _within(messages, IDLE_S)
         try:
-            first = await anext(arriving)
-            upload = upload_of(first.header)
+            head, data = unframe(await anext(arriving), pb.UpdateHead)
+            upload = upload_of(head)
             coordinator = await self._coordinator(upload.study, context)
-            if first.header.offset == 0 and len(first.data) == upload.size:
+            if head.offset == 0 and len(data) == upload.size:
                 await anext(arriving, None)
-                receipt = await asyncio.to_thread(_take_whole, coordinator, edge, upload, first.data)
+                receipt = await asyncio.to_thread(_take_whole, coordinator, edge, upload, data)
                 self._advance(coordinator)
                 return receipt_of(receipt)
             try:
-                await _take_parts(coordinator, edge, upload, first, arriving)
+                await _take_parts(coordinator, edge, upload, head.offset, data, arriving)
             except UpdateRefused as error:
                 log.info("upload refused", edge_id=edge, reason=error.reason)
             receipt = await asyncio.to_thread(coordinator.finish, edge, upload)  # says why, and tells the round
             self._advance(coordinator)
             return receipt_of(receipt)
         except StopAsyncIteration:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an upload begins with its header")
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an upload begins with its head")
+        except FrameMalformed as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except LookupError as error:
             await context.abort(grpc.StatusCode.ABORTED, str(error))
         except StorageFull as error:
@@ -241,57 +239,90 @@ class HubLink:
         return found
 
 
-def _take_whole(coordinator: Coordinator, edge: EdgeId, upload: Upload, data: bytes) -> UploadReceipt:
+def _take_whole(coordinator: Coordinator, edge: EdgeId, upload: Upload, data: memoryview) -> UploadReceipt:
     """An update that came in one message, in one visit to a thread."""
     with contextlib.suppress(UpdateRefused):  # `finish` says why, and tells the round
         coordinator.begin(edge, upload, 0)
-        _keep(coordinator, edge, upload, 0, data)
+        _keep(coordinator, edge, upload, 0, [data])
     return coordinator.finish(edge, upload)
 
 
 async def _take_parts(
-    coordinator: Coordinator, edge: EdgeId, upload: Upload, first: pb.UpdateChunk, arriving: AsyncIterator[pb.UpdateChunk]
+    coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, first: memoryview, arriving: AsyncIterator[bytes]
 ) -> None:
-    """Keep the bytes of an upload; a part is written and hashed while the next one arrives.
+    """Keep the bytes of an upload.
 
     Raises:
         UpdateRefused, LookupError, StorageFull, TimeoutError: as its parts say.
     """
-    offset = first.header.offset
     await asyncio.to_thread(coordinator.begin, edge, upload, offset)
-    writing = asyncio.ensure_future(asyncio.to_thread(_keep, coordinator, edge, upload, offset, first.data))
-    offset += len(first.data)
+    writing = _Writing(partial(_keep, coordinator, edge, upload), offset)
     try:
-        async for chunk in arriving:
-            await writing
-            writing = asyncio.ensure_future(asyncio.to_thread(_keep, coordinator, edge, upload, offset, chunk.data))
-            offset += len(chunk.data)
-        await writing
+        await writing.add(first)
+        async for data in arriving:
+            await writing.add(data)
+        await writing.end()
     finally:
-        await asyncio.gather(writing, return_exceptions=True)  # nothing writes behind the back of who resumes
+        await writing.settled()
 
 
-def _keep(coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, data: bytes) -> None:
+class _Writing:
+    """Keeps an upload in a thread: what arrives while it writes and hashes is next, in one go."""
+
+    def __init__(self, keep: Callable[[int, Sequence[bytes | memoryview]], None], offset: int) -> None:
+        self._keep, self._offset = keep, offset
+        self._parts: list[bytes | memoryview] = []
+        self._held = 0
+        self._task: asyncio.Future[None] | None = None
+
+    async def add(self, data: bytes | memoryview) -> None:
+        """Take bytes; waits while more than HELD_MAX wait to be written."""
+        self._parts.append(data)
+        self._held += len(data)
+        if self._task is None or self._task.done() or self._held >= HELD_MAX:
+            await self._next()
+
+    async def end(self) -> None:
+        """Everything is written when this returns."""
+        await self._next()
+        await self._next()
+
+    async def settled(self) -> None:
+        """Nothing writes any more when this returns, behind the back of who resumes."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _next(self) -> None:
+        if self._task is not None:
+            await self._task
+        parts, self._parts = self._parts, []
+        self._task = asyncio.ensure_future(asyncio.to_thread(self._keep, self._offset, parts))
+        self._offset, self._held = self._offset + self._held, 0
+
+
+def _keep(coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, parts: Sequence[bytes | memoryview]) -> None:
     """Add bytes where the upload stands.
 
     Raises:
         UpdateRefused: more bytes than announced.
         LookupError: another upload of the same update came between; ask for the position again.
     """
-    if offset + len(data) > upload.size:
-        raise UpdateRefused("too-large", "more bytes than announced")
-    size = coordinator.append(edge, upload, offset, data)
-    if size != offset + len(data):
-        raise LookupError(f"the upload stands at byte {size}, not {offset + len(data)}")
+    for data in parts:
+        if offset + len(data) > upload.size:
+            raise UpdateRefused("too-large", "more bytes than announced")
+        size = coordinator.append(edge, upload, offset, data)
+        offset += len(data)
+        if size != offset:
+            raise LookupError(f"the upload stands at byte {size}, not {offset}")
 
 
-async def _within(chunks: AsyncIterator[pb.UpdateChunk], idle_s: float) -> AsyncIterator[pb.UpdateChunk]:
-    """The chunks, as long as each comes within `idle_s` of the one before: a slow link is judged by progress."""
-    iterator = aiter(chunks)
+async def _within(messages: AsyncIterator[bytes], idle_s: float) -> AsyncIterator[bytes]:
+    """The messages, as long as each comes within `idle_s` of the one before: a slow link is judged by progress."""
+    iterator = aiter(messages)
     while True:
         try:
             async with asyncio.timeout(idle_s):
-                chunk = await anext(iterator)
+                message = await anext(iterator)
         except StopAsyncIteration:
             return
-        yield chunk
+        yield message

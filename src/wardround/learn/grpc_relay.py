@@ -14,7 +14,8 @@ from typing import Any
 
 import grpc
 
-from wardround.learn.grpc_wire import RELAY, SERVICE
+from wardround.learn.frames import FrameMalformed, frame, unframe
+from wardround.learn.grpc_wire import RELAY, SERVICE, head_of
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import model_digest
 from wardround.learn.shelf import ModelSource, Piece, Shelf, SourceFailed
@@ -78,13 +79,9 @@ class RelayLink:
 
     def handlers(self) -> dict[str, Any]:
         """The service's methods."""
-        return {
-            "FetchModel": grpc.unary_stream_rpc_method_handler(
-                self._fetch, request_deserializer=pb.ModelRequest.FromString, response_serializer=pb.Chunk.SerializeToString
-            )
-        }
+        return {"FetchModel": grpc.unary_stream_rpc_method_handler(self._fetch, request_deserializer=pb.ModelRequest.FromString)}
 
-    async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[pb.Chunk]:
+    async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[bytes]:
         edge = self._peer_name(context)
         if edge not in self._children:
             with contextlib.suppress(TimeoutError):
@@ -93,12 +90,11 @@ class RelayLink:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"the hub has not named {edge} to fetch here")
         try:
             name = model_digest(request.digest)
+            first = True
             async for piece in self._shelf.pieces(name, request.offset, self._sources()):
                 self.sent_bytes[edge] = self.sent_bytes.get(edge, 0) + len(piece.data)
-                signed = piece.signed or Signed(b"", b"", b"")
-                yield pb.Chunk(
-                    data=piece.data, manifest=signed.manifest, signature=signed.signature, certificate=signed.certificate
-                )
+                yield frame(head_of(piece.signed), piece.data) if first else piece.data
+                first = False
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except SourceFailed as error:
@@ -106,16 +102,23 @@ class RelayLink:
 
 
 async def _pieces(channel: Any, method: str, digest: str, offset: int, idle_s: float, name: str) -> AsyncIterator[Piece]:
-    call = channel.unary_stream(
-        method, request_serializer=pb.ModelRequest.SerializeToString, response_deserializer=pb.Chunk.FromString
-    )(pb.ModelRequest(digest=digest, offset=offset))
+    call = channel.unary_stream(method, request_serializer=pb.ModelRequest.SerializeToString)(
+        pb.ModelRequest(digest=digest, offset=offset)
+    )
+    first = True
     try:
         while True:
-            chunk = await asyncio.wait_for(call.read(), idle_s)
-            if chunk is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
+            data = await asyncio.wait_for(call.read(), idle_s)
+            if data is grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
                 return
-            signed = Signed(chunk.manifest, chunk.signature, chunk.certificate) if chunk.manifest else None
-            yield Piece(chunk.data, signed)
+            signed = None
+            if first:
+                head, rest = unframe(data, pb.ModelHead)
+                data, first = bytes(rest), False
+                signed = Signed(head.manifest, head.signature, head.certificate) if head.manifest else None
+            yield Piece(data, signed)
+    except FrameMalformed as error:
+        raise SourceFailed(f"{name}: {error}") from error
     except grpc.aio.AioRpcError as error:
         raise SourceFailed(f"{name}: {error.code().name} {error.details()}") from error
     except TimeoutError as error:

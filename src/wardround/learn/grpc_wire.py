@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from wardround.learn import rounds
 from wardround.learn.condition import Condition
+from wardround.learn.manifests import Signed
 from wardround.learn.messages import Order, Release, Upload, UploadReceipt
 from wardround.wire import wardround_pb2 as pb
 
@@ -97,7 +98,7 @@ def condition_to_wire(condition: Condition) -> pb.Condition:
     )
 
 
-def upload_of(header: pb.UpdateHeader) -> Upload:
+def upload_of(header: pb.UpdateHead) -> Upload:
     return Upload(
         study=header.study,
         round_number=header.round,
@@ -108,6 +109,13 @@ def upload_of(header: pb.UpdateHeader) -> Upload:
         examples=header.examples,
         metrics=dict(header.metrics),
     )
+
+
+def head_of(signed: Signed | None) -> pb.ModelHead:
+    """The head of a model's stream."""
+    if signed is None:
+        return pb.ModelHead()
+    return pb.ModelHead(manifest=signed.manifest, signature=signed.signature, certificate=signed.certificate)
 
 
 def receipt_of(receipt: UploadReceipt) -> pb.UpdateReceipt:

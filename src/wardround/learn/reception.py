@@ -94,7 +94,7 @@ class Reception:
             self._blobs.delete(_partial(edge, upload))
             self._digests[edge] = _Digest(_partial(edge, upload))
 
-    def append(self, edge: str, upload: Upload, offset: int, data: bytes) -> int:
+    def append(self, edge: str, upload: Upload, offset: int, data: bytes | memoryview) -> int:
         """Keep bytes of an upload; how many are here now."""
         name = _partial(edge, upload)
         size = self._blobs.append(name, offset, data)

@@ -591,39 +591,32 @@ class ModelRequest(_message.Message):
 Global___ModelRequest: _TypeAlias = ModelRequest  # noqa: Y015
 
 @_typing.final
-class Chunk(_message.Message):
+class ModelHead(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    DATA_FIELD_NUMBER: _builtins.int
-    TOTAL_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
-    data: _builtins.bytes
-    total: _builtins.int
-    """in the first chunk"""
     manifest: _builtins.bytes
-    """in the first chunk: learn.manifests.Manifest as MessagePack"""
+    """learn.manifests.Manifest as MessagePack"""
     signature: _builtins.bytes
-    """in the first chunk: the hub's, over the manifest"""
+    """the hub's, over the manifest"""
     certificate: _builtins.bytes
-    """in the first chunk: the hub's, PEM"""
+    """the hub's, PEM"""
     def __init__(
         self,
         *,
-        data: _builtins.bytes = ...,
-        total: _builtins.int = ...,
         manifest: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
         certificate: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "data", b"data", "manifest", b"manifest", "signature", b"signature", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "manifest", b"manifest", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
+Global___ModelHead: _TypeAlias = ModelHead  # noqa: Y015
 
 @_typing.final
 class UploadQuery(_message.Message):
@@ -674,32 +667,7 @@ class UploadOffset(_message.Message):
 Global___UploadOffset: _TypeAlias = UploadOffset  # noqa: Y015
 
 @_typing.final
-class UpdateChunk(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    HEADER_FIELD_NUMBER: _builtins.int
-    DATA_FIELD_NUMBER: _builtins.int
-    data: _builtins.bytes
-    @_builtins.property
-    def header(self) -> Global___UpdateHeader:
-        """in the first chunk alone"""
-
-    def __init__(
-        self,
-        *,
-        header: Global___UpdateHeader | None = ...,
-        data: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "header", b"header"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___UpdateChunk: _TypeAlias = UpdateChunk  # noqa: Y015
-
-@_typing.final
-class UpdateHeader(_message.Message):
+class UpdateHead(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -762,7 +730,7 @@ class UpdateHeader(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___UpdateHeader: _TypeAlias = UpdateHeader  # noqa: Y015
+Global___UpdateHead: _TypeAlias = UpdateHead  # noqa: Y015
 
 @_typing.final
 class UpdateReceipt(_message.Message):
