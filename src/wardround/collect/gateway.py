@@ -212,10 +212,8 @@ class Gateway:
         Raises:
             DecodeError: an unknown code, a unit that does not convert, a time that cannot be.
         """
-        signal = self._signals.first(reading.name, *reading.also)
-        conversion = self._signals.conversion(reading.unit, signal)
-        last_us = reading.t_us + _span_us(reading)
-        _check_time(reading, last_us, now_us)
+        signal, reading = self._signals.canonical(reading)
+        last_us = check_time(reading, now_us)
         choice, version = self._consent(subject, signal.code)
         if choice is Consent.NONE:
             return None
@@ -225,11 +223,8 @@ class Gateway:
         else:
             self._ahead_us[device] = ahead
         flags = self._base_flags | Quality(reading.flags)
-        if not conversion.identity:
-            flags |= Quality.UNIT_CONVERTED
         if now_us - last_us > LATE_US:
             flags |= Quality.LATE
-        value = None if reading.value is None else reading.value * conversion.factor + conversion.offset
         observation = Observation(
             subject=subject,
             device=device,
@@ -244,27 +239,34 @@ class Gateway:
             n=reading.n,
             period_us=reading.period_us,
             offsets_us=reading.offsets_us,
-            value=value,
+            value=reading.value,
             values=reading.values,
             values_type=reading.values_type,
-            scale=reading.scale * conversion.factor,
-            origin=reading.origin * conversion.factor + conversion.offset,
+            scale=reading.scale,
+            origin=reading.origin,
             value_text=reading.text,
             low=signal.low,
             high=signal.high,
             consent_version=version,
         )
-        quality, validity = _judge(observation, signal)
+        quality, validity = judge(observation, signal)
         validity = max(validity, Validity(reading.validity))
         return choice, replace(observation, flags=int(flags | quality), validity=int(validity))
 
 
-def _check_time(reading: Reading, last_us: int, now_us: int) -> None:
-    if reading.t_us < EARLIEST_US:
+def check_time(reading: Reading, now_us: int, *, earliest_us: int = EARLIEST_US) -> int:
+    """The time of the last sample, microseconds since 1970.
+
+    Raises:
+        DecodeError: "time-before-2000" or "time-in-future".
+    """
+    last_us = reading.t_us + _span_us(reading)
+    if reading.t_us < earliest_us:
         raise DecodeError("time-before-2000", f"{reading.name}: time {reading.t_us / 1e6:.0f} s since 1970: a clock not set")
     if last_us > now_us + FUTURE_US + reading.t_error_us:
         ahead_h = (last_us - now_us) / 3.6e9
         raise DecodeError("time-in-future", f"{reading.name}: its time is {ahead_h:.1f} h ahead of this edge")
+    return last_us
 
 
 def _span_us(reading: Reading) -> int:
@@ -274,7 +276,7 @@ def _span_us(reading: Reading) -> int:
     return round((reading.n - 1) * reading.period_us) if reading.period_us else 0
 
 
-def _judge(observation: Observation, signal: Signal) -> tuple[Quality, Validity]:
+def judge(observation: Observation, signal: Signal) -> tuple[Quality, Validity]:
     """Flags that the samples themselves give: out of range, a flat line, at the rail of the converter."""
     flags = Quality.NONE
     if observation.values is None:

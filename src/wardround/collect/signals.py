@@ -13,7 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from msgspec.structs import replace
+
+from wardround.collect.devices.reading import Reading
 from wardround.errors import DecodeError
+from wardround.records import Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,9 @@ _CONVERSIONS: dict[str, dict[str, Conversion]] = {
     "h": {"h": IDENTITY, "min": Conversion(1 / 60), "s": Conversion(1 / 3600)},
     "kcal": {"kcal": IDENTITY, "kJ": Conversion(1 / 4.184), "J": Conversion(1 / 4184)},
     "uS": {"uS": IDENTITY, "S": Conversion(1e6)},
+    "m/s": {"m/s": IDENTITY, "km/h": Conversion(1 / 3.6), "[mi_i]/h": Conversion(0.44704)},
+    "m": {"m": IDENTITY, "km": Conversion(1e3), "[mi_i]": Conversion(1609.344)},
+    "kg/m2": dict.fromkeys(("kg/m2", "kg/m^2"), IDENTITY),
 }
 
 
@@ -126,6 +133,24 @@ class Signals:
         table = Signals(list(self.rows.values()))
         table._by_name |= {name: self.resolve(key) for name, key in names.items()}
         return table
+
+    def canonical(self, reading: Reading) -> tuple[Signal, Reading]:
+        """The signal of a reading, and the reading in that signal's unit.
+
+        Raises:
+            DecodeError: "unknown-code" or "unit-does-not-convert".
+        """
+        signal = self.first(reading.name, *reading.also)
+        conversion = self.conversion(reading.unit, signal)
+        converted = 0 if conversion.identity else Quality.UNIT_CONVERTED
+        return signal, replace(
+            reading,
+            unit=signal.unit,
+            value=None if reading.value is None else reading.value * conversion.factor + conversion.offset,
+            scale=reading.scale * conversion.factor,
+            origin=reading.origin * conversion.factor + conversion.offset,
+            flags=int(reading.flags | converted),
+        )
 
     def conversion(self, unit: str, signal: Signal) -> Conversion:
         """From a device's unit into the signal's own.

@@ -139,7 +139,7 @@ class Observation(Component, frozen=True, rename="camel"):
 
 class _Any(msgspec.Struct, frozen=True, rename="camel"):
     resource_type: str = ""
-    type: str = ""
+    type: Any = ""  # a code in a Bundle, something else in other resources
     implicit_rules: str = ""
 
 
@@ -190,7 +190,7 @@ def _observations(payload: bytes) -> Iterator[tuple[str, Observation | DecodeErr
     if head.resource_type != "Bundle":
         raise DecodeError("resource-type", f"a {head.resource_type[:40] or 'resource without a type'} holds no observation")
     if head.type not in BUNDLES:
-        raise DecodeError("bundle-type", f"a Bundle of type {head.type[:40]!r} brings no observations")
+        raise DecodeError("bundle-type", f"a Bundle of type {str(head.type)[:40]!r} brings no observations")
     entries = _parse(_bundle, payload, "the Bundle").entry
     if len(entries) > ENTRIES_MAX:
         raise DecodeError("too-large", f"the Bundle has {len(entries)} entries, more than {ENTRIES_MAX}")

@@ -38,6 +38,18 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     validity: int = 0
     flags: int = 0
 
+    def samples(self) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """The samples in `unit`, shape (n,); empty for a word."""
+        if self.values is not None:
+            return self.origin + np.frombuffer(self.values, "<" + self.values_type).astype(np.float64) * self.scale
+        return np.empty(0) if self.value is None else np.array([self.value])
+
+    def offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Microseconds from `t_us` to each sample, shape (n,)."""
+        if self.offsets_us is not None:
+            return np.frombuffer(self.offsets_us, "<i4").astype(np.int64)
+        return np.round(np.arange(self.n) * (self.period_us or 0.0)).astype(np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
