@@ -39,7 +39,8 @@ from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.records import EdgeId
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
-from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
+from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener
+from wardround.trust.signatures import EdgeSigner
 from wardround.watch.detectors.own_history import OwnHistory
 from wardround.wire import wardround_pb2 as pb
 
@@ -93,6 +94,7 @@ async def edges_main(home: Path, edges: int, port: int, pipe: Connection) -> Non
             version="bench",
             fetch=inline,
             condition=lambda _at_work: conditions.read(),
+            sign=EdgeSigner(home / f"edge-{i}").sign,
         )
         for i, channel in enumerate(channels)
     ]
@@ -139,6 +141,7 @@ async def measure(home: Path, edges: int, rounds: int) -> tuple[list[float], lis
     link = HubLink(
         studies=lambda: coordinators,
         peer_name=peer_name,
+        peer_certificate=peer_certificate,
         on_attached=lambda _edge, _version: None,
         on_beat=lambda _edge, _beat: None,
         on_lost=lambda _edge: None,

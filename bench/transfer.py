@@ -47,7 +47,8 @@ from wardround.learn.shelf import Shelf
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.records import EdgeId
-from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
+from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener
+from wardround.trust.signatures import EdgeSigner
 from wardround.watch.detectors.own_history import OwnHistory
 from wardround.wire import wardround_pb2 as pb
 
@@ -140,6 +141,7 @@ async def edges_main(home: Path, case: Case, port: int, bare_port: int, pipe: Co
             version="bench",
             fetch=no_model if case.in_turn else fetch,
             condition=lambda _at_work: conditions.read(),
+            sign=EdgeSigner(identity).sign,
         )
         link.uploads_s, link.turn, link.kept = uploads_s, turn, kept if case.in_turn else None
         return link
@@ -219,6 +221,7 @@ async def measure(home: Path, case: Case) -> dict[str, Any]:
     link = HubLink(
         studies=lambda: coordinators,
         peer_name=peer_name,
+        peer_certificate=peer_certificate,
         on_attached=lambda _edge, _version: None,
         on_beat=lambda _edge, _beat: None,
         on_lost=lambda _edge: None,

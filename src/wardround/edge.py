@@ -49,7 +49,7 @@ from wardround.trust.certificates import check_certificate
 from wardround.trust.channel import edge_channel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.pseudonyms import Pseudonyms
-from wardround.trust.signatures import check_signature
+from wardround.trust.signatures import EdgeSigner, check_signature
 
 log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
@@ -182,6 +182,7 @@ class Edge:
             version=__version__,
             fetch=lambda order: self._fetch(order, relay, hub),
             condition=self._condition,
+            sign=EdgeSigner(identity).sign,
             relay_address=address,
             hold=lambda release: self._held.hold(release, self._shelf, [hub]),
         )

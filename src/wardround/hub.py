@@ -40,7 +40,7 @@ from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, EdgeRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
 from wardround.trust.certificates import Authority, describe, key_pem, new_key, write_private
-from wardround.trust.channel import peer_name, start_hub_listener
+from wardround.trust.channel import peer_certificate, peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.enrolment import EnrolmentListener
 from wardround.trust.signatures import HubSigner
@@ -180,6 +180,7 @@ class Hub:
         self.link = link = HubLink(
             studies=lambda: self.studies.coordinators,
             peer_name=peer_name,
+            peer_certificate=peer_certificate,
             on_attached=self._edge_attached,
             on_beat=self._edge_beat,
             on_lost=lambda edge: log.info("edge detached", edge_id=edge),

@@ -14,7 +14,7 @@ from wardround.learn.grpc_wire import SERVICE
 from wardround.learn.manifests import Signed
 from wardround.learn.shelf import SourceFailed
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
-from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
+from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener
 from wardround.wire import wardround_pb2 as pb
 
 pytestmark = pytest.mark.timeout(60)
@@ -37,6 +37,7 @@ def hub_link():
     return HubLink(
         studies=dict,
         peer_name=peer_name,
+        peer_certificate=peer_certificate,
         on_attached=lambda _edge, _version: None,
         on_beat=lambda _edge, _beat: None,
         on_lost=lambda _edge: None,

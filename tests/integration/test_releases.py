@@ -116,6 +116,22 @@ def let_one_count_again(journal, command, home):
     assert "is not set aside" in again.stderr
 
 
+def every_update_is_signed(site, command, home):
+    """Each holds, and one whose row was changed behind the hub's back does not."""
+    checked = command("study", "updates", "moves", "--verify", "--json", *home)
+    rows = json.loads(checked.stdout)
+    assert {r["edge"] for r in rows} == set(EDGES)
+    assert not [r for r in rows if r["wrong"]]
+    db = FolderStorage(site.home / "studies" / "moves").connect("journal")
+    db.execute("UPDATE accepted SET sha256 = ? WHERE round = 1 AND edge = ?", ("0" * 64, EDGES[0]))
+    forged = command("study", "updates", "moves", "--round", "1", "--edge", EDGES[0], "--verify", *home)
+    assert forged.returncode == 1
+    assert "not what their edges signed" in forged.stderr
+    row = next(r for r in rows if (r["round"], r["edge"]) == (1, EDGES[0]))
+    db.execute("UPDATE accepted SET sha256 = ? WHERE round = 1 AND edge = ?", (row["sha256"], EDGES[0]))
+    db.close()
+
+
 @pytest.mark.timeout(240)
 def test_models_are_tried_become_current_and_one_command_goes_back(running, command, tmp_path):
     site = running
@@ -129,6 +145,7 @@ def test_models_are_tried_become_current_and_one_command_goes_back(running, comm
     home = ("--home", str(site.home))
     paused = command("study", "pause", "moves", *home)
     assert "no new round" in paused.stdout, paused.stderr
+    every_update_is_signed(site, command, home)
     until(site, lambda: [held(site, e) for e in EDGES].count(standing(site, "current")[0].model) >= 2)
     shown = command("study", "rollback", "moves", "--to", str(retired.number), "--dry-run", "--json", *home)
     dry = json.loads(shown.stdout)

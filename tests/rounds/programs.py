@@ -38,8 +38,8 @@ from wardround.ports import free_port
 from wardround.settings import ScheduleSettings, parse_settings
 from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
-from wardround.trust.channel import edge_channel, peer_name, start_hub_listener, start_listener
-from wardround.trust.signatures import HubSigner, check_signature
+from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener, start_listener
+from wardround.trust.signatures import EdgeSigner, HubSigner, check_signature
 from wardround.watch.detectors.screens import Screens
 
 TICK_S = 0.02
@@ -75,6 +75,7 @@ async def _hub(home: Path, text: str, port: int) -> None:
     link = HubLink(
         studies=lambda: coordinators,
         peer_name=peer_name,
+        peer_certificate=peer_certificate,
         on_attached=lambda _edge, _version: None,
         on_beat=lambda _edge, _beat: None,
         on_lost=lambda _edge: None,
@@ -185,6 +186,7 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
         version="test",
         fetch=fetch,
         condition=condition,
+        sign=EdgeSigner(identity).sign,
         relay_address=address,
     )
     await link.run()

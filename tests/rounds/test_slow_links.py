@@ -28,8 +28,9 @@ from wardround.learn.participant import Participant
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import parse_study
 from wardround.ports import LOOPBACK, free_port
-from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
-from wardround.trust.signatures import HubSigner
+from wardround.trust.certificates import new_key
+from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener
+from wardround.trust.signatures import EdgeSigner, HubSigner, edge_signature
 from wardround.watch.detectors.screens import Screens
 
 STUDY = """\
@@ -93,7 +94,7 @@ class SlowRelay:
 
 
 @contextlib.asynccontextmanager
-async def site(tmp_path, bytes_s, fetched=None):
+async def site(tmp_path, bytes_s, fetched=None, sign=None):
     """A hub, a relay and an edge that answers every order with the update of a small network (1 MB)."""
     make_identities(tmp_path, ["edge-1"])
     study = parse_study(STUDY, where="test")
@@ -102,6 +103,7 @@ async def site(tmp_path, bytes_s, fetched=None):
     hub = HubLink(
         studies=lambda: coordinators,
         peer_name=peer_name,
+        peer_certificate=peer_certificate,
         on_attached=lambda _edge, _version: None,
         on_beat=lambda _edge, _beat: None,
         on_lost=lambda _edge: None,
@@ -153,6 +155,7 @@ async def site(tmp_path, bytes_s, fetched=None):
         heartbeat_s=0.5,
         version="test",
         fetch=fetched or fetch,
+        sign=sign or EdgeSigner(tmp_path / "edge-1").sign,
         condition=lambda _at_work: Condition(True, None, "wired", None, False, 0.0),
     )
     running = asyncio.create_task(edge.run())
@@ -165,6 +168,20 @@ async def site(tmp_path, bytes_s, fetched=None):
         relay.cut()
         listening.close()
         await server.stop(0)
+
+
+def test_an_edge_that_signs_with_a_key_that_is_not_its_own_is_refused(tmp_path):
+    """Its connection is good; the key of its certificate did not sign."""
+    key = new_key()
+
+    async def run():
+        async with site(tmp_path, 1e9, sign=lambda data: edge_signature(key, data)) as (coordinator, _, events):
+            await until(lambda: [e for e in events if e.kind == "refused"], coordinator, 30)
+            return [(e.edge, e.reason) for e in events if e.kind == "refused"], coordinator.committed()
+
+    refused, committed = asyncio.run(run())
+    assert set(refused) == {("edge-1", "signature")}
+    assert not committed
 
 
 async def until(holds, coordinator, seconds):

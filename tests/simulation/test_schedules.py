@@ -119,9 +119,9 @@ def never_stale(real):
 
 
 def accept_sometimes(real):
-    def accept(self, round_number, update):
+    def accept(self, round_number, update, signed):
         if round_number % 2 == 0:
-            real(self, round_number, update)
+            real(self, round_number, update, signed)
 
     return accept
 

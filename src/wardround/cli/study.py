@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wardround.cli import models, rehearse, set_aside
+from wardround.cli import models, rehearse, set_aside, updates
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
@@ -184,3 +184,4 @@ def status(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 rehearse.add_to(app)
 models.add_to(app)
 set_aside.add_to(app)
+updates.add_to(app)

@@ -15,6 +15,7 @@ import structlog
 from wardround.clock import Clock
 from wardround.errors import StudyError, UpdateRefused
 from wardround.learn import rounds
+from wardround.learn.announcements import check_signed, signed_announcement
 from wardround.learn.blobs import Blobs
 from wardround.learn.condition import Condition
 from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, Rollback, memory_name, model_name, update_name
@@ -155,6 +156,7 @@ class Coordinator:
         Raises:
             UpdateRefused: it cannot count, whatever its bytes are.
         """
+        check_signed(edge, upload)
         with self._lock:
             self._check_order(edge, upload)
         self._reception.announce(edge, upload, offset)
@@ -189,7 +191,7 @@ class Coordinator:
             self._reception.keep(edge, upload, self._open.number)
             counted = examples_counted(upload.examples, self._journal.registered(edge), self.study.triage)
             accepted = Accepted(edge, upload.sha256, counted, norm, upload.metrics, upload.round_number)
-            self._journal.accept(self._open.number, accepted)
+            self._journal.accept(self._open.number, accepted, signed_announcement(upload, self._clock.now_us()))
             self._emit("accepted", edge=edge, metrics=upload.metrics)
             self._step(rounds.Delivered(edge))
         return UploadReceipt(accepted=True)

@@ -15,6 +15,7 @@ import grpc
 import structlog
 
 from wardround.errors import LearnError, WardroundError
+from wardround.learn.announcements import announcement
 from wardround.learn.condition import Condition
 from wardround.learn.frames import frame
 from wardround.learn.grpc_wire import IDLE_S, SERVICE, Beat, Stride, condition_to_wire, order_of, release_of
@@ -48,11 +49,13 @@ class EdgeLink:
         version: str,
         fetch: Callable[[Order], Awaitable[bytes]],
         condition: Callable[[bool], Condition],
+        sign: Callable[[bytes], bytes],
         relay_address: str = "",
         hold: Callable[[Release], Awaitable[None]] | None = None,
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
-        `hold(release)` keeps the model to predict with, or raises a WardroundError.
+        `hold(release)` keeps the model to predict with, or raises a WardroundError; `sign(announcement)` puts this edge's name
+        to an upload.
 
         `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
         `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
@@ -60,7 +63,7 @@ class EdgeLink:
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
         self._training = False
-        self._hold = hold
+        self._sign, self._hold = sign, hold
         self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
@@ -280,6 +283,7 @@ class EdgeLink:
             offset=offset,
             examples=upload.examples,
             metrics=dict(upload.metrics),
+            signature=self._sign(announcement(upload)),
         )
         call = self._channel.stream_unary(f"/{SERVICE}/UploadUpdate", response_deserializer=pb.UpdateReceipt.FromString)()
         stride = Stride(attempt=attempt)

@@ -39,13 +39,14 @@ class HubLink:
         *,
         studies: Callable[[], dict[str, Coordinator]],
         peer_name: Callable[[Any], EdgeId],
+        peer_certificate: Callable[[Any], bytes],
         on_attached: Callable[[EdgeId, str], None],
         on_beat: Callable[[EdgeId, Beat], None],
         on_lost: Callable[[EdgeId], None],
         sign: Callable[[bytes], Signed],
     ) -> None:
         """`sign(manifest)` puts the hub's name to a model's manifest."""
-        self._studies, self._peer_name = studies, peer_name
+        self._studies, self._peer_name, self._peer_certificate = studies, peer_name, peer_certificate
         self._on_attached, self._on_beat, self._on_lost = on_attached, on_beat, on_lost
         self._sign = sign
         self._signed: dict[str, Signed] = {}  # of the newest models asked for
@@ -204,7 +205,7 @@ class HubLink:
         arriving = _within(messages, IDLE_S)
         try:
             head, data = unframe(await anext(arriving), pb.UpdateHead)
-            upload = upload_of(head)
+            upload = upload_of(head, self._peer_certificate(context))
             coordinator = await self._coordinator(upload.study, context)
             if head.offset == 0 and len(data) == upload.size:
                 await anext(arriving, None)

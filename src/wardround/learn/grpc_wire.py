@@ -16,6 +16,7 @@ SERVICE = "wardround.v1.Learn"
 RELAY = "wardround.v1.Relay"
 CHUNK = 512 * 1024
 PASSED_ON_MAX = 1_000
+SIGNATURE_MAX = 128  # bytes; of P-256, DER, at most 72
 HELD_MAX = 256  # models that an edge may say it holds
 STRIDE_MIN, STRIDE_FIRST = 4 * 1024, 128 * 1024
 BUFFERED = 1024 * 1024  # what buffers may hold of a stream: taken up at once, on its way for long
@@ -98,7 +99,8 @@ def condition_to_wire(condition: Condition) -> pb.Condition:
     )
 
 
-def upload_of(header: pb.UpdateHead) -> Upload:
+def upload_of(header: pb.UpdateHead, certificate: bytes) -> Upload:
+    """What a header announces, on a connection with this certificate."""
     return Upload(
         study=header.study,
         round_number=header.round,
@@ -108,6 +110,8 @@ def upload_of(header: pb.UpdateHead) -> Upload:
         sha256=header.sha256[:64],
         examples=header.examples,
         metrics=dict(header.metrics),
+        signature=header.signature[:SIGNATURE_MAX],
+        certificate=certificate,
     )
 
 

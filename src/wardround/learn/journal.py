@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from wardround.records import EdgeId, ModelDigest
@@ -21,6 +22,9 @@ CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS accepted (round INTEGER, edge TEXT, sha256 TEXT NOT NULL, examples INTEGER NOT NULL,
     norm REAL NOT NULL, metrics TEXT NOT NULL, based_on INTEGER NOT NULL, PRIMARY KEY (round, edge)) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS accepted_once ON accepted (edge, based_on);
+CREATE TABLE IF NOT EXISTS signatures (edge TEXT, based_on INTEGER, announcement BLOB NOT NULL, signature BLOB NOT NULL,
+    serial TEXT NOT NULL, t_us INTEGER NOT NULL, PRIMARY KEY (edge, based_on)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS certificates (serial TEXT PRIMARY KEY, pem BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS committed (round INTEGER PRIMARY KEY, model TEXT NOT NULL, base TEXT NOT NULL, t_us INTEGER NOT NULL,
     seconds REAL NOT NULL, folded TEXT NOT NULL, aside TEXT NOT NULL, staleness TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine (edge TEXT PRIMARY KEY, until_round INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
@@ -55,6 +59,18 @@ class Accepted:
     norm: float
     metrics: Mapping[str, float]
     based_on: int  # the round of its order: the one it counts in, or an earlier one in a buffered study
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAnnouncement:
+    """An edge's name under the update it sent: the announcement it signed (announcements.py), its signature (DER), the
+    certificate (PEM) of the key and that certificate's serial, and when the hub took it."""
+
+    announcement: bytes
+    signature: bytes
+    serial: str
+    certificate: bytes
+    t_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +131,15 @@ class Journal:
             row = self._db.execute("SELECT value FROM facts WHERE key = 'owed'").fetchone()
         return {edge: (number, base) for edge, (number, base) in json.loads(row[0]).items()} if row else {}
 
-    def accept(self, round_number: int, update: Accepted) -> None:
+    def accept(self, round_number: int, update: Accepted, signed: SignedAnnouncement) -> None:
         """Record an update whose file is synced, in the round it counts in. The first one of an edge for an order stands."""
         metrics = json.dumps(dict(update.metrics))
         row = (round_number, update.edge, update.sha256, update.examples, update.norm, metrics, update.based_on)
-        with self._lock:
+        name = (update.edge, update.based_on, signed.announcement, signed.signature, signed.serial, signed.t_us)
+        with self._transaction():
             self._db.execute("INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT OR IGNORE INTO signatures VALUES (?, ?, ?, ?, ?, ?)", name)
+            self._db.execute("INSERT OR IGNORE INTO certificates VALUES (?, ?)", (signed.serial, signed.certificate))
 
     def accepted(self, round_number: int) -> dict[EdgeId, Accepted]:
         """The updates of a round, by edge."""
@@ -133,6 +152,20 @@ class Journal:
         """Whether an update of this edge for its order of that round is accepted, in whichever round it counts."""
         with self._lock:
             return bool(self._db.execute("SELECT 1 FROM accepted WHERE edge = ? AND based_on = ?", (edge, based_on)).fetchone())
+
+    def signatures(self, round_number: int) -> dict[EdgeId, SignedAnnouncement]:
+        """The signatures of a round's updates, by edge; those that were accepted before signatures were kept have none."""
+        query = """SELECT r.edge, announcement, signature, serial, pem, t_us FROM signatures r JOIN certificates USING (serial)
+            JOIN accepted a ON a.edge = r.edge AND a.based_on = r.based_on WHERE a.round = ?"""
+        with self._lock:
+            return {
+                EdgeId(e): SignedAnnouncement(a, s, n, pem, t) for e, a, s, n, pem, t in self._db.execute(query, (round_number,))
+            }
+
+    def rounds(self) -> list[int]:
+        """Every round that an update was accepted in, in order."""
+        with self._lock:
+            return [int(n) for (n,) in self._db.execute("SELECT DISTINCT round FROM accepted ORDER BY round")]
 
     def fleet(self) -> int:
         """Edges that have ever had an update accepted."""
@@ -152,32 +185,26 @@ class Journal:
 
         With `rollback` it has ended without a fold, and the study goes back.
         """
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._db.execute(
-                    "INSERT INTO committed VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        done.number,
-                        done.model,
-                        done.base,
-                        done.t_us,
-                        done.seconds,
-                        json.dumps(dict(done.folded)),
-                        json.dumps(done.aside),
-                        json.dumps(dict(done.staleness)),
-                    ),
-                )
-                if rollback is not None:
-                    values = [getattr(rollback, name) for name in Rollback.__slots__]
-                    self._db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, ?, ?, ?)", values)
-                self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
-                self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (json.dumps(dict(owed or {})),))
-                self._db.execute("DELETE FROM facts WHERE key = 'open'")
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO committed VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    done.number,
+                    done.model,
+                    done.base,
+                    done.t_us,
+                    done.seconds,
+                    json.dumps(dict(done.folded)),
+                    json.dumps(done.aside),
+                    json.dumps(dict(done.staleness)),
+                ),
+            )
+            if rollback is not None:
+                values = [getattr(rollback, name) for name in Rollback.__slots__]
+                self._db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (json.dumps(dict(owed or {})),))
+            self._db.execute("DELETE FROM facts WHERE key = 'open'")
 
     def committed(self) -> list[Committed]:
         """Every round that is over, in order."""
@@ -247,6 +274,18 @@ class Journal:
         with self._lock:
             row = self._db.execute("SELECT state FROM screen").fetchone()
         return bytes(row[0]) if row else b""
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of it is on disk, or nothing."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
 
     def close(self) -> None:
         """Close the database; what is not committed is gone."""

@@ -41,7 +41,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What an upload announces."""
+    """What an upload announces, and who put their name to it: see announcements.py.
+
+    `certificate` is the PEM that the hub saw on the connection; it does not travel with the upload.
+    """
 
     study: str
     round_number: int
@@ -51,6 +54,8 @@ class Upload:
     sha256: str
     examples: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    signature: bytes = b""
+    certificate: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ from wardround.learn.study import Study, parse_study
 from wardround.records import Consent, EdgeId, SubjectId, decode_observation
 from wardround.settings import SpoolSettings
 from wardround.simulation.promises import Train, broken_promises
-from wardround.simulation.toy import CLASSES, FEATURES, spoil, toy_model, toy_training
+from wardround.simulation.toy import CLASSES, FEATURES, signed, spoil, toy_model, toy_training
 from wardround.trust.consent import ConsentRegister
 from wardround.watch.detectors.screens import Screens
 
@@ -616,7 +616,7 @@ class _Edge:
         hub.coordinator.fail(EdgeId(self.name), order.round_number, reason, declined=True)
 
     def _upload(self, ready: Ready, number: int) -> Generator[float, None, UploadReceipt]:
-        upload: Upload = ready.upload
+        upload: Upload = signed(self.name, ready.upload)
         offset, accepted = self._sim.exchange(self, lambda hub: hub.coordinator.position(EdgeId(self.name), upload))
         if accepted:
             return UploadReceipt(accepted=True)

@@ -1,15 +1,23 @@
-"""A training that costs nothing: the same update for the same edge, round and base, so that every model can be checked."""
+"""A training that costs nothing: the same update for the same edge, round and base, so that every model can be checked.
+
+The edges' keys are real, made when they are first needed, and written nowhere.
+"""
 
 from __future__ import annotations
 
 import random
 import zlib
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from wardround.learn.messages import Done, Order
+from wardround.learn.announcements import announcement
+from wardround.learn.messages import Done, Order, Upload
 from wardround.learn.models import Parameters, decode_model, encode_model
+from wardround.trust.certificates import Authority, new_key
+from wardround.trust.signatures import edge_signature
 
 FEATURES, CLASSES = 6, 3
 
@@ -34,6 +42,25 @@ def toy_training(edge: str, order: Order, model: bytes, kept: bytes) -> Done:
     before = float(decode_model(kept)["updates"]) if kept else 0.0
     facts = {"loss": float(order.round_number), "kept": before}
     return Done(encode_model(update), examples, facts, encode_model({"updates": np.array(before + 1)}))
+
+
+@cache
+def toy_authority() -> Authority:
+    """Who has issued every certificate of this process."""
+    return Authority.in_memory("simulation")
+
+
+@cache
+def toy_identity(edge: str) -> tuple[ec.EllipticCurvePrivateKey, bytes]:
+    """An edge's key and its certificate (PEM)."""
+    key = new_key()
+    return key, toy_authority().issue_edge(edge, key.public_key(), 1.0)
+
+
+def signed(edge: str, upload: Upload) -> Upload:
+    """An upload with this edge's signature, as the hub sees it on this edge's own connection."""
+    key, certificate = toy_identity(edge)
+    return replace(upload, signature=edge_signature(key, announcement(upload)), certificate=certificate)
 
 
 def spoil(done: Done, chance: random.Random) -> Done:

@@ -120,6 +120,14 @@ class Authority:
         """
         if (folder / "ca.key").exists():
             raise TrustError(f"{folder} already holds an authority", remedy="choose an empty home")
+        authority = cls.in_memory(name)
+        write_private(folder / "ca.key", key_pem(authority._key))
+        write_private(folder / "ca.pem", authority.pem, 0o644)
+        return authority
+
+    @classmethod
+    def in_memory(cls, name: str) -> Authority:
+        """A new authority that is written nowhere."""
         key = new_key()
         subject = x509.Name(
             [
@@ -141,10 +149,7 @@ class Authority:
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        authority = cls(certificate, key)
-        write_private(folder / "ca.key", key_pem(key))
-        write_private(folder / "ca.pem", authority.pem, 0o644)
-        return authority
+        return cls(certificate, key)
 
     @classmethod
     def load(cls, folder: Path) -> Authority:

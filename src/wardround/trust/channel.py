@@ -59,13 +59,21 @@ def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> EdgeId:
     return EdgeId(_peer(context)[0])
 
 
+def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+    """The certificate, PEM, of the edge on the other side, whose key TLS has seen it hold.
+
+    Raises:
+        CertificateRefused: it has shown none.
+    """
+    facts: dict[str, Any] = dict(context.auth_context())
+    if not (pem := facts.get("x509_pem_cert")):
+        raise CertificateRefused("an edge certificate is required", remedy="run `wardround edge join`")
+    return bytes(pem[0])
+
+
 def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, str, int]:
     """Name, serial and notAfter (us) of the peer."""
-    facts: dict[str, Any] = dict(context.auth_context())
-    pem = facts.get("x509_pem_cert")
-    if not pem:
-        raise CertificateRefused("an edge certificate is required", remedy="run `wardround edge join`")
-    described = describe(pem[0])
+    described = describe(peer_certificate(context))
     if described.role != "edge":
         raise CertificateRefused(f"a {described.role} certificate is not an edge's", remedy="run `wardround edge join`")
     return described.name, described.serial, described.not_after_us

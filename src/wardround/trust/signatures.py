@@ -1,7 +1,11 @@
-"""The hub's signature on what others pass on for it: ECDSA P-256 with SHA-256, by the key of the hub's own certificate."""
+"""Signatures: the hub's on what others pass on for it, an edge's on the updates it announces.
+
+ECDSA P-256 with SHA-256, by the key of the signer's own certificate.
+"""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -10,9 +14,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from wardround.errors import CertificateRefused
-from wardround.trust.certificates import check_certificate, load_key
+from wardround.trust.certificates import check_certificate, describe, load_key
 
-CONTEXT = b"wardround model manifest v1\0"  # so that no other thing the key signs can be taken for this
+# What is signed begins with what it is, so that no other thing the same key signs can be taken for it.
+CONTEXT = b"wardround model manifest v1\0"
+EDGE_CONTEXT = b"wardround update announcement v1\0"
 
 
 class HubSigner:
@@ -40,11 +46,54 @@ def check_signature(data: bytes, signature: bytes, certificate: bytes, authority
     facts = check_certificate(certificate, authority, now_us=now_us, where="a model's manifest")
     if facts.role != "hub":
         raise CertificateRefused(f"a model's manifest is signed by a {facts.role}", remedy="it is fetched from the hub instead")
+    if not _signed(CONTEXT + data, signature, certificate):
+        raise CertificateRefused("a model's manifest is not signed by the hub", remedy="it is fetched from the hub instead")
+
+
+class EdgeSigner:
+    """Signs with an edge's own key, which never leaves it."""
+
+    def __init__(self, identity: Path) -> None:
+        """Raises TrustError: the key cannot be read."""
+        self._key = load_key(identity / "edge.key")
+
+    def sign(self, announcement: bytes) -> bytes:
+        """The signature, DER."""
+        return edge_signature(self._key, announcement)
+
+
+def edge_signature(key: ec.EllipticCurvePrivateKey, announcement: bytes) -> bytes:
+    """What this key's edge puts under an announcement, DER."""
+    return key.sign(EDGE_CONTEXT + announcement, ec.ECDSA(hashes.SHA256()))
+
+
+def check_edge_signature(announcement: bytes, signature: bytes, certificate: bytes, edge: str) -> None:
+    """Whether this edge signed an announcement with the key of this certificate (PEM), whose issuer the caller has checked.
+
+    Raises:
+        CertificateRefused: the certificate is another's, or its key did not sign this.
+    """
+    facts = describe(certificate)
+    if (facts.role, facts.name) != ("edge", edge):
+        raise CertificateRefused(
+            f"the certificate is that of {facts.role} {facts.name}, not of edge {edge}", remedy="join again with a new token"
+        )
+    if not signature:
+        raise CertificateRefused("the update is not signed", remedy="bring the edge to the hub's version")
+    if not _signed(EDGE_CONTEXT + announcement, signature, certificate):
+        raise CertificateRefused(
+            f"the signature is not that of {edge} over what is announced",
+            remedy="run the edge with the key that its certificate was issued for, or join again with a new token",
+        )
+
+
+@lru_cache(maxsize=256)  # an upload is looked at when it begins and when it is whole
+def _signed(data: bytes, signature: bytes, certificate: bytes) -> bool:
     key = x509.load_pem_x509_certificate(certificate).public_key()
-    refused = CertificateRefused("a model's manifest is not signed by the hub", remedy="it is fetched from the hub instead")
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise refused
+        return False
     try:
-        key.verify(signature, CONTEXT + data, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature as exc:
-        raise refused from exc
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True

@@ -699,6 +699,7 @@ class UpdateHead(_message.Message):
     EXAMPLES_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     study: _builtins.str
     round: _builtins.int
     base_model: _builtins.str
@@ -707,6 +708,8 @@ class UpdateHead(_message.Message):
     offset: _builtins.int
     examples: _builtins.int
     task: _builtins.str
+    signature: _builtins.bytes
+    """the edge's, over learn.announcements.Announcement as JSON; not over the offset"""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """loss_before, loss_after, duration_s"""
@@ -723,10 +726,11 @@ class UpdateHead(_message.Message):
         examples: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         task: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "examples", b"examples", "metrics", b"metrics", "offset", b"offset", "round", b"round", "sha256", b"sha256", "size", b"size", "study", b"study", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "examples", b"examples", "metrics", b"metrics", "offset", b"offset", "round", b"round", "sha256", b"sha256", "signature", b"signature", "size", b"size", "study", b"study", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

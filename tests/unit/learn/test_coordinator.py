@@ -19,7 +19,7 @@ from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.learn.triage import Screen
 from wardround.records import EdgeId
-from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
+from wardround.simulation.toy import CLASSES, FEATURES, signed, toy_model, toy_training
 from wardround.watch.detectors.own_history import OwnHistory
 
 STUDY = """
@@ -88,7 +88,7 @@ class Hub:
             "sha256": hashlib.sha256(data).hexdigest(),
             "examples": examples,
         }
-        return Upload(**{**facts, **changes})
+        return signed(edge, Upload(**{**facts, **changes}))
 
     def upload(self, edge, data=None, **changes):
         """Announce, send and finish; the receipt."""

@@ -17,7 +17,7 @@ from wardround.learn.participant import Participant
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.records import EdgeId
-from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
+from wardround.simulation.toy import CLASSES, FEATURES, signed, toy_model, toy_training
 from wardround.watch.detectors.own_history import OwnHistory
 
 MAINS = Condition(charging=True, battery=None, network="wired", signal_dbm=None, metered=False, load=0.0)
@@ -70,8 +70,9 @@ class Hub:
         order = self.orders.pop(edge)
         model = self.coordinator.model(order.base) if order.base else b""
         ready = Participant(MemoryBlobs()).keep(order, toy_training(edge, order, model, b""))
-        self.coordinator.append(EdgeId(edge), ready.upload, 0, ready.data)
-        assert self.coordinator.finish(EdgeId(edge), ready.upload).accepted
+        upload = signed(edge, ready.upload)
+        self.coordinator.append(EdgeId(edge), upload, 0, ready.data)
+        assert self.coordinator.finish(EdgeId(edge), upload).accepted
 
     def fail(self, edge, *, declined=False, reason="no"):
         order = self.orders.pop(edge)

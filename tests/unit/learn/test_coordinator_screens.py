@@ -17,7 +17,7 @@ from wardround.learn.models import decode_model, encode_model
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.records import EdgeId
-from wardround.simulation.toy import CLASSES, FEATURES, toy_training
+from wardround.simulation.toy import CLASSES, FEATURES, signed, toy_training
 from wardround.watch.detectors.screens import Screens
 
 EDGES = ["a", "b", "c", "d", "e", "f"]
@@ -57,6 +57,7 @@ class Hub:
         order = self.orders[edge]
         sha256 = hashlib.sha256(data).hexdigest()
         upload = Upload(order.study, order.round_number, order.task, order.base, len(data), sha256, examples)
+        upload = signed(edge, upload)
         self.coordinator.append(EdgeId(edge), upload, 0, data)
         assert self.coordinator.finish(EdgeId(edge), upload).accepted
 

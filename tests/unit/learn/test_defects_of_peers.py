@@ -23,6 +23,7 @@ from wardround.learn.strategies import STRATEGIES, Fold, WeightedUpdate, make_st
 from wardround.learn.strategies.krum import squared_distances
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.records import EdgeId
+from wardround.simulation.toy import signed
 from wardround.watch.detectors.own_history import OwnHistory
 
 FEATURES, CLASSES = 4, 3
@@ -108,6 +109,7 @@ class Hub:
             examples,
             {"loss_before": 1.0, "loss": 1.0, "steps": 4.0},
         )
+        upload = signed(edge, upload)
         self.coordinator.append(EdgeId(edge), upload, 0, data)
         return self.coordinator.finish(EdgeId(edge), upload)
 

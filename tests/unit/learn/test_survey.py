@@ -33,6 +33,7 @@ from wardround.learn.survey import (
 )
 from wardround.process.transforms import TASKS
 from wardround.records import EdgeId
+from wardround.simulation.toy import signed
 from wardround.studies import survey_settings
 from wardround.watch.detectors.own_history import OwnHistory
 
@@ -175,6 +176,7 @@ def test_a_hub_that_is_killed_counts_every_edge_once(killed_after):
         data, order = encode_model(tensors), orders[edge]
         assert order.task == "survey"
         upload = Upload(order.study, 0, order.task, order.base, len(data), hashlib.sha256(data).hexdigest(), count)
+        upload = signed(edge, upload)
         for _ in range(2):  # the receipt was lost: it sends again
             if not coordinator.finished:
                 coordinator.begin(EdgeId(edge), upload, 0)
