@@ -26,7 +26,7 @@ from wardround.collect.mqtt_link import CollectorLink
 from wardround.collect.names import SignalNames
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
-from wardround.collect.spool import Spool
+from wardround.collect.spool import Spool, SpoolFacts, read_facts
 from wardround.collect.storage import FolderStorage
 from wardround.errors import WardroundError
 from wardround.learn.blobs import FolderBlobs
@@ -90,6 +90,10 @@ class EdgeHome:
     def quarantine(self) -> Quarantine:
         """What it could not take."""
         return Quarantine(FolderStorage(self.path / "spool"))
+
+    def waiting(self) -> SpoolFacts:
+        """What waits for the hub; a running edge is not disturbed."""
+        return read_facts(FolderStorage(self.path / "spool"))
 
     def pseudonyms(self) -> Pseudonyms:
         """Patients to subjects."""

@@ -28,7 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class SpoolSettings(Settings, frozen=True, kw_only=True):
     """How an edge keeps observations until the hub has them."""
 
-    bytes_max: int = 2_000_000_000  # then the spool refuses, and devices keep what they have
+    bytes_max: int = 2_000_000_000
+    when_full: typing.Literal["refuse", "shed"] = "refuse"  # devices keep what they have; or the oldest waveforms go
+    alarm_reserve_bytes: int = 16_000_000  # beyond bytes_max, for alarms alone
     disk_reserve_bytes: int = 200_000_000  # always left free on the disk
     ballast_bytes: int = 8_000_000  # held in a file that is given up when the disk is full: to forget takes room too
     commit_interval_s: float = 0.1  # group commit: the longest a device waits for its receipt

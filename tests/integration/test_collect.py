@@ -212,17 +212,17 @@ def whole(_spool):
 
 
 def rows_deleted(spool):
-    FolderStorage(spool).connect("spool").execute("DELETE FROM waiting WHERE seq IN (4, 11, 12)")
+    FolderStorage(spool).connect("spool").execute("DELETE FROM waiting WHERE key % 256 IN (4, 11, 12)")
 
 
 def rows_damaged(spool):
-    FolderStorage(spool).connect("spool").execute("UPDATE waiting SET data = substr(data, 1, 20) WHERE seq = 7")
+    FolderStorage(spool).connect("spool").execute("UPDATE waiting SET data = substr(data, 1, 20) WHERE key % 256 = 7")
 
 
 def rows_forged(spool):
     """The bytes of another row, with their checksum."""
     FolderStorage(spool).connect("spool").execute(
-        "UPDATE waiting SET (crc, data) = (SELECT crc, data FROM waiting WHERE seq = 2) WHERE seq = 3"
+        "UPDATE waiting SET (crc, data) = (SELECT crc, data FROM waiting WHERE key % 256 = 2) WHERE key % 256 = 3"
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from wardround.collect.lanes import Priority
 from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
 from wardround.errors import StorageFull
@@ -93,7 +94,7 @@ def small_disk(tmp_path):
 def fill(spool: Spool) -> None:
     """Until the disk refuses."""
     for _ in range(10_000):
-        spool.commit([os.urandom(4_000)] * 50, [])
+        spool.commit([(Priority.WAVEFORM, os.urandom(4_000))] * 50, [])
 
 
 def test_a_full_disk_under_the_spool_refuses_and_forgets_nothing(small_disk: Path):
@@ -108,15 +109,16 @@ def test_a_full_disk_under_the_spool_refuses_and_forgets_nothing(small_disk: Pat
         while other.write(os.urandom(1_000)):
             other.flush()
     with pytest.raises(StorageFull):
-        spool.commit([os.urandom(4_000)] * 500, [])
-    rows = spool.read_after(0, rows_max=100_000, bytes_max=10**9)
+        spool.commit([(Priority.WAVEFORM, os.urandom(4_000))] * 500, [])
+    boot = next(lane.boot for lane in spool.lanes() if lane.rows)
+    rows = spool.read_after(boot, 0, rows_max=100_000, bytes_max=10**9)
     assert [r.seq for r in rows] == list(range(1, kept + 1))
     assert all(r.data is not None for r in rows)
-    spool.acknowledge(kept)  # the hub has them: room again, though the disk is full
-    spool.commit([b"x" * 4_000], [])
+    spool.acknowledge(boot, kept)  # the hub has them: room again, though the disk is full
+    spool.commit([(Priority.WAVEFORM, b"x" * 4_000)], [])
     spool.close()
     again = Spool(FolderStorage(small_disk), settings)
-    assert [r.seq for r in again.read_after(0)] == [kept + 1]
+    assert [r.seq for r in again.read_after(boot, 0)] == [kept + 1]
     again.close()
 
 

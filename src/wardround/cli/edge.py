@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from wardround.cli.edge_status import DEFAULT_HOME, Home, status
 from wardround.cli.files import import_files
 from wardround.cli.relay_tree import tree
 from wardround.collect.devices.decoders import FORMATS
@@ -24,10 +25,9 @@ from wardround.trust.enrolment import join_hub
 app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, register devices, run.")
 app.command()(tree)
 app.command("import")(import_files)
+app.command()(status)
 quarantine = typer.Typer(no_args_is_help=True, help="What this edge could not take: look at it, replay it.")
 app.add_typer(quarantine, name="quarantine")
-DEFAULT_HOME = Path.home() / ".wardround" / "edge"
-Home = Annotated[Path, typer.Option(help="The edge's folder.")]
 
 
 @app.command()

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from wardround.collect.inbox import Gap
 from wardround.collect.intake import ForwardReceipt
+from wardround.collect.lanes import Lane
 from wardround.collect.spool import Spool
 from wardround.trust.consent import ConsentRecord
 
 BATCH_ROWS = 500
 BATCH_BYTES = 1_000_000
-WINDOW_ROWS = 4_000  # sent and not yet receipted
+WINDOW_ROWS = 4_000  # of a lane, sent and not yet receipted
+BYTE_CAP, MISSING, CORRUPT = "byte-cap", "missing", "corrupt"  # why a sequence will never come
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,45 +34,68 @@ class Forwarder:
     def __init__(self, spool: Spool, consents: Callable[[], tuple[int, Sequence[ConsentRecord]]]) -> None:
         """`consents()` is the register's generation and its records; they go before the data they cover."""
         self._spool, self._consents = spool, consents
-        self._sent = spool.facts().acknowledged_seq
+        self._sent: dict[str, int] = {}  # by lane
         self._consents_sent = -1
 
     def reset(self) -> None:
-        """Start again from what the hub has acknowledged."""
-        self._sent = self._spool.facts().acknowledged_seq
+        """Start again from what the hub has acknowledged; what an outage left no longer holds up what is new."""
+        self._spool.park()
+        self._sent.clear()
         self._consents_sent = -1
 
     def next_batch(self) -> Batch | None:
-        """What to send now; None when nothing waits or the window is full."""
+        """What to send now; None when nothing waits or the windows are full."""
         generation, records = self._consents()
         consents = tuple(records) if generation != self._consents_sent else ()
         self._consents_sent = generation
-        rows = []
-        if self._sent - self._spool.facts().acknowledged_seq < WINDOW_ROWS:
-            rows = self._spool.read_after(self._sent, rows_max=BATCH_ROWS, bytes_max=BATCH_BYTES)
-        if not rows:
-            return Batch(self._spool.boot, self._sent + 1, consents=consents) if consents else None
-        first = rows[0].seq
-        missing = [Gap(self._sent + 1, first - 1, "missing")] if first > self._sent + 1 else []
+        lanes = self._spool.lanes()
+        for lane in lanes:
+            batch = self._from(lane, consents)
+            if batch is not None:
+                return batch
+        return Batch(lanes[0].boot, self._sent_of(lanes[0]) + 1, consents=consents) if consents else None
+
+    def receipted(self, receipt: ForwardReceipt) -> None:
+        """Forget what the hub has."""
+        lane = next((lane for lane in self._spool.lanes() if lane.boot == receipt.boot), None)
+        if lane is not None:
+            self._spool.acknowledge(receipt.boot, min(receipt.committed_seq, lane.last))
+            self._sent = {boot: seq for boot, seq in self._sent.items() if any(boot == v.boot for v in self._spool.lanes())}
+
+    def _sent_of(self, lane: Lane) -> int:
+        return max(self._sent.get(lane.boot, 0), lane.acknowledged)
+
+    def _from(self, lane: Lane, consents: tuple[ConsentRecord, ...]) -> Batch | None:
+        """The next batch of a lane; None when it has nothing to send, or its window is full."""
+        sent = self._sent_of(lane)
+        if sent >= lane.last or sent - lane.acknowledged >= WINDOW_ROWS:
+            return None
+        gaps: list[Gap] = []
         observations: list[bytes] = []
+        rows = self._spool.read_after(lane.boot, sent, rows_max=BATCH_ROWS, bytes_max=BATCH_BYTES)
+        first = sent + 1
         for row in rows:
             expected = first + len(observations)
-            if row.seq != expected:  # rows are gone from the middle of the spool
+            if row.seq != expected:  # rows are gone
                 if observations:
                     break
-                missing.append(Gap(expected, row.seq - 1, "missing"))
+                gaps += _gone(expected, row.seq - 1, lane)
                 first = row.seq
             if row.data is None:  # its checksum no longer fits: said, not sent
                 if observations:
                     break
-                missing.append(Gap(row.seq, row.seq, "corrupt"))
+                gaps.append(Gap(row.seq, row.seq, CORRUPT))
                 first = row.seq + 1
                 continue
             observations.append(row.data)
-        self._sent = first + len(observations) - 1
-        return Batch(self._spool.boot, first, tuple(observations), tuple(missing), consents)
+        if not rows:  # the end of the lane is gone
+            gaps += _gone(first, lane.last, lane)
+            first = lane.last + 1
+        self._sent[lane.boot] = first + len(observations) - 1
+        return Batch(lane.boot, first, tuple(observations), tuple(gaps), consents)
 
-    def receipted(self, receipt: ForwardReceipt) -> None:
-        """Forget what the hub has."""
-        if receipt.boot == self._spool.boot:
-            self._spool.acknowledge(min(receipt.committed_seq, self._spool.facts().last_seq))
+
+def _gone(first: int, last: int, lane: Lane) -> list[Gap]:
+    """Why these sequences are not here: given up for the byte cap, or lost."""
+    shed = [Gap(first, min(last, lane.shed), BYTE_CAP)] if first <= lane.shed else []
+    return shed + ([Gap(max(first, lane.shed + 1), last, MISSING)] if last > lane.shed else [])

@@ -10,24 +10,27 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+import structlog
 from msgspec.structs import replace
 
 from wardround.clock import Clock
 from wardround.collect.devices.decoders import decode
 from wardround.collect.devices.gatt import Source
 from wardround.collect.devices.reading import Reading
+from wardround.collect.lanes import Priority
 from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import NOT_A_NUMBER, REPLAY, WHOLE, Quarantine, SetAside
 from wardround.collect.registry import Device
 from wardround.collect.signals import Signal, Signals
 from wardround.collect.spool import AHEAD_MAX, DeviceMark, Spool
-from wardround.errors import DecodeError
+from wardround.errors import DecodeError, StorageFull
 from wardround.records import Consent, Observation, Quality, SubjectId, Validity, encode_observation
 
+log = structlog.get_logger(__name__)
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier time is a clock that was never set
 FUTURE_US = 3_600_000_000
 LATE_US = 900_000_000
@@ -62,6 +65,33 @@ class GatewayCounts:
     duplicates: int = 0
     not_kept: int = 0  # consent `none`
     set_aside: int = 0
+    refused: int = 0  # messages for which there was no room
+
+
+@dataclass
+class _Group:
+    """What the next commit makes durable."""
+
+    messages: int = 0
+    kept: list[Observation] = field(default_factory=list)
+    travelling: list[tuple[Priority, bytes]] = field(default_factory=list)
+    marks: dict[tuple[str, str], DeviceMark] = field(default_factory=dict)
+    replayed: list[SetAside] = field(default_factory=list)
+    alarms: list[_Message] = field(default_factory=list)  # messages that hold one
+
+    def __bool__(self) -> bool:
+        return bool(self.kept or self.marks or self.replayed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """One message's own part of a group."""
+
+    device: str
+    boot: str
+    seq: int
+    kept: tuple[Observation, ...]
+    travelling: tuple[tuple[Priority, bytes], ...]
 
 
 class Gateway:
@@ -86,18 +116,15 @@ class Gateway:
         self._spool, self._local, self._quarantine = spool, local_store, quarantine
         self._clock = clock
         self._base_flags = Quality.SIMULATED if simulated else Quality.NONE
-        self._travelling: list[bytes] = []
-        self._kept: list[Observation] = []
-        self._marks: dict[tuple[str, str], DeviceMark] = {}
+        self._group = _Group()
         self._ahead_us: dict[str, int] = {}  # how far a device's clock is ahead of ours, at most seen
         self._plain: OrderedDict[str, None] = OrderedDict()
-        self._replayed: list[SetAside] = []
         self.counts = GatewayCounts()
 
     @property
     def pending(self) -> int:
         """Observations that wait for `commit`."""
-        return len(self._kept)
+        return len(self._group.kept)
 
     def receive(self, device: str, boot: str, seq: int, payload: bytes) -> None:
         """Work one message through. `seq` 0 is a plain device: its messages are told apart by their digest.
@@ -119,38 +146,66 @@ class Gateway:
             mark = self._mark(device, boot)
             if mark.has(seq):
                 self.counts.duplicates += 1
-                self._marks[device, boot] = mark  # so that the receipt is given again
+                self._group.marks[device, boot] = mark  # so that the receipt is given again
                 return
             if seq > mark.contiguous + AHEAD_MAX:
                 return  # too far ahead to remember: no receipt, the device sends it again after the earlier ones
-            self._marks[device, boot] = mark.with_seq(seq)
+            self._group.marks[device, boot] = mark.with_seq(seq)
+        group = self._group
+        kept, travelling = len(group.kept), len(group.travelling)
+        group.messages += 1
         self._work(device, boot, seq, payload, now_us)
+        if any(priority is Priority.ALARM for priority, _ in group.travelling[travelling:]):
+            group.alarms.append(_Message(device, boot, seq, tuple(group.kept[kept:]), tuple(group.travelling[travelling:])))
 
     def commit(self) -> list[Receipt]:
         """Make what was received durable; the receipts that may go out now.
 
+        Where there is no room for all of it, the messages that hold a device's alarm are kept alone, in what is reserved
+        for them; the others are forgotten here, and their devices send them again.
+
         Raises:
-            StorageFull: nothing was kept; the messages are forgotten here, and the devices send them again.
+            StorageFull: nothing was kept.
         """
-        kept, travelling, marks = self._kept, self._travelling, list(self._marks.values())
-        replayed, self._replayed = self._replayed, []
-        self._kept, self._travelling, self._marks = [], [], {}
-        if not kept and not marks and not replayed:
+        group, self._group = self._group, _Group()
+        if not group:
             return []
         try:
-            self._local.keep(kept)
-            self._spool.commit(travelling, marks)
+            return self._keep(group)
+        except StorageFull:
+            self._plain.clear()
+            self.counts.refused += group.messages - len(group.alarms)
+            if not group.alarms:
+                raise
+            receipts = [r for message in group.alarms for r in self._keep(self._alone(message))]
+            log.warning("no room but for alarms", alarms=len(group.alarms), refused=group.messages - len(group.alarms))
+            return receipts
         except BaseException:
             self._plain.clear()
             raise
-        for row in replayed:
+
+    def _keep(self, group: _Group) -> list[Receipt]:
+        """A group, on the disk when this returns."""
+        self._local.keep(group.kept)
+        self._spool.commit(group.travelling, list(group.marks.values()), now_us=self._clock.now_us())
+        for row in group.replayed:
             self._quarantine.settle(row)
-        self.counts.observations += len(kept)
-        self.counts.samples += sum(o.n for o in kept)
+        self.counts.observations += len(group.kept)
+        self.counts.samples += sum(o.n for o in group.kept)
+        marks = group.marks.values()
         return [Receipt(m.device, m.boot, m.contiguous) for m in marks if m.contiguous and not m.boot.startswith(REPLAY)]
 
+    def _alone(self, message: _Message) -> _Group:
+        """A group of one message, all of it as urgent as the alarm in it: its parts are kept or refused together."""
+        travelling = [(Priority.ALARM, data) for _, data in message.travelling]
+        group = _Group(1, list(message.kept), travelling)
+        if message.seq:
+            mark = self._spool.mark(message.device, message.boot)
+            group.marks[message.device, message.boot] = mark.with_seq(message.seq)
+        return group
+
     def _mark(self, device: str, boot: str) -> DeviceMark:
-        return self._marks.get((device, boot)) or self._spool.mark(device, boot)
+        return self._group.marks.get((device, boot)) or self._spool.mark(device, boot)
 
     def replay(self, row: SetAside) -> None:
         """Work a part that was set aside through again; a part that went through once never does a second time.
@@ -159,8 +214,8 @@ class Gateway:
         """
         mark = self._mark(row.device, row.mark)
         if not mark.has(1) and self._work(row.device, row.boot, row.seq, row.payload, row.t_us, only=row.part):
-            self._marks[row.device, row.mark] = mark.with_seq(1)
-        self._replayed.append(row)
+            self._group.marks[row.device, row.mark] = mark.with_seq(1)
+        self._group.replayed.append(row)
 
     def use(self, signals: Signals) -> None:
         """Take another code table from the next message on."""
@@ -199,15 +254,17 @@ class Gateway:
             if found is None:
                 self.counts.not_kept += 1
                 continue
-            choice, observation = found
+            choice, alarm, observation = found
             observation = replace(observation, device_boot=boot, device_seq=seq, device_index=index)
-            self._kept.append(observation)
+            self._group.kept.append(observation)
             if choice is Consent.RAW:
-                self._travelling.append(encode_observation(observation))
+                self._group.travelling.append((Priority.of(observation, alarm=alarm), encode_observation(observation)))
         return taken
 
-    def _observe(self, reading: Reading, subject: SubjectId, device: str, now_us: int) -> tuple[Consent, Observation] | None:
-        """An observation with its consent; None where consent says not to keep it.
+    def _observe(
+        self, reading: Reading, subject: SubjectId, device: str, now_us: int
+    ) -> tuple[Consent, bool, Observation] | None:
+        """An observation with its consent, and whether it is an alarm; None where consent says not to keep it.
 
         Raises:
             DecodeError: an unknown code, a unit that does not convert, a time that cannot be.
@@ -251,7 +308,7 @@ class Gateway:
         )
         quality, validity = judge(observation, signal)
         validity = max(validity, Validity(reading.validity))
-        return choice, replace(observation, flags=int(flags | quality), validity=int(validity))
+        return choice, signal.alarm, replace(observation, flags=int(flags | quality), validity=int(validity))
 
 
 def check_time(reading: Reading, now_us: int, *, earliest_us: int = EARLIEST_US) -> int:

@@ -87,6 +87,12 @@ class Inbox:
                     f"the inbox's disk refused: {exc}", remedy="free the hub's disk; edges keep their data"
                 ) from exc
 
+    def gaps(self) -> list[tuple[str, str, Gap]]:
+        """What edges say will never come, with edge and boot."""
+        query = "SELECT edge, boot, first_seq, last_seq, reason FROM gaps ORDER BY edge, boot, first_seq"
+        with self._lock:
+            return [(edge, boot, Gap(*gap)) for edge, boot, *gap in self._db.execute(query)]
+
     def pending(self, limit: int) -> list[InboxRow]:
         """The oldest rows that are not in the lake yet."""
         query = "SELECT number, edge, boot, seq, t_hub_us, data FROM arrived ORDER BY number LIMIT ?"

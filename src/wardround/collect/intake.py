@@ -134,6 +134,6 @@ def _over_gaps(upto: int, gaps: Sequence[Gap], taken: list[Gap]) -> int:
     """Step over what the edge says will never come."""
     for gap in sorted(gaps, key=lambda g: g.first_seq):
         if gap.first_seq <= upto + 1 <= gap.last_seq:
+            taken.append(Gap(upto + 1, gap.last_seq, gap.reason))  # what arrived before the edge gave it up is no gap
             upto = gap.last_seq
-            taken.append(gap)
     return upto

@@ -34,6 +34,7 @@ class Signal:
     low: float | None = None
     high: float | None = None
     molar_mass_g_per_mol: float | None = None
+    alarm: bool = False  # a device's own (IEC 60601-1-8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class Signals:
             DecodeError: "unknown-code" or "unit-does-not-convert".
         """
         signal = self.first(reading.name, *reading.also)
-        conversion = self.conversion(reading.unit, signal)
+        worded = reading.text is not None and not reading.unit  # a word has no unit to be wrong about
+        conversion = IDENTITY if worded else self.conversion(reading.unit, signal)
         converted = 0 if conversion.identity else Quality.UNIT_CONVERTED
         return signal, replace(
             reading,

@@ -1,9 +1,10 @@
 """The edge's durable queue towards the hub: what is receipted to a device is here until the hub has it.
 
 SQLite, WAL, `synchronous=FULL`, one writer. Observations and the marks of which device messages are durable are one
-transaction. Sequences are consecutive from 1 within a `boot`, one life of this spool; an acknowledged row is deleted, its
-sequence never used again. At the byte cap or the disk reserve the spool refuses: a device keeps what was not receipted. When
-others have filled the disk to its last byte, a ballast file is given up so that receipts can still be noted and rows forgotten.
+transaction. Rows stand in lanes (lanes.py), each with consecutive sequences from 1 within its own `boot`; an acknowledged row
+is deleted, its sequence never used again. At the byte cap or the disk reserve the spool refuses, and a device keeps what was
+not receipted; or, where the settings say `shed`, the oldest waveforms are given up, and a gap says so. When others have filled
+the disk to its last byte, a ballast file is given up so that receipts can still be noted and rows forgotten.
 """
 
 from __future__ import annotations
@@ -12,16 +13,25 @@ import secrets
 import sqlite3
 import threading
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
+import msgspec
+
+from wardround.collect.lanes import Lane, Priority, in_order_of_sending, in_order_of_shedding, to_be_parked
 from wardround.collect.storage import Storage
 from wardround.errors import StorageFull
-from wardround.records import BootId
+from wardround.records import decode_observation
 from wardround.settings import SpoolSettings
 
 FORGET_ROWS = 200  # in one transaction, when the disk is full
 AHEAD_MAX = 256  # messages of one device that may arrive before an earlier one
+PARK_ROWS = 500  # a queue as long as that is left behind when a connection begins
+PARKED_LANES_MAX = 16
+SHED_SHARE = 64  # of the byte cap: so much goes at once, so that a full spool does not shed at every commit
+SHED_ROWS = 500  # read at once
+HOUR_US = 3_600_000_000
+_KEY = 1 << 40  # a row's key is its lane's number times this, and its sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +66,50 @@ class SpoolRow:
 
 @dataclass(frozen=True, slots=True)
 class SpoolFacts:
-    """What waits."""
+    """What waits, and what was given up for the byte cap since this spool was made."""
 
     observations: int
     bytes: int
-    acknowledged_seq: int
-    last_seq: int
+    oldest_us: int  # when the oldest that waits was kept; 0: none waits
+    dropped: int
+    dropped_bytes: int
+    lanes: tuple[Lane, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What was given up of one signal of one subject in one hour."""
+
+    subject: str
+    code: str
+    hour_us: int
+    rows: int
+    samples: int
+    bytes: int
 
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS waiting (seq INTEGER PRIMARY KEY, crc INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS waiting (key INTEGER PRIMARY KEY, crc INTEGER NOT NULL, t_us INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS lanes (number INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL UNIQUE,
+    priority INTEGER NOT NULL, live INTEGER NOT NULL, last INTEGER NOT NULL, acknowledged INTEGER NOT NULL,
+    shed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS marks (device TEXT, boot TEXT, contiguous INTEGER NOT NULL, ahead TEXT NOT NULL,
     PRIMARY KEY (device, boot)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dropped (subject TEXT, code TEXT, hour_us INTEGER, rows INTEGER NOT NULL, samples INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, PRIMARY KEY (subject, code, hour_us)) WITHOUT ROWID;
+"""
+_DROP = """
+INSERT INTO dropped VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET
+    rows = rows + 1, samples = samples + excluded.samples, bytes = bytes + excluded.bytes
+"""
+_FIRST_SCHEMA_TO_LANES = """
+ALTER TABLE waiting RENAME TO waiting_before;
+{schema}
+INSERT INTO lanes (boot, priority, live, last, acknowledged, shed) SELECT b.value, 1, 0, l.value, a.value, 0
+    FROM facts b, facts l, facts a WHERE b.key = 'boot' AND l.key = 'last_seq' AND a.key = 'acknowledged_seq';
+INSERT INTO waiting SELECT {key} + seq, crc, 0, data FROM waiting_before;
+DROP TABLE waiting_before;
+DROP TABLE facts;
 """
 
 
@@ -80,113 +121,228 @@ class Spool:
         self._lock = threading.RLock()
         storage.ballast(settings.ballast_bytes)
         self._db = storage.connect("spool")
-        self._db.executescript(_SCHEMA)
-        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('boot', ?)", (secrets.token_hex(8),))
-        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('last_seq', '0'), ('acknowledged_seq', '0')")
-        facts = dict(self._db.execute("SELECT key, value FROM facts"))
-        self.boot = BootId(facts["boot"])
-        self._last, self._acknowledged = int(facts["last_seq"]), int(facts["acknowledged_seq"])
-        count, size = self._db.execute("SELECT count(*), coalesce(sum(length(data)), 0) FROM waiting").fetchone()
-        self._count, self._bytes = int(count), int(size)
+        self._create()
+        self._lanes = _read_lanes(self._db)
         self._marks = {
             (device, boot): DeviceMark(device, boot, contiguous, frozenset(map(int, ahead.split(","))) if ahead else frozenset())
             for device, boot, contiguous, ahead in self._db.execute("SELECT device, boot, contiguous, ahead FROM marks")
         }
+        with self._lock:
+            self._forget_drained()
 
     def mark(self, device: str, boot: str) -> DeviceMark:
         """What is durable of one life of a device."""
         return self._marks.get((device, boot)) or DeviceMark(device, boot)
 
-    def commit(self, observations: Sequence[bytes], marks: Sequence[DeviceMark]) -> None:
+    def lanes(self) -> list[Lane]:
+        """Every lane, in the order in which they are to be sent."""
+        with self._lock:
+            return in_order_of_sending(self._lanes.values())
+
+    def commit(self, rows: Sequence[tuple[Priority, bytes]], marks: Sequence[DeviceMark], *, now_us: int = 0) -> None:
         """Keep observations and move marks, in one transaction, on the disk when this returns.
+
+        Alarms alone may use the alarm reserve beyond the byte cap, and the disk reserve.
 
         Raises:
             StorageFull: the byte cap, the disk reserve or the disk is reached; nothing of it was kept.
         """
-        size = sum(map(len, observations))
+        size = sum(len(data) for _, data in rows)
         with self._lock:
-            self._check_room(size)
-            first = self._last + 1
+            self._make_room(size, alarms=bool(rows) and all(p is Priority.ALARM for p, _ in rows))
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.executemany(
-                    "INSERT INTO waiting VALUES (?, ?, ?)",
-                    [(first + i, zlib.crc32(data), data) for i, data in enumerate(observations)],
-                )
+                lanes = {p: self._live(p) for p in sorted({p for p, _ in rows})}
+                keyed = []
+                for priority, data in rows:
+                    lane = lanes[priority]
+                    lane = lanes[priority] = replace(
+                        lane,
+                        last=lane.last + 1,
+                        rows=lane.rows + 1,
+                        bytes=lane.bytes + len(data),
+                        oldest_us=lane.oldest_us if lane.rows else now_us,
+                    )
+                    keyed.append((lane.number * _KEY + lane.last, zlib.crc32(data), now_us, data))
+                self._db.executemany("INSERT INTO waiting VALUES (?, ?, ?, ?)", keyed)
+                self._db.executemany("UPDATE lanes SET last = ? WHERE number = ?", [(v.last, v.number) for v in lanes.values()])
                 self._db.executemany(
                     "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)",
                     [(m.device, m.boot, m.contiguous, ",".join(map(str, sorted(m.ahead)))) for m in marks],
                 )
-                last = self._last + len(observations)
-                self._db.execute("UPDATE facts SET value = ? WHERE key = 'last_seq'", (str(last),))
                 self._db.execute("COMMIT")
             except sqlite3.OperationalError as exc:
                 self._roll_back()
                 raise _full(f"the spool's disk refused {size} bytes: {exc}") from exc
-            self._last = last
-            self._count += len(observations)
-            self._bytes += size
+            self._lanes.update({lane.boot: lane for lane in lanes.values()})
             self._marks.update({(m.device, m.boot): m for m in marks})
 
-    def read_after(self, seq: int, *, rows_max: int = 500, bytes_max: int = 1_000_000) -> list[SpoolRow]:
-        """The next rows after `seq`, in order, up to either limit, but at least one if one waits."""
+    def read_after(self, boot: str, seq: int, *, rows_max: int = 500, bytes_max: int = 1_000_000) -> list[SpoolRow]:
+        """The next rows of a lane after `seq`, in order, up to either limit, but at least one if one waits."""
         rows: list[SpoolRow] = []
         size = 0
         with self._lock:
-            query = "SELECT seq, crc, data FROM waiting WHERE seq > ? ORDER BY seq LIMIT ?"
-            for number, crc, data in self._db.execute(query, (seq, rows_max)):
+            if (lane := self._lanes.get(boot)) is None:
+                return []
+            first = lane.number * _KEY
+            query = "SELECT key, crc, data FROM waiting WHERE key > ? AND key < ? ORDER BY key LIMIT ?"
+            for key, crc, data in self._db.execute(query, (first + seq, first + _KEY, rows_max)):
                 size += len(data)
                 if rows and size > bytes_max:
                     break
-                rows.append(SpoolRow(number, data if zlib.crc32(data) == crc else None))
+                rows.append(SpoolRow(key - first, data if zlib.crc32(data) == crc else None))
         return rows
 
-    def acknowledge(self, seq: int) -> None:
-        """The hub has everything up to `seq`: forget it. An older acknowledgement changes nothing."""
+    def acknowledge(self, boot: str, seq: int) -> None:
+        """The hub has everything of a lane up to `seq`: forget it. An older acknowledgement changes nothing.
+
+        Raises:
+            ValueError: nothing with that sequence was ever here.
+        """
         with self._lock:
-            if seq <= self._acknowledged:
+            lane = self._lanes.get(boot)
+            if lane is None or seq <= lane.acknowledged:
                 return
-            if seq > self._last:
-                raise ValueError(f"acknowledged {seq}, but the last sequence is {self._last}")
+            if seq > lane.last:
+                raise ValueError(f"acknowledged {seq}, but the last sequence of {boot} is {lane.last}")
             try:
-                self._forget(seq)
+                self._forget(lane, seq)
             except sqlite3.OperationalError:  # even to delete takes room: give up the ballast, and go in small steps
                 self._roll_back()
                 self._storage.ballast(0)
-                while self._acknowledged < seq:
-                    self._forget(min(seq, self._acknowledged + FORGET_ROWS))
+                while (lane := self._lanes[boot]).acknowledged < seq:
+                    self._forget(lane, min(seq, lane.acknowledged + FORGET_ROWS))
                     self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            if self._count == 0:
+            self._forget_drained()
+            if not any(lane.rows for lane in self._lanes.values()):
                 self._shrink()
                 self._storage.ballast(self._settings.ballast_bytes)
 
+    def park(self) -> None:
+        """A connection begins: leave long queues behind in lanes of their own, so that new rows do not wait for them."""
+        with self._lock:
+            behind = to_be_parked(list(self._lanes.values()), rows_min=PARK_ROWS, lanes_max=PARKED_LANES_MAX)
+            if not behind:
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("UPDATE lanes SET live = 0 WHERE number = ?", [(lane.number,) for lane in behind])
+                for lane in behind:
+                    self._db.execute(_NEW_LANE, (secrets.token_hex(8), lane.priority))
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError:  # the disk is full: they stay as they are, in one queue
+                self._roll_back()
+                return
+            self._lanes = _read_lanes(self._db)
+
     def facts(self) -> SpoolFacts:
-        """What waits."""
-        return SpoolFacts(self._count, self._bytes, self._acknowledged, self._last)
+        """What waits, and what was given up."""
+        with self._lock:
+            return _facts(self._db, self.lanes())
+
+    def dropped(self) -> list[Dropped]:
+        """What was given up for the byte cap."""
+        with self._lock:
+            return [Dropped(*row) for row in self._db.execute("SELECT * FROM dropped ORDER BY subject, code, hour_us")]
 
     def close(self) -> None:
         """Close the database; what is not committed is gone."""
         with self._lock:
             self._db.close()
 
-    def _forget(self, seq: int) -> None:
-        """One transaction."""
+    def _create(self) -> None:
+        """Tables and the live lanes; a spool of the first schema, which had one lane, is taken over."""
+        columns = {row[1] for row in self._db.execute("PRAGMA table_info(waiting)")}
+        if "seq" in columns:
+            self._db.executescript("BEGIN;" + _FIRST_SCHEMA_TO_LANES.format(schema=_SCHEMA, key=_KEY) + "COMMIT;")
+        self._db.executescript(_SCHEMA)
+        for priority in Priority:
+            missing = "SELECT ?, ?, 1, 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM lanes WHERE live AND priority = ?)"
+            self._db.execute(_INTO_LANES + missing, (secrets.token_hex(8), priority, priority))
+
+    def _live(self, priority: Priority) -> Lane:
+        return next(lane for lane in self._lanes.values() if lane.live and lane.priority is priority)
+
+    def _forget(self, lane: Lane, seq: int) -> None:
+        """The rows of a lane up to `seq`, in one transaction."""
+        first = lane.number * _KEY
         self._db.execute("BEGIN IMMEDIATE")
         count, size = self._db.execute(
-            "SELECT count(*), coalesce(sum(length(data)), 0) FROM waiting WHERE seq <= ?", (seq,)
+            "SELECT count(*), coalesce(sum(length(data)), 0) FROM waiting WHERE key > ? AND key <= ?", (first, first + seq)
         ).fetchone()
-        self._db.execute("DELETE FROM waiting WHERE seq <= ?", (seq,))
-        self._db.execute("UPDATE facts SET value = ? WHERE key = 'acknowledged_seq'", (str(seq),))
+        self._db.execute("DELETE FROM waiting WHERE key > ? AND key <= ?", (first, first + seq))
+        self._db.execute("UPDATE lanes SET acknowledged = ? WHERE number = ?", (seq, lane.number))
         self._db.execute("COMMIT")
-        self._acknowledged = seq
-        self._count -= count
-        self._bytes -= size
+        oldest_us = _oldest_us(self._db, lane.number)
+        self._lanes[lane.boot] = replace(
+            lane, acknowledged=seq, rows=lane.rows - count, bytes=lane.bytes - size, oldest_us=oldest_us
+        )
 
-    def _check_room(self, size: int) -> None:
-        if self._bytes + size > self._settings.bytes_max:
-            raise _full(f"the spool holds {self._bytes} bytes, its cap is {self._settings.bytes_max}")
-        if self._storage.free_bytes() - size < self._settings.disk_reserve_bytes:
-            raise _full(f"less than {self._settings.disk_reserve_bytes} bytes are free on the spool's disk")
+    def _forget_drained(self) -> None:
+        """Lanes that outages left, and that the hub has all of."""
+        for lane in [lane for lane in self._lanes.values() if not lane.live and lane.drained]:
+            try:
+                self._db.execute("DELETE FROM lanes WHERE number = ?", (lane.number,))
+            except sqlite3.OperationalError:  # the disk is full: the next time will do
+                return
+            del self._lanes[lane.boot]
+
+    def _make_room(self, size: int, *, alarms: bool) -> None:
+        """See that `size` bytes fit, shedding where the settings allow it.
+
+        Raises:
+            StorageFull: they do not.
+        """
+        excess, why = self._excess(size, alarms=alarms)
+        if excess > 0 and self._settings.when_full == "shed":
+            self._shed(max(excess, self._settings.bytes_max // SHED_SHARE))
+            excess, why = self._excess(size, alarms=alarms)
+        if excess > 0:
+            raise _full(why)
+
+    def _excess(self, size: int, *, alarms: bool) -> tuple[int, str]:
+        """How many bytes too many these are, and by which limit."""
+        waiting = sum(lane.bytes for lane in self._lanes.values())
+        cap = self._settings.bytes_max + (self._settings.alarm_reserve_bytes if alarms else 0)
+        reserve = 0 if alarms else self._settings.disk_reserve_bytes
+        over_cap = waiting + size - cap
+        if over_cap > 0:
+            return over_cap, f"the spool holds {waiting} bytes, its cap is {cap}"
+        short = reserve + size - self._storage.free_bytes()
+        if short > 0:  # pages that rows have left are room too
+            pages, page = (self._db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("freelist_count", "page_size"))
+            short -= pages * page
+        return short, f"less than {reserve} bytes are free on the spool's disk"
+
+    def _shed(self, size: int) -> None:
+        """Give up the oldest waveforms, then the oldest vital signs, until `size` bytes are free, and keep count of what went."""
+        for lane in in_order_of_shedding(self._lanes.values()):
+            while size > 0 and (lane := self._lanes[lane.boot]).rows:
+                size -= self._shed_some(lane, size)
+
+    def _shed_some(self, lane: Lane, size: int) -> int:
+        """One transaction; how many bytes it freed."""
+        first, freed, upto, count = lane.number * _KEY, 0, 0, 0
+        gone: list[tuple[str, str, int, int, int]] = []
+        query = "SELECT key, data FROM waiting WHERE key > ? AND key < ? ORDER BY key LIMIT ?"
+        for key, data in self._db.execute(query, (first, first + _KEY, SHED_ROWS)):
+            freed, upto, count = freed + len(data), key - first, count + 1
+            gone.append(_described(data))
+            if freed >= size:
+                break
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(_DROP, gone)
+            self._db.execute("DELETE FROM waiting WHERE key > ? AND key <= ?", (first, first + upto))
+            self._db.execute("UPDATE lanes SET shed = ? WHERE number = ?", (upto, lane.number))
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as exc:
+            self._roll_back()
+            raise _full(f"the spool's disk refused to give up rows: {exc}") from exc
+        self._lanes[lane.boot] = replace(
+            lane, shed=upto, rows=lane.rows - count, bytes=lane.bytes - freed, oldest_us=_oldest_us(self._db, lane.number)
+        )
+        return freed
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -197,6 +353,60 @@ class Spool:
         pages, page = (self._db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("page_count", "page_size"))
         if pages * page > self._settings.file_bytes_max:
             self._db.execute("VACUUM")
+
+
+_INTO_LANES = "INSERT INTO lanes (boot, priority, live, last, acknowledged, shed) "
+_NEW_LANE = _INTO_LANES + "VALUES (?, ?, 1, 0, 0, 0)"
+
+
+def read_facts(storage: Storage) -> SpoolFacts:
+    """What waits in a spool that another process may be using; an empty one where there is none yet."""
+    db = storage.connect("spool")
+    try:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lanes'").fetchone():
+            return SpoolFacts(0, 0, 0, 0, 0, ())
+        return _facts(db, in_order_of_sending(_read_lanes(db).values()))
+    finally:
+        db.close()
+
+
+def _facts(db: sqlite3.Connection, lanes: Iterable[Lane]) -> SpoolFacts:
+    dropped, dropped_bytes = db.execute("SELECT coalesce(sum(rows), 0), coalesce(sum(bytes), 0) FROM dropped").fetchone()
+    known = tuple(lanes)
+    oldest_us = min((lane.oldest_us for lane in known if lane.rows), default=0)
+    return SpoolFacts(
+        sum(lane.rows for lane in known), sum(lane.bytes for lane in known), oldest_us, int(dropped), int(dropped_bytes), known
+    )
+
+
+def _read_lanes(db: sqlite3.Connection) -> dict[str, Lane]:
+    found = {}
+    for number, boot, priority, live, last, acknowledged, shed in db.execute(
+        "SELECT number, boot, priority, live, last, acknowledged, shed FROM lanes"
+    ).fetchall():
+        first = number * _KEY
+        rows, size = db.execute(
+            "SELECT count(*), coalesce(sum(length(data)), 0) FROM waiting WHERE key > ? AND key < ?", (first, first + _KEY)
+        ).fetchone()
+        found[boot] = Lane(
+            number, boot, Priority(priority), bool(live), last, acknowledged, shed, rows, size, _oldest_us(db, number)
+        )
+    return found
+
+
+def _oldest_us(db: sqlite3.Connection, number: int) -> int:
+    query = "SELECT t_us FROM waiting WHERE key > ? AND key < ? ORDER BY key LIMIT 1"
+    row = db.execute(query, (number * _KEY, (number + 1) * _KEY)).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _described(data: bytes) -> tuple[str, str, int, int, int]:
+    """Subject, code, hour, samples and size of a row that is given up."""
+    try:
+        o = decode_observation(data)
+    except msgspec.MsgspecError:
+        return "", "", 0, 0, len(data)
+    return o.subject, o.code, o.t0_us // HOUR_US * HOUR_US, o.n, len(data)
 
 
 def _full(message: str) -> StorageFull:

@@ -59,7 +59,8 @@ class Gate:
 
     def waiting(self):
         """What will travel."""
-        return [decode_observation(row.data) for row in self.spool.read_after(0)]
+        lanes = self.spool.lanes()
+        return [decode_observation(row.data) for lane in lanes for row in self.spool.read_after(lane.boot, 0)]
 
     def reasons(self):
         return self.quarantine.counts()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from wardround.collect.gateway import Receipt
+from wardround.collect.lanes import Priority
 from wardround.errors import StorageFull
 from wardround.records import Consent, Quality, Validity
 
@@ -109,8 +113,27 @@ def test_a_full_spool_refuses_rather_than_forgets(small_gate):
     with pytest.raises(StorageFull):
         gate.send([gate.record()], seq=kept + 1)
     assert len(gate.waiting()) == kept
-    gate.spool.acknowledge(kept)  # the hub has them: there is room again
+    boot = next(lane.boot for lane in gate.spool.lanes() if lane.rows)
+    gate.spool.acknowledge(boot, kept)  # the hub has them: there is room again
     assert gate.send([gate.record()], seq=kept + 1)[0].seq == kept + 1
+
+
+def test_a_full_spool_takes_an_alarm_and_the_message_around_it_is_sent_again(small_gate):
+    gate = small_gate
+    with pytest.raises(StorageFull):
+        fill(gate)
+    kept = len(gate.waiting())
+    gate.gateway.receive("d1", "b", kept + 1, json.dumps([gate.record()]).encode())
+    alarm = [{"n": "device-alarm", "vs": "high: asystole"}, gate.record()]
+    assert gate.send(alarm, seq=kept + 2) == [Receipt("d1", "b", kept)]  # the one before it is not here yet
+    assert gate.gateway.counts.refused >= 1
+    assert len(gate.waiting()) == kept + 2
+    assert gate.waiting()[0].value_text == "high: asystole"  # it goes first
+    boot = next(lane.boot for lane in gate.spool.lanes() if lane.priority is Priority.VITAL)
+    gate.spool.acknowledge(boot, kept)
+    assert gate.send([gate.record()], seq=kept + 1) == [Receipt("d1", "b", kept + 2)]
+    assert gate.send(alarm, seq=kept + 2) == [Receipt("d1", "b", kept + 2)]  # known already
+    assert len(gate.waiting()) == 3
 
 
 def test_a_full_disk_refuses_and_the_device_may_send_again(gate):
