@@ -16,7 +16,7 @@ help:  ## what can be made here
 demo: $(VENV)/.runtime  ## run the whole system: hub, edges, devices, rounds, faults, report
 	@$(BIN)/wardround demo $(ARGS)
 
-test: $(VENV)/.dev $(VENV)/s3/.ready  ## run every test (ARGS="..." goes to pytest)
+test: $(VENV)/.dev $(VENV)/s3/.ready $(VENV)/flower/.ready  ## run every test (ARGS="..." goes to pytest)
 	@scripts/test $(ARGS)
 
 test-podman: $(VENV)/.dev $(VENV)/s3/.ready podman  ## jobs in containers on three nodes, one over SSH, with nodes killed (root, Debian)
@@ -51,6 +51,12 @@ clean:  ## remove what the demo and the tests left
 $(VENV)/s3/.ready: tests/s3-server.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv $(VENV)/s3
 	@$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/s3-server.lock
+	@touch $@
+
+# Flower, for the tests and the bench, apart for the same reason.
+$(VENV)/flower/.ready: tests/flower.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(VENV)/flower
+	@$(VENV)/flower/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/flower.lock
 	@touch $@
 
 # A marker changes only when the install it stands for is complete, so an interrupted one is done again.

@@ -56,6 +56,7 @@ HEARTBEAT_S = 2.0
 LOOK_S = 2.0
 PRUNE_S = 3600.0
 EXAMPLES, VALUES = "wardround.training_data:examples_of", "wardround.training_data:values_of"
+SOURCES = {"survey": VALUES, "flower": "wardround.flower.answer:answer"}  # by task; EXAMPLES otherwise
 Alter = Callable[[Order, Done], Done]
 
 
@@ -216,7 +217,7 @@ class Edge:
             part.close()
 
     async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
-        source = Source(VALUES if order.task == "survey" else EXAMPLES, str(self._home.path), self.name)
+        source = Source(SOURCES.get(order.task, EXAMPLES), str(self._home.path), self.name)
         work = Work(source, order.task, order.settings, model, order.round_number, kept)
         unwanted = threading.Event()
         try:

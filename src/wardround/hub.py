@@ -24,7 +24,8 @@ from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
 from wardround.desk import Arrivals, HubDesk, Place
 from wardround.errors import DecodeError, WardroundError
-from wardround.learn.grpc_hub import HubLink
+from wardround.flower.door import FlowerDoor
+from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
@@ -136,6 +137,7 @@ class Hub:
         }
         self._denied: frozenset[str] = frozenset()
         self.link: HubLink | None = None
+        self.flower: FlowerDoor | None = None
         self.desk = HubDesk(
             Place(self.settings.name, __version__, self.settings.site, self.settings.simulated),
             clock=self.clock,
@@ -178,7 +180,7 @@ class Hub:
         settings = self.settings
         signer = HubSigner(self.home / "pki")
         self.link = link = HubLink(
-            studies=lambda: self.studies.coordinators,
+            studies=self._taking,
             peer_name=peer_name,
             peer_certificate=peer_certificate,
             on_attached=self._edge_attached,
@@ -186,6 +188,12 @@ class Hub:
             on_lost=lambda edge: log.info("edge detached", edge_id=edge),
             sign=lambda manifest: Signed(manifest, signer.sign(manifest), signer.certificate),
         )
+        self.flower = FlowerDoor(
+            self.home, clock=self.clock, attached=lambda: link.attached, send=link.send, on_event=self._round_event
+        )
+        door = await self.flower.open()
+        opened.push_async_callback(self.flower.close)
+        opened.callback(door.close)
         await self._look()
         services = {
             COLLECT: collect_handlers(self.intake, self.consents, peer_name, self.watch.edge_seen),
@@ -234,7 +242,7 @@ class Hub:
     async def _ticks(self) -> None:
         beat = 0
         while True:
-            for coordinator in list(self.studies.coordinators.values()):
+            for coordinator in list(self._taking().values()):
                 await asyncio.to_thread(coordinator.tick)
             beat += 1
             if beat % round(LOOK_S / TICK_S) == 0:
@@ -254,6 +262,10 @@ class Hub:
         await self.studies.look(self.link.attached if self.link is not None else set())
         if self.link is not None:
             await asyncio.to_thread(self._save_tree, self.link, [e.name for e in edges if e.revoked_us is None])
+
+    def _taking(self) -> dict[str, Taking]:
+        """What edges work for: studies, and runs of Flower apps."""
+        return {**self.studies.coordinators, **(self.flower.runs if self.flower is not None else {})}
 
     def _save_tree(self, link: HubLink, edges: Sequence[str]) -> None:
         """How models reach the edges, for `wardround edge tree`."""

@@ -67,6 +67,14 @@ class ScheduleSettings(Settings, frozen=True, kw_only=True):
     load_max: float = 0.0  # share of the processors' time that others than training take; 0: not asked
 
 
+class FlowerSettings(Settings, frozen=True, kw_only=True):
+    """Flower apps at an edge; empty: it runs none."""
+
+    python: str = ""  # the interpreter of the environment where flwr is installed
+    apps: str = ""  # a folder of apps, each in a folder of its own name; what stands here may be run
+    node_config: dict[str, bool | int | float | str] = {}  # what apps find in Context.node_config
+
+
 class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
@@ -77,6 +85,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     spool: SpoolSettings = SpoolSettings()
     relay: EdgeRelaySettings = EdgeRelaySettings()
     schedule: ScheduleSettings = ScheduleSettings()  # this edge's own: an order that it forbids is refused, at no cost
+    flower: FlowerSettings = FlowerSettings()
     metered_interfaces: tuple[str, ...] = ("wwan*", "ppp*", "rmnet*")  # patterns of networks that cost by the byte
     retention_days: float = 30.0  # how long data stays on the edge for training
     simulated: bool = False  # every observation is flagged, and people see it

@@ -92,6 +92,11 @@ class Coordinator:
 
     # -- what the shell calls
 
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return self.study.name
+
     def attach(self, edge: EdgeId) -> None:
         """An edge's stream is open; it gets its order again if it owes an update."""
         with self._lock:

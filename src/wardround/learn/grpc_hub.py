@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import structlog
 
 from wardround.errors import StorageFull, UpdateRefused
 from wardround.learn import rounds
-from wardround.learn.coordinator import Coordinator
+from wardround.learn.condition import Condition
 from wardround.learn.frames import FrameMalformed, frame, unframe
 from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, Stride, beat_of, condition_of, head_of, receipt_of, to_wire, upload_of
 from wardround.learn.manifests import Signed, make_manifest
@@ -31,13 +31,47 @@ SIGNED_MAX = 32
 HELD_MAX = 1024 * 1024  # bytes of an upload that wait while others of it are written
 
 
+class Taking(Protocol):
+    """What takes updates: a study's coordinator, or a run of a Flower app. Each method is said where the coordinator has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def due(self) -> bool: ...
+
+    def advance(self) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def attach(self, edge: EdgeId) -> None: ...
+
+    def lose(self, edge: EdgeId) -> None: ...
+
+    def note(self, edge: EdgeId, condition: Condition) -> None: ...
+
+    def fail(self, edge: EdgeId, round_number: int, reason: str, *, declined: bool = False) -> None: ...
+
+    def position(self, edge: EdgeId, upload: Upload) -> tuple[int, bool]: ...
+
+    def begin(self, edge: EdgeId, upload: Upload, offset: int = -1) -> None: ...
+
+    def append(self, edge: EdgeId, upload: Upload, offset: int, data: bytes | memoryview) -> int: ...
+
+    def finish(self, edge: EdgeId, upload: Upload) -> UploadReceipt: ...
+
+    def model(self, digest_: str, offset: int = 0, size: int = -1) -> bytes: ...
+
+    def model_size(self, digest_: str) -> int: ...
+
+
 class HubLink:
-    """The Learn service over any number of studies. `studies()` gives the running coordinators by name."""
+    """The Learn service over any number of studies. `studies()` gives what edges work for, by name."""
 
     def __init__(
         self,
         *,
-        studies: Callable[[], dict[str, Coordinator]],
+        studies: Callable[[], Mapping[str, Taking]],
         peer_name: Callable[[Any], EdgeId],
         peer_certificate: Callable[[Any], bytes],
         on_attached: Callable[[EdgeId, str], None],
@@ -73,7 +107,7 @@ class HubLink:
         """Edges that pass models on, with their addresses."""
         return dict(self._relays)
 
-    def _advance(self, coordinator: Coordinator) -> None:
+    def _advance(self, coordinator: Taking) -> None:
         """Let a round that has all it needs be committed, in a thread: no receipt waits for it."""
         if coordinator.due:
             task = asyncio.create_task(asyncio.to_thread(coordinator.advance))
@@ -131,7 +165,7 @@ class HubLink:
             reader.cancel()
             if self._queues.get(edge) is queue:
                 del self._queues[edge]
-                for coordinator in self._studies().values():
+                for coordinator in list(self._studies().values()):
                     coordinator.lose(edge)
                     self._advance(coordinator)
                 self._on_lost(edge)
@@ -145,14 +179,14 @@ class HubLink:
                     if message.hello.relay_address:
                         self._relays[edge] = message.hello.relay_address[:300]
                     self._on_attached(edge, message.hello.software_version)
-                    for coordinator in self._studies().values():
+                    for coordinator in list(self._studies().values()):
                         if message.hello.HasField("condition"):
                             coordinator.note(edge, condition_of(message.hello.condition))
                         await asyncio.to_thread(coordinator.attach, edge)
                 elif kind == "heartbeat":
                     beat = beat_of(message.heartbeat)
                     self._on_beat(edge, beat)
-                    for coordinator in self._studies().values():
+                    for coordinator in list(self._studies().values()):
                         if beat.condition is not None:
                             coordinator.note(edge, beat.condition)
                 elif kind == "failed" and (failed := self._studies().get(message.failed.study)):
@@ -169,7 +203,7 @@ class HubLink:
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         edge = self._peer_name(context)
-        for coordinator in self._studies().values():
+        for coordinator in list(self._studies().values()):
             size = await asyncio.to_thread(coordinator.model_size, name)
             if not size:
                 continue
@@ -184,11 +218,11 @@ class HubLink:
             return
         await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:12]}")
 
-    def _manifest(self, coordinator: Coordinator, name: str) -> Signed:
+    def _manifest(self, coordinator: Taking, name: str) -> Signed:
         """The signed manifest of a model, made when it is first asked for."""
         if name not in self._signed:
             parts = (coordinator.model(name, at, CHUNK) for at in range(0, coordinator.model_size(name), CHUNK))
-            self._signed[name] = self._sign(make_manifest(coordinator.study.name, name, CHUNK, parts))
+            self._signed[name] = self._sign(make_manifest(coordinator.name, name, CHUNK, parts))
             for old in list(self._signed)[:-SIGNED_MAX]:
                 del self._signed[old]
         return self._signed[name]
@@ -232,7 +266,7 @@ class HubLink:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no byte came for {IDLE_S:.0f} s")
         raise AssertionError("abort raises")
 
-    async def _coordinator(self, study: str, context: Any) -> Coordinator:
+    async def _coordinator(self, study: str, context: Any) -> Taking:
         found = self._studies().get(study)
         if found is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no running study {study[:60]!r}")
@@ -240,7 +274,7 @@ class HubLink:
         return found
 
 
-def _take_whole(coordinator: Coordinator, edge: EdgeId, upload: Upload, data: memoryview) -> UploadReceipt:
+def _take_whole(coordinator: Taking, edge: EdgeId, upload: Upload, data: memoryview) -> UploadReceipt:
     """An update that came in one message, in one visit to a thread."""
     with contextlib.suppress(UpdateRefused):  # `finish` says why, and tells the round
         coordinator.begin(edge, upload, 0)
@@ -249,7 +283,7 @@ def _take_whole(coordinator: Coordinator, edge: EdgeId, upload: Upload, data: me
 
 
 async def _take_parts(
-    coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, first: memoryview, arriving: AsyncIterator[bytes]
+    coordinator: Taking, edge: EdgeId, upload: Upload, offset: int, first: memoryview, arriving: AsyncIterator[bytes]
 ) -> None:
     """Keep the bytes of an upload.
 
@@ -301,7 +335,7 @@ class _Writing:
         self._offset, self._held = self._offset + self._held, 0
 
 
-def _keep(coordinator: Coordinator, edge: EdgeId, upload: Upload, offset: int, parts: Sequence[bytes | memoryview]) -> None:
+def _keep(coordinator: Taking, edge: EdgeId, upload: Upload, offset: int, parts: Sequence[bytes | memoryview]) -> None:
     """Add bytes where the upload stands.
 
     Raises:

@@ -16,7 +16,7 @@ class Order:
     study: str
     round_number: int
     attempt: int
-    task: str  # survey, statistics, train
+    task: str  # survey, statistics, train; flower: a message to a Flower app
     base: str
     settings: bytes
     deadline_s: float

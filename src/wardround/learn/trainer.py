@@ -40,7 +40,7 @@ GRACE_S = 1.0  # a cancelled training that ends by itself within it spares the s
 class Source:
     """Where the worker gets an edge's data: a function by name, called in the worker with (home, task or survey)."""
 
-    function: str  # "module:function" -> records.Examples, or values by code and subject for a survey
+    function: str  # "module:function" -> records.Examples; values by code and subject for a survey; of a Flower message, Done
     home: str
     edge: str
 
@@ -50,7 +50,7 @@ class Work:
     """One training."""
 
     source: Source
-    task: str  # survey, statistics, train
+    task: str  # survey, statistics, train, flower
     settings: bytes
     model: bytes
     round_number: int
@@ -202,6 +202,9 @@ class Worker:
         """
         if work.task == "survey":
             return self._survey(work)
+        if work.task == "flower":
+            answered: Done = self._function(work.source)(work.source.home, work)
+            return answered
         settings = decode_training(work.settings)
         examples = self._examples(work.source, settings.task)
         held_back = np.array([is_held_back(settings.score, str(s), work.source.edge) for s in examples.subjects], bool)
