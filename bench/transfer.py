@@ -88,9 +88,9 @@ class MeasuredLink(EdgeLink):
     turn: asyncio.Semaphore
     kept: Path | None = None
 
-    async def _do(self, call: Any, order: Order) -> None:
+    async def _do(self, order: Order) -> None:
         async with self.turn:
-            await super()._do(call, order)
+            await super()._do(order)
             if self.kept is not None:
                 await asyncio.to_thread(shutil.rmtree, self.kept)
 

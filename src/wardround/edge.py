@@ -12,6 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -46,9 +47,12 @@ from wardround.ready import write_ready
 from wardround.settings import EdgeSettings, load_settings
 from wardround.training_data import local_store
 from wardround.trust.certificates import check_certificate
-from wardround.trust.channel import edge_channel, peer_name, start_listener
+from wardround.trust.channel import HubChannel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
+from wardround.trust.identity import IdentityFolder
 from wardround.trust.pseudonyms import Pseudonyms
+from wardround.trust.renewal import Renewer
+from wardround.trust.renewal_link import ask_renewal
 from wardround.trust.signatures import EdgeSigner, check_signature
 
 log = structlog.get_logger(__name__)
@@ -173,7 +177,7 @@ class Edge:
             commit_interval_s=settings.spool.commit_interval_s,
             commit_observations_max=settings.spool.commit_observations_max,
         )
-        channel = edge_channel(identity, settings.hub_host, settings.hub_port)
+        channel, signer = HubChannel(identity, settings.hub_host, settings.hub_port), EdgeSigner(identity)
         hub = HubSource(channel)
         self._sources = [hub]
         relay = self._relay = RelayLink(self._shelf, peer_name=peer_name, sources=lambda: self._sources)
@@ -187,15 +191,31 @@ class Edge:
             version=__version__,
             fetch=lambda order: self._fetch(order, relay, hub),
             condition=self._condition,
-            sign=EdgeSigner(identity).sign,
+            sign=signer.sign,
             relay_address=address,
             hold=lambda release: self._held.hold(release, self._shelf, [hub]),
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
+        forwarder = Forwarder(self._spool, self._consent_records)
+        renewed = asyncio.Event()
+
+        async def renew() -> None:
+            channel.renew()
+            signer.renew()  # at once with the channel: the hub checks an update by the caller's certificate
+            if broker is not None:
+                broker.renew()
+            renewed.set()
+
+        renewer = Renewer(
+            IdentityFolder(identity),
+            clock=self._clock,
+            ask=lambda csr, listener: ask_renewal(channel, csr, listener),
+            on_renewed=renew,
+        )
         tasks = [
             asyncio.create_task(collector.run()),
-            asyncio.create_task(run_forwarding(channel, Forwarder(self._spool, self._consent_records), self._refused)),
-            asyncio.create_task(link.run()),
+            asyncio.create_task(_over(renewed, lambda: run_forwarding(channel, forwarder, self._refused), link.run)),
+            asyncio.create_task(renewer.run()),
             asyncio.create_task(self._keep_house()),
             asyncio.create_task(self._look(collector)),
         ]
@@ -207,7 +227,7 @@ class Edge:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await stop_relay()
-            await channel.close(None)
+            await channel.close()
             if broker is not None:
                 await broker.stop()
 
@@ -348,6 +368,38 @@ async def run_edges(homes: Sequence[Path], alter: dict[str, Alter] | None = None
         trainer.close()
         for edge in edges:
             edge.close()
+
+
+async def _over(renewed: asyncio.Event, forward: Callable[[], Awaitable[None]], attend: Callable[[], Awaitable[None]]) -> None:
+    """Keep the two streams to the hub open, and open both anew on the new connection when the identity is renewed.
+
+    Observations go again from the last receipt. The stream of orders is opened before the older one ends (the hub ends that), so
+    that a round in progress does not see the edge go.
+    """
+    attending: set[asyncio.Future[None]] = set()
+    try:
+        while True:
+            renewed.clear()
+            attending.add(asyncio.ensure_future(attend()))
+            forwarding = asyncio.ensure_future(forward())
+            waiting = asyncio.ensure_future(renewed.wait())
+            try:
+                while not waiting.done():
+                    open_: set[asyncio.Future[Any]] = {*attending, forwarding, waiting}
+                    await asyncio.wait(open_, return_when=asyncio.FIRST_COMPLETED)
+                    for task in [task for task in (*attending, forwarding) if task.done()]:
+                        task.result()  # an attendance that was replaced returns; whatever fails ends the edge
+                        attending.discard(task)
+            finally:
+                await _ended(forwarding, waiting)
+    finally:
+        await _ended(*attending)
+
+
+async def _ended(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _first_failure(tasks: Sequence[asyncio.Task[object]]) -> None:

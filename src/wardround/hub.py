@@ -7,8 +7,9 @@ import collections
 import contextlib
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
@@ -23,7 +24,7 @@ from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
 from wardround.desk import Arrivals, HubDesk, Place
-from wardround.errors import DecodeError, WardroundError
+from wardround.errors import CertificateRefused, DecodeError, WardroundError
 from wardround.flower.door import FlowerDoor
 from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
@@ -38,12 +39,15 @@ from wardround.ready import write_ready
 from wardround.records import EdgeId, Observation, decode_observation
 from wardround.releasing import Fleet
 from wardround.settings import HubSettings, load_settings
-from wardround.store import AlertRecord, EdgeRecord, Happening, Quarantined, Store, StudyRecord, open_store
+from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
-from wardround.trust.certificates import Authority, describe, key_pem, new_key, write_private
+from wardround.trust import renewal
+from wardround.trust.certificates import HUB_NAME, Authority, describe, key_pem, names_host, new_key, write_private
 from wardround.trust.channel import peer_certificate, peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.enrolment import EnrolmentListener
+from wardround.trust.renewal_link import SERVICE as TRUST
+from wardround.trust.renewal_link import renewal_handlers
 from wardround.trust.signatures import HubSigner
 from wardround.watch.alerts import Alert
 from wardround.watch.notify import Outbox, message
@@ -52,6 +56,8 @@ from wardround.watch.watcher import Watch
 log = structlog.get_logger(__name__)
 TICK_S = 0.05
 LOOK_S = 1.0
+CERTIFICATE_LOOK_S = 60.0
+DENY_LOOK_S = 0.5  # a revocation by another process is seen within so long
 APPENDS_MAX = 100_000
 HUB_CERTIFICATE_HOURS = 24.0 * 90
 
@@ -135,7 +141,9 @@ class Hub:
         self._subject_edge = {
             str(s): str(e) for s, e in zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True)
         }
-        self._denied: frozenset[str] = frozenset()
+        self._authority, self._signer = Authority.load(home / "pki"), HubSigner(home / "pki")
+        self._on_certificate: list[Callable[[], None]] = []
+        self._denied = self.store.denied(self.clock.now_us())
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
         self.desk = HubDesk(
@@ -165,7 +173,7 @@ class Hub:
             on_ready(ports)
             self.happened("Hub started", f"{len(self.store.edges())} edges known")
             log.info("hub runs", **ports)
-            tasks = [asyncio.create_task(t) for t in (self._ticks(), self._looks(), self._commits(), self._jobs(), self._views())]
+            tasks = [asyncio.create_task(t) for t in self._work()]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -178,7 +186,6 @@ class Hub:
     async def _open(self, opened: contextlib.AsyncExitStack) -> dict[str, object]:
         """Every listener, each closed with the stack; their ports."""
         settings = self.settings
-        signer = HubSigner(self.home / "pki")
         self.link = link = HubLink(
             studies=self._taking,
             peer_name=peer_name,
@@ -186,7 +193,7 @@ class Hub:
             on_attached=self._edge_attached,
             on_beat=self._edge_beat,
             on_lost=lambda edge: log.info("edge detached", edge_id=edge),
-            sign=lambda manifest: Signed(manifest, signer.sign(manifest), signer.certificate),
+            sign=self._signed,
         )
         self.flower = FlowerDoor(
             self.home, clock=self.clock, attached=lambda: link.attached, send=link.send, on_event=self._round_event
@@ -198,13 +205,14 @@ class Hub:
         services = {
             COLLECT: collect_handlers(self.intake, self.consents, peer_name, self.watch.edge_seen),
             LEARN: link.handlers(),
+            TRUST: renewal_handlers(self._renew_edge),
         }
         server, port = await start_hub_listener(
             services,
             host=settings.grpc.host,
             port=settings.grpc.port,
             pki=self.home / "pki",
-            denied=lambda name, _serial: name in self._denied,
+            denied=self._is_denied,
         )
         opened.push_async_callback(server.stop, 0.2)
         enrolment = EnrolmentListener(
@@ -226,6 +234,7 @@ class Hub:
         console = Console(self.desk, self._console_listening(), self.clock)
         opened.callback(console.close)
         console.start()
+        self._on_certificate = [enrolment.renew, console.renew]
         if self.outbox is not None:
             self.outbox.start()
         return {"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port}
@@ -238,6 +247,9 @@ class Hub:
         self.inbox.close()
         self.consents.close()
         self.store.close()
+
+    def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        return self._ticks(), self._looks(), self._denials(), self._certificate(), self._commits(), self._jobs(), self._views()
 
     async def _ticks(self) -> None:
         beat = 0
@@ -254,10 +266,29 @@ class Hub:
             await self._look()
             await asyncio.sleep(LOOK_S)
 
+    async def _denials(self) -> None:
+        """Keep the deny-list: a loop of its own, so that nothing slow delays a revocation."""
+        while True:
+            self._denied = await asyncio.to_thread(self.store.denied, self.clock.now_us())
+            await asyncio.sleep(DENY_LOOK_S)
+
+    async def _certificate(self) -> None:
+        """Keep the hub's own certificate fresh while it runs."""
+        while True:
+            await asyncio.sleep(CERTIFICATE_LOOK_S)
+            if await asyncio.to_thread(self._renew_certificate):
+                self._signer = HubSigner(self.home / "pki")
+                for renew in self._on_certificate:
+                    renew()
+                log.info("the hub's certificate is renewed")
+
+    def _is_denied(self, name: str, serial: str) -> bool:
+        names, serials = self._denied
+        return name in names or serial in serials
+
     async def _look(self) -> None:
-        """See what the store asks for: new studies, revoked edges."""
+        """See what the store asks for: new studies, nodes, jobs."""
         edges = await asyncio.to_thread(self.store.edges)
-        self._denied = frozenset(e.name for e in edges if e.revoked_us is not None)
         await asyncio.to_thread(self.processing.look)
         await self.studies.look(self.link.attached if self.link is not None else set())
         if self.link is not None:
@@ -351,8 +382,22 @@ class Hub:
 
     def _edge_joined(self, name: str, certificate: bytes) -> None:
         facts = describe(certificate)
-        self.store.put_edge(EdgeRecord(name, self.clock.now_us(), facts.serial, facts.not_after_us, None))
+        self.store.joined(CertificateRecord(facts.serial, name, self.clock.now_us(), facts.not_after_us))
         self.happened(f"{name} joined", "its certificate is issued")
+
+    def _renew_edge(self, peer: bytes, csr: bytes, listener: bytes) -> renewal.Renewed:
+        """An edge's next certificates; noted before they are given.
+
+        Raises:
+            TrustError: the request does not hold, or the edge was revoked meanwhile.
+        """
+        hours, now_us = self.settings.certificate_hours, self.clock.now_us()
+        renewed = renewal.renew(self._authority, peer=peer, csr=csr, listener=listener, hours=hours, now_us=now_us)
+        facts = describe(renewed.certificate)
+        if not self.store.renewed(CertificateRecord(facts.serial, facts.name, now_us, facts.not_after_us)):
+            raise CertificateRefused(f"{facts.name} gets no new certificate", remedy="it is revoked, or asks too often")
+        log.info("certificate renewed", edge_id=facts.name, serial=facts.serial)
+        return renewed
 
     def _edge_attached(self, edge: EdgeId, version: str) -> None:
         log.info("edge attached", edge_id=edge, version=version)
@@ -435,7 +480,7 @@ class Hub:
         )
 
     def _signed(self, manifest: bytes) -> Signed:
-        signer = HubSigner(self.home / "pki")
+        signer = self._signer
         return Signed(manifest, signer.sign(manifest), signer.certificate)
 
     def _behind_s(self) -> float | None:
@@ -462,12 +507,14 @@ class Hub:
             write_private(key_path, secrets.token_hex(32).encode())
         return Outbox(self.home / "outbox.sqlite", self.settings.webhook_url, key_path.read_bytes())
 
-    def _renew_certificate(self) -> None:
-        """The hub is its own authority: its certificate is renewed at two thirds of its life, when it starts."""
-        facts = describe((self.home / "pki" / "hub.pem").read_bytes())
-        left = facts.not_after_us - self.clock.now_us()
-        if left < (facts.not_after_us - facts.not_before_us) / 3:
-            _issue_hub_certificate(self.home, Authority.load(self.home / "pki"), self.settings)
+    def _renew_certificate(self) -> bool:
+        """The hub is its own authority: its certificate is renewed at two thirds of its life; whether it was."""
+        pem = (self.home / "pki" / "hub.pem").read_bytes()
+        facts = describe(pem)
+        if self.clock.now_us() < renewal.due_us(facts, 0.0) and names_host(pem, HUB_NAME):
+            return False
+        _issue_hub_certificate(self.home, Authority.load(self.home / "pki"), self.settings)
+        return True
 
 
 async def run_hub(home: Path) -> None:

@@ -133,7 +133,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     enrolment: ListenSettings = ListenSettings(port=7444)
     console: ListenSettings = ListenSettings(port=7480)
     public_host: str = "127.0.0.1"  # what edges connect to; it stands in the hub's certificate
-    certificate_hours: float = 2160.0  # of an edge: 90 days, then it joins again
+    certificate_hours: float = 24.0  # life of an edge's certificate; the edge renews it at two thirds
     processing: ProcessingSettings = ProcessingSettings()
     heartbeat_s: float = 2.0  # edges are called silent after three missed ones
     webhook_url: str = ""

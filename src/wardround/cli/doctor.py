@@ -26,6 +26,7 @@ from wardround.settings import HubSettings
 from wardround.trust.certificates import describe
 
 DISK_BYTES_MIN = 2_000_000_000
+OVERDUE = 1 / 4  # of its life left: it should have been renewed at a third
 EARLIEST_S = 1_760_000_000  # a clock before this release was made is wrong: certificates would not hold
 
 
@@ -100,15 +101,24 @@ def _port(key: str, host: str, port: int) -> Check:
 
 
 def _certificates(home: Path) -> Iterator[Check]:
-    for path in (*sorted(home.glob("pki/hub.pem")), *sorted(home.glob("identity/edge.pem"))):
+    for name in ("pki/hub.pem", "identity/edge.pem", "identity/listener.pem"):
+        path = home / name
+        if not path.exists():
+            continue
         try:
             facts = describe(path.read_bytes())
         except TrustError as error:
             yield Check(str(path), False, str(error), error.remedy)
             continue
-        left_h = (facts.not_after_us / 1e6 - time.time()) / 3600
-        found = f"{facts.role} {facts.name}, ends {utc(facts.not_after_us):%Y-%m-%d %H:%M} UTC"
-        yield Check("certificate", left_h > 0, found, "ask for a new token and join again")
+        left_us = facts.not_after_us - round(time.time() * 1e6)
+        found = (
+            f"{facts.role} {facts.name}, ends {utc(facts.not_after_us):%Y-%m-%d %H:%M} UTC, {left_us / 86_400e6:.1f} days left"
+        )
+        overdue = left_us < facts.life_us * OVERDUE
+        if left_us > 0 and overdue:
+            found += "; its renewal is overdue"
+        remedy = "see that the hub can be reached" if left_us > 0 else "ask for a new token and join again: the data stays"
+        yield Check("certificate", left_us > 0 and not overdue, found, remedy)
     for path in (*home.glob("pki/*.key"), *home.glob("identity/*.key"), *home.glob("*.key")):
         mode = path.stat().st_mode & 0o777
         yield Check("key file", mode & 0o077 == 0, f"{path.name} has mode {mode:o}", f"chmod 600 {path}")

@@ -20,7 +20,8 @@ from wardround.collect.devices.decoders import FORMATS
 from wardround.collect.quarantine import SetAside
 from wardround.errors import SettingsError
 from wardround.records import Consent
-from wardround.trust.enrolment import join_hub
+from wardround.settings import EdgeSettings, load_settings
+from wardround.trust.enrolment import hosts_of_listener, join_hub
 
 app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, register devices, run.")
 app.command()(tree)
@@ -37,10 +38,26 @@ def join(
     host: Annotated[list[str] | None, typer.Option(help="A name or address under which devices reach this edge.")] = None,
     mqtt_port: Annotated[int, typer.Option(help="Where devices connect, with TLS.")] = 8883,
 ) -> None:
-    """Join a hub with a one-time token: the key is made here and never leaves."""
+    """Join a hub with a one-time token: the key is made here and never leaves.
+
+    An edge whose certificate has expired or was revoked joins again in its own home: it gets a new key and keeps its data, its
+    devices and its settings. It need not be stopped for that.
+    """
     settings_path = home / "edge.toml"
-    hosts = host or []
-    joined = join_hub(token, home, listener_hosts=[*hosts, "127.0.0.1", "localhost"])
+    before = load_settings(settings_path, EdgeSettings) if settings_path.exists() else None
+    hosts = host or (hosts_of_listener(home) if before is not None else [])
+    joined = join_hub(
+        token, home, listener_hosts=[*hosts, "127.0.0.1", "localhost"], name_before=before.name if before is not None else ""
+    )
+    if before is not None:
+        if (joined.hub_host, joined.hub_port) != (before.hub_host, before.hub_port):
+            typer.echo(
+                f"The hub says that it listens at {joined.hub_host}:{joined.hub_port}; {settings_path} names "
+                f"{before.hub_host}:{before.hub_port}. Change hub_host and hub_port there if it has moved.",
+                err=True,
+            )
+        typer.echo(f"This edge is {joined.name} of {joined.site} again. Its data and settings are as they were.")
+        return
     settings_path.write_text(
         f"name = {json.dumps(joined.name)}\nhub_host = {json.dumps(joined.hub_host)}\nhub_port = {joined.hub_port}\n"
         f"simulated = {str(joined.simulated).lower()}\n\n[mqtt]\n"

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
-from wardround.clock import SystemClock
+from wardround.clock import SystemClock, utc
 from wardround.errors import SettingsError
 from wardround.settings import HubSettings, load_settings, parse_settings
 from wardround.trust.certificates import Authority
@@ -109,11 +110,57 @@ def password(
 
 
 @app.command()
-def revoke(name: Annotated[str, typer.Argument(help="The edge.")], home: Home = DEFAULT_HOME) -> None:
-    """Shut an edge out: its open streams end within about two seconds, and it cannot come back with this certificate."""
+def edges(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
+    """Every edge that has joined, and how long its certificate holds. Edges renew theirs at two thirds of its life."""
     from wardround.store import opened  # noqa: PLC0415
 
     with opened(home / "hub.sqlite") as store:
-        if not store.revoke_edge(name, SystemClock().now_us()):
-            raise SettingsError(f"no edge is called {name!r}", remedy="see the names in the console")
-    typer.echo(f"{name} is revoked")
+        known = store.edges()
+    now_us = SystemClock().now_us()
+    rows = [
+        {
+            "name": edge.name,
+            "state": "revoked" if edge.revoked_us is not None else "expired" if edge.not_after_us < now_us else "valid",
+            "joined": f"{utc(edge.joined_us):%Y-%m-%d %H:%M}",
+            "certificate_ends": f"{utc(edge.not_after_us):%Y-%m-%d %H:%M:%S}",
+            "days_left": round((edge.not_after_us - now_us) / 86_400e6, 2),
+            "serial": edge.serial,
+        }
+        for edge in known
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        typer.echo("No edge has joined yet: wardround hub invite NAME")
+        return
+    table = Table("edge", "certificate", "ends, UTC", "days left", "joined, UTC", "serial", box=None, header_style="bold")
+    for row in rows:
+        cells = (row["name"], row["state"], row["certificate_ends"], row["days_left"], row["joined"], row["serial"])
+        table.add_row(*map(str, cells))
+    Console(markup=False).print(table)
+    if any(row["state"] != "valid" for row in rows):
+        typer.echo("An edge that is revoked or expired comes back with a new token: wardround hub invite NAME")
+
+
+@app.command()
+def revoke(
+    name: Annotated[str, typer.Argument(help="The edge; with --serial it may be left out.")] = "",
+    serial: Annotated[str, typer.Option(help="One certificate alone, as `hub edges` shows it: a copy of an old key, say.")] = "",
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Shut an edge out: its open streams end within two seconds, and nothing it holds opens any again.
+
+    It comes back with a new token (`wardround hub invite NAME`), with everything it has kept meanwhile.
+    """
+    from wardround.store import opened  # noqa: PLC0415
+
+    if bool(name) == bool(serial):
+        raise SettingsError("nothing to revoke", remedy="give an edge's name, or --serial and one certificate's serial")
+    now_us = SystemClock().now_us()
+    with opened(home / "hub.sqlite") as store:
+        whose = store.revoke_certificate(serial.lower(), now_us) if serial else name if store.revoke_edge(name, now_us) else ""
+    if not whose:
+        what = f"no certificate has the serial {serial!r}" if serial else f"no edge is called {name!r}"
+        raise SettingsError(what, remedy="`wardround hub edges` shows names and serials")
+    typer.echo(f"{whose} is revoked" if name else f"the certificate {serial.lower()} of {whose} is revoked")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class EmbeddedBroker:
         self.registry = registry
         self.collector_secret = secrets.token_urlsafe(24)
         self._key = secrets.token_hex(8)
-        self._broker: Broker | None = None
+        self._broker: _Broker | None = None
+        self._context: ssl.SSLContext | None = None
 
     async def start(self) -> int:
         """Listen; the bound port.
@@ -64,12 +66,18 @@ class EmbeddedBroker:
                 "wardround.collect.broker.OwnTopics": {},
             },
         }
-        self._broker = Broker(config)
+        self._broker = _Broker(config)
         try:
             await self._broker.start()
         except BrokerError as exc:
             raise PortTaken(self._host, self._port, setting="mqtt.port") from exc
+        self._context = self._broker.context
         return self._bound_port()
+
+    def renew(self) -> None:
+        """Take the renewed certificate into use; sessions that are open go on."""
+        if self._context is not None:
+            self._context.load_cert_chain(self._identity / "listener.pem", self._identity / "edge.key")
 
     async def stop(self) -> None:
         """Stop listening and close every connection."""
@@ -83,6 +91,17 @@ class EmbeddedBroker:
             return self._port
         server: Any = self._broker._servers["default"].instance  # type: ignore[union-attr]
         return int(server.sockets[0].getsockname()[1])
+
+
+class _Broker(Broker):  # type: ignore[misc]  # the library is untyped
+    """The library's broker, which makes its TLS context and tells nobody: a renewed certificate goes into it."""
+
+    context: ssl.SSLContext | None = None
+
+    async def _create_server_instance(self, *args: Any, **kwargs: Any) -> Any:
+        given = [a for a in (*args, *kwargs.values()) if isinstance(a, ssl.SSLContext)]
+        self.context = given[0] if given else None
+        return await super()._create_server_instance(*args, **kwargs)
 
 
 class DeviceSignIn(BaseAuthPlugin):  # type: ignore[misc]  # the library is untyped

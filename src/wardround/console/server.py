@@ -96,6 +96,12 @@ class Console:
         """Begin to serve."""
         self._thread.start()
 
+    def renew(self) -> None:
+        """Take a renewed certificate into use; open connections go on."""
+        listening, server = self._listening, self._server
+        if listening.certificate is not None and server is not None and server.config.ssl is not None:
+            server.config.ssl.load_cert_chain(listening.certificate, listening.key)
+
     def close(self) -> None:
         """Stop; open pages say that the hub cannot be reached."""
         if self._server is not None:

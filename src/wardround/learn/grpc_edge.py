@@ -63,6 +63,8 @@ class EdgeLink:
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
         self._training = False
+        self._turn = 0
+        self._call: Any = None  # the newest stream to the hub
         self._sign, self._hold = sign, hold
         self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
@@ -76,9 +78,11 @@ class EdgeLink:
         return f"{self._order.study}/{self._order.round_number}" if busy and self._order else ""
 
     async def run(self) -> None:
-        """Stay attached until cancelled."""
+        """Stay attached until cancelled. A second `run` takes the first one's place: it attaches anew (on a renewed channel,
+        say), the hub then ends the older stream, and the first one returns."""
+        self._turn = turn = self._turn + 1
         wait_s = RETRY_S_MIN
-        while True:
+        while turn == self._turn:
             try:
                 await self._attached()
                 wait_s = RETRY_S_MIN
@@ -86,7 +90,8 @@ class EdgeLink:
                 log.info("hub out of reach", code=error.code().name, detail=error.details())
             except asyncio.InvalidStateError:  # the stream ended before a write: gRPC says that in another way
                 log.info("hub out of reach", code="UNAVAILABLE", detail="the stream ended while it was opened")
-            await asyncio.sleep(random.uniform(wait_s / 2, wait_s))  # noqa: S311 - a hub that comes back meets no crowd
+            if turn == self._turn:
+                await asyncio.sleep(random.uniform(wait_s / 2, wait_s))  # noqa: S311 - a hub that comes back meets no crowd
             wait_s = min(wait_s * 2, RETRY_S_MAX)
 
     async def _attached(self) -> None:
@@ -103,13 +108,14 @@ class EdgeLink:
             request_serializer=pb.EdgeMessage.SerializeToString,
             response_deserializer=pb.HubMessage.FromString,
         )()
+        self._call = call
         await call.write(pb.EdgeMessage(hello=hello))
         beating = asyncio.create_task(self._heartbeats(call))
         try:
             while (message := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
                 kind = message.WhichOneof("kind")
                 if kind == "order":
-                    await self._take(call, order_of(message.order))
+                    await self._take(order_of(message.order))
                 elif kind == "cancel" and self._order is not None and message.cancel.study == self._order.study:
                     await self._drop()
                 elif kind == "release" and self._hold is not None:
@@ -138,7 +144,7 @@ class EdgeLink:
             condition = await asyncio.to_thread(self._condition, self._training)
             if condition.unwilling and self._training and (order := self._order) is not None:
                 await self._drop()
-                await self._fail(call, order, condition.unwilling, declined=True)
+                await self._fail(order, condition.unwilling, declined=True)
             await call.write(
                 pb.EdgeMessage(
                     heartbeat=pb.Heartbeat(
@@ -155,7 +161,7 @@ class EdgeLink:
             )
             await asyncio.sleep(self._heartbeat_s)
 
-    async def _take(self, call: Any, order: Order) -> None:
+    async def _take(self, order: Order) -> None:
         """Start on an order; the same one again, after a new attachment, goes on with the work that runs."""
         running = self._work is not None and not self._work.done()
         if running and self._order is not None:
@@ -167,7 +173,7 @@ class EdgeLink:
                 return
             await self._drop()
         self._order = order
-        self._work = asyncio.create_task(self._do(call, order))
+        self._work = asyncio.create_task(self._do(order))
 
     async def _drop(self) -> None:
         """Let go of the work in hand; a training that runs in the worker ends there, unused."""
@@ -176,7 +182,7 @@ class EdgeLink:
             await asyncio.gather(self._work, return_exceptions=True)
         self._work = self._order = None
 
-    async def _do(self, call: Any, order: Order) -> None:
+    async def _do(self, order: Order) -> None:
         try:
             ready = await asyncio.to_thread(self._participant.ready, order)
             kept = ready is not None
@@ -187,18 +193,18 @@ class EdgeLink:
             await self._upload(order, ready, resumed=kept)
         except (TrainingFailed, SourceFailed) as error:
             log.warning("training failed", study=order.study, round_number=order.round_number, reason=str(error))
-            await self._fail(call, order, str(error))
+            await self._fail(order, str(error))
         except Declined as error:
             log.info("order declined", study=order.study, round_number=order.round_number, reason=str(error))
-            await self._fail(call, order, str(error), declined=True)
+            await self._fail(order, str(error), declined=True)
         except Exception as error:  # a fault of ours: the round must not wait for it until its deadline
             log.exception("order could not be carried out", study=order.study, round_number=order.round_number)
-            await self._fail(call, order, f"{type(error).__name__}: {error}"[:300])
+            await self._fail(order, f"{type(error).__name__}: {error}"[:300])
 
-    async def _fail(self, call: Any, order: Order, reason: str, *, declined: bool = False) -> None:
+    async def _fail(self, order: Order, reason: str, *, declined: bool = False) -> None:
         failed = pb.TrainingFailed(study=order.study, round=order.round_number, reason=reason, declined=declined)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await call.write(pb.EdgeMessage(failed=failed))
+            await self._call.write(pb.EdgeMessage(failed=failed))
 
     async def _trained(self, order: Order) -> Done:
         """Fetch and train, if this edge's own schedule allows it.

@@ -20,6 +20,7 @@ from wardround.learn.manifests import Signed
 from wardround.learn.messages import model_digest
 from wardround.learn.shelf import ModelSource, Piece, Shelf, SourceFailed
 from wardround.records import EdgeId
+from wardround.trust.certificates import listener_name
 from wardround.trust.channel import edge_channel
 from wardround.wire import wardround_pb2 as pb
 
@@ -53,7 +54,7 @@ class RelaySource:
         host, _, port = self._address.rpartition(":")
         if not host or not port.isdigit():
             raise SourceFailed(f"{self.name} passes models on at {self._address!r}, which is no address")
-        channel = edge_channel(self._identity, host, int(port))
+        channel = edge_channel(self._identity, host, int(port), name=listener_name(self.name))
         try:
             async for piece in _pieces(channel, f"/{RELAY}/FetchModel", digest, offset, RELAY_IDLE_S, self.name):
                 yield piece

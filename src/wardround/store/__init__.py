@@ -21,6 +21,7 @@ from wardround.records import NodeRecord, TokenRecord
 from wardround.store import schema
 from wardround.store.records import (
     AlertRecord,
+    CertificateRecord,
     EdgeRecord,
     Happening,
     JobRequest,
@@ -35,6 +36,7 @@ from wardround.store.records import (
 
 __all__ = [
     "AlertRecord",
+    "CertificateRecord",
     "EdgeRecord",
     "Happening",
     "JobRequest",
@@ -53,6 +55,8 @@ HAPPENINGS_MAX = 10_000
 JOB_RUNS_MAX = 1_000
 STUDY_REQUESTS_MAX = 1_000
 QUARANTINE_MAX = 100_000
+LIVE_CERTIFICATES_MAX = 32  # of one edge: an edge that asks without end is told to wait
+KEEP_EXPIRED_US = 90 * 86_400_000_000
 
 
 def open_store(path: Path | str) -> Store:
@@ -101,11 +105,59 @@ class Store:
         """Every edge, by name."""
         return [EdgeRecord(**row) for row in self._rows(sa.select(schema.edges).order_by(schema.edges.c.name))]
 
-    def revoke_edge(self, name: str, now_us: int) -> bool:
-        """Put an edge on the deny-list; False when there is none of that name."""
-        table = schema.edges
+    def joined(self, certificate: CertificateRecord) -> None:
+        """An edge has joined with a token, perhaps again: it is no longer revoked, and what it held before is."""
+        table, edges = schema.certificates, schema.edges
+        now_us = certificate.issued_us
+        edge = EdgeRecord(certificate.edge, now_us, certificate.serial, certificate.not_after_us, None)
         with self._engine.begin() as db:
-            return db.execute(sa.update(table).where(table.c.name == name).values(revoked_us=now_us)).rowcount == 1
+            db.execute(sa.update(table).where(table.c.edge == edge.name, table.c.revoked_us.is_(None)).values(revoked_us=now_us))
+            db.execute(sa.insert(table).values(**_values(certificate)))
+            db.execute(sa.delete(edges).where(edges.c.name == edge.name))
+            db.execute(sa.insert(edges).values(**_values(edge)))
+            db.execute(sa.delete(table).where(table.c.not_after_us < now_us - KEEP_EXPIRED_US))
+
+    def renewed(self, certificate: CertificateRecord) -> bool:
+        """Note an edge's next certificate; False, and nothing noted, when it is revoked, unknown, or has too many that live."""
+        table, edges = schema.certificates, schema.edges
+        name, now_us = certificate.edge, certificate.issued_us
+        with self._engine.connect() as db:  # nothing stays unless it is committed
+            changed = {"serial": certificate.serial, "not_after_us": certificate.not_after_us}
+            current = sa.update(edges).where(edges.c.name == name, edges.c.revoked_us.is_(None)).values(**changed)
+            live = sa.select(sa.func.count()).where(table.c.edge == name, table.c.not_after_us > now_us)
+            if db.execute(current).rowcount != 1 or db.execute(live).scalar_one() >= LIVE_CERTIFICATES_MAX:
+                return False
+            db.execute(sa.insert(table).values(**_values(certificate)))
+            db.execute(sa.delete(table).where(table.c.not_after_us < now_us - KEEP_EXPIRED_US))
+            db.commit()
+        return True
+
+    def certificates(self, edge: str = "") -> list[CertificateRecord]:
+        """Every certificate, or those of one edge, oldest first."""
+        table = schema.certificates
+        query = sa.select(table).order_by(table.c.issued_us)
+        return [CertificateRecord(**row) for row in self._rows(query.where(table.c.edge == edge) if edge else query)]
+
+    def denied(self, now_us: int) -> tuple[frozenset[str], frozenset[str]]:
+        """The deny-list: names of revoked edges, serials of revoked certificates that have not ended by themselves."""
+        edges, table = schema.edges, schema.certificates
+        names = self._rows(sa.select(edges.c.name).where(edges.c.revoked_us.is_not(None)))
+        serials = self._rows(sa.select(table.c.serial).where(table.c.revoked_us.is_not(None), table.c.not_after_us > now_us))
+        return frozenset(r["name"] for r in names), frozenset(r["serial"] for r in serials)
+
+    def revoke_edge(self, name: str, now_us: int) -> bool:
+        """Put an edge and every certificate it holds on the deny-list; False when there is none of that name."""
+        edges, table = schema.edges, schema.certificates
+        with self._engine.begin() as db:
+            db.execute(sa.update(table).where(table.c.edge == name, table.c.revoked_us.is_(None)).values(revoked_us=now_us))
+            return db.execute(sa.update(edges).where(edges.c.name == name).values(revoked_us=now_us)).rowcount == 1
+
+    def revoke_certificate(self, serial: str, now_us: int) -> str:
+        """Put one certificate on the deny-list; whose it is, or empty when there is none."""
+        table = schema.certificates
+        with self._engine.begin() as db:
+            db.execute(sa.update(table).where(table.c.serial == serial, table.c.revoked_us.is_(None)).values(revoked_us=now_us))
+            return db.execute(sa.select(table.c.edge).where(table.c.serial == serial)).scalar() or ""
 
     def add(self, record: TokenRecord) -> None:
         """Keep a join token (trust.join.TokenStore)."""

@@ -19,6 +19,17 @@ class EdgeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateRecord:
+    """A certificate that was issued to an edge. The serial is in hexadecimal."""
+
+    serial: str
+    edge: str
+    issued_us: int
+    not_after_us: int
+    revoked_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Person:
     """Someone who may sign in."""
 

@@ -16,6 +16,17 @@ edges = sa.Table(
     sa.Column("revoked_us", sa.BigInteger),
 )
 
+certificates = sa.Table(
+    "certificates",
+    metadata,
+    sa.Column("serial", sa.Text, primary_key=True),
+    sa.Column("edge", sa.Text, nullable=False),
+    sa.Column("issued_us", sa.BigInteger, nullable=False),
+    sa.Column("not_after_us", sa.BigInteger, nullable=False),
+    sa.Column("revoked_us", sa.BigInteger),
+    sa.Index("certificates_by_edge", "edge", "not_after_us"),
+)
+
 tokens = sa.Table(
     "tokens",
     metadata,

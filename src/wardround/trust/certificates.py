@@ -26,6 +26,8 @@ from wardround.clock import utc
 from wardround.errors import CertificateRefused, TrustError
 
 URI_PREFIX = "spiffe://wardround/"
+RESERVED = ".wardround.internal"  # names that only the authority gives: no edge can ask for one
+HUB_NAME = "hub" + RESERVED  # what edges verify their hub by, whatever its address
 BACKDATE = dt.timedelta(hours=1)
 CALLS, SERVES = (ExtendedKeyUsageOID.CLIENT_AUTH,), (ExtendedKeyUsageOID.SERVER_AUTH,)
 BOTH = (*CALLS, *SERVES)
@@ -40,6 +42,21 @@ class CertificateFacts:
     serial: str
     not_before_us: int
     not_after_us: int
+
+    @property
+    def issued_us(self) -> int:
+        """When it was made: leaves are backdated."""
+        return self.not_before_us + round(BACKDATE.total_seconds() * 1e6)
+
+    @property
+    def life_us(self) -> int:
+        """How long it lives, from when it was made."""
+        return max(self.not_after_us - self.issued_us, 1)
+
+
+def listener_name(edge: str) -> str:
+    """The reserved name in the certificate of an edge's own listener."""
+    return f"{edge}.listener{RESERVED}"
 
 
 def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -179,12 +196,19 @@ class Authority:
         return self._issue(name, key, hours, "edge", [f"{name}.edge.wardround.internal"], CALLS)
 
     def issue_listener(self, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], hours: float) -> bytes:
-        """A certificate for an edge's own listener (serverAuth), PEM."""
-        return self._issue(name, key, hours, "listener", hosts, SERVES)
+        """A certificate for an edge's own listener (serverAuth), PEM.
+
+        Raises:
+            TrustError: a host is one of the reserved names, such as the hub's.
+        """
+        taken = [host for host in hosts if host.lower().rstrip(".").endswith(RESERVED)]
+        if taken:
+            raise TrustError(f"{taken[0][:80]!r} is a reserved name", remedy="name the hosts under which devices reach the edge")
+        return self._issue(name, key, hours, "listener", [*hosts, listener_name(name)], SERVES)
 
     def issue_hub(self, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], hours: float) -> bytes:
         """The hub's certificate (serverAuth), PEM."""
-        return self._issue(name, key, hours, "hub", hosts, SERVES)
+        return self._issue(name, key, hours, "hub", [*hosts, HUB_NAME], SERVES)
 
     def issue_worker(self, name: str, key: ec.EllipticCurvePublicKey, hours: float) -> bytes:
         """A certificate for one end of processing, scheduler or worker: each calls the other, so it holds both purposes, PEM."""
@@ -275,6 +299,29 @@ def check_certificate(pem: bytes, authority_pem: bytes, *, now_us: int, where: s
             remedy="join again with a token of this hub",
         ) from exc
     return facts
+
+
+def hosts_of(pem: bytes) -> list[str]:
+    """The names and addresses of a listener's certificate, without the reserved ones.
+
+    Raises:
+        CertificateRefused: as describe.
+    """
+    describe(pem)
+    names = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    addresses = [str(address) for address in names.get_values_for_type(x509.IPAddress)]
+    return [n for n in names.get_values_for_type(x509.DNSName) if not n.endswith(RESERVED)] + addresses
+
+
+def names_host(pem: bytes, host: str) -> bool:
+    """Whether a certificate is for this host name."""
+    names = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return host in names.get_values_for_type(x509.DNSName)
+
+
+def public_key_of(pem: bytes) -> object:
+    """The public key in a certificate, to be compared."""
+    return x509.load_pem_x509_certificate(pem).public_key()
 
 
 def _serial() -> int:

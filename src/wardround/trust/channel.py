@@ -20,11 +20,12 @@ import structlog
 import wardround
 from wardround.errors import CertificateRefused, PortTaken, TrustError
 from wardround.records import EdgeId
-from wardround.trust.certificates import describe
+from wardround.trust.certificates import HUB_NAME, describe, load_key, public_key_of
 
 log = structlog.get_logger(__name__)
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 DENY_CHECK_S = 1.0
+RETIRE_S = 10.0  # after the certificate's end: until then the hub has ended what was under way
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -223,11 +224,8 @@ async def start_listener(
     server.add_generic_rpc_handlers(
         tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
     )
-    credentials = grpc.ssl_server_credentials(
-        [(files[0].read_bytes(), files[1].read_bytes())],
-        root_certificates=files[2].read_bytes(),
-        require_client_auth=True,
-    )
+    read = _ListenerFiles(files)
+    credentials = grpc.dynamic_ssl_server_credentials(read.configuration(), read.renewed, require_client_authentication=True)
     try:
         bound = server.add_secure_port(f"{host}:{port}", credentials)
     except RuntimeError as exc:
@@ -236,11 +234,125 @@ async def start_listener(
     return server, bound
 
 
-def edge_channel(identity: Path, host: str, port: int) -> grpc.aio.Channel:
-    """A channel to the hub with the edge's own certificate; it reconnects within about a second."""
+class _ListenerFiles:
+    """Key and certificate of a listener: a renewed pair is used from the next handshake on, and no connection is dropped."""
+
+    def __init__(self, files: tuple[Path, Path, Path]) -> None:
+        self._files = files
+        self._seen = self._stamps()
+
+    def configuration(self) -> Any:
+        """What the files hold now."""
+        key, certificate, authority = (path.read_bytes() for path in self._files)
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
+
+    def renewed(self) -> Any:
+        """The configuration when the files have changed and fit each other; else None. Asked at every handshake."""
+        try:
+            stamps = self._stamps()
+            if stamps == self._seen:
+                return None
+            if load_key(self._files[0]).public_key() != public_key_of(self._files[1].read_bytes()):
+                return None  # one of the two is on its way
+            configuration = self.configuration()
+        except (OSError, ValueError, TrustError) as error:
+            log.error("a listener's certificate cannot be read; the one in use stays", reason=str(error))
+            return None
+        self._seen = stamps
+        return configuration
+
+    def _stamps(self) -> tuple[int, ...]:
+        return tuple(path.stat().st_mtime_ns for path in self._files)
+
+
+def edge_channel(identity: Path, host: str, port: int, *, name: str = HUB_NAME) -> grpc.aio.Channel:
+    """A channel with the edge's own certificate to whoever holds `name`, a reserved one; it reconnects within about a second.
+
+    Not the address is verified: an edge may ask the authority for a listener's certificate under any address.
+    """
     credentials = grpc.ssl_channel_credentials(
         root_certificates=(identity / "ca.pem").read_bytes(),
         private_key=(identity / "edge.key").read_bytes(),
         certificate_chain=(identity / "edge.pem").read_bytes(),
     )
-    return grpc.aio.secure_channel(f"{host}:{port}", credentials, options=_EDGE_OPTIONS)
+    options = [*_EDGE_OPTIONS, ("grpc.ssl_target_name_override", name)]
+    return grpc.aio.secure_channel(f"{host}:{port}", credentials, options=options)
+
+
+class HubChannel:
+    """The edge's way to its hub, made anew whenever its identity is: `renew`.
+
+    Calls under way end on the connection they began on, which closes after them, or with its certificate; new calls take the new
+    one. It offers what gRPC's own channel does, as far as edges call it.
+    """
+
+    def __init__(self, identity: Path, host: str, port: int) -> None:
+        self._identity, self._host, self._port = identity, host, port
+        self._line = self._open()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def renew(self) -> None:
+        """Take the new identity into use."""
+        old, self._line = self._line, self._open()
+        task = asyncio.create_task(old.retire())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def close(self) -> None:
+        """End every call."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        await self._line.channel.close(None)
+
+    def unary_unary(self, method: str, **how: Any) -> Callable[..., Any]:
+        """As grpc.aio.Channel."""
+        return lambda *a, **k: self._line.begin("unary_unary", method, how, a, k)
+
+    def unary_stream(self, method: str, **how: Any) -> Callable[..., Any]:
+        """As grpc.aio.Channel."""
+        return lambda *a, **k: self._line.begin("unary_stream", method, how, a, k)
+
+    def stream_unary(self, method: str, **how: Any) -> Callable[..., Any]:
+        """As grpc.aio.Channel."""
+        return lambda *a, **k: self._line.begin("stream_unary", method, how, a, k)
+
+    def stream_stream(self, method: str, **how: Any) -> Callable[..., Any]:
+        """As grpc.aio.Channel."""
+        return lambda *a, **k: self._line.begin("stream_stream", method, how, a, k)
+
+    def _open(self) -> _Line:
+        ends_us = describe((self._identity / "edge.pem").read_bytes()).not_after_us
+        return _Line(edge_channel(self._identity, self._host, self._port), ends_us)
+
+
+class _Line:
+    """One channel, the calls under way on it, and when its certificate ends."""
+
+    def __init__(self, channel: grpc.aio.Channel, ends_us: int) -> None:
+        self.channel, self._ends_us = channel, ends_us
+        self._calls: set[Any] = set()
+        self._quiet = asyncio.Event()
+
+    def begin(self, kind: str, method: str, how: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call, remembered until it is done."""
+        call = getattr(self.channel, kind)(method, **how)(*args, **kwargs)
+        self._calls.add(call)
+        self._quiet.clear()
+        call.add_done_callback(self._done)
+        return call
+
+    def _done(self, call: Any) -> None:
+        self._calls.discard(call)
+        if not self._calls:
+            self._quiet.set()
+
+    async def retire(self) -> None:
+        """Close once nothing is under way; the hub itself ends what outlives the certificate, and the edge resumes that."""
+        left_s = (self._ends_us - time.time_ns() // 1_000) / 1e6
+        try:
+            with contextlib.suppress(TimeoutError):
+                if self._calls:
+                    await asyncio.wait_for(self._quiet.wait(), max(0.0, left_s) + RETIRE_S)
+        finally:
+            await self.channel.close(None)

@@ -8,9 +8,9 @@ secret and a signing request. Its name comes from the token, never from the requ
 from __future__ import annotations
 
 import base64
-import hashlib
 import http.client
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
@@ -21,19 +21,19 @@ from typing import Any
 
 import structlog
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 
 from wardround.clock import Clock
 from wardround.errors import JoinRefused, PortTaken, TrustError
 from wardround.trust import join
-from wardround.trust.certificates import Authority, key_pem, load_key, new_key, requested_key, signing_request, write_private
+from wardround.trust.certificates import HUB_NAME, Authority, hosts_of, requested_key, signing_request
+from wardround.trust.identity import IdentityFolder
 from wardround.trust.names import check_name
 
 log = structlog.get_logger(__name__)
 REQUEST_BYTES_MAX = 16_384
 CONNECTIONS_MAX = 32
 DEADLINE_S = 5.0
-LISTENER_HOURS = 24.0 * 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +73,18 @@ class EnrolmentListener:
         self._slots = threading.BoundedSemaphore(CONNECTIONS_MAX)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(pki / "hub.pem", pki / "hub.key")
+        self._context, self._pki = context, pki
+        self.renew()
         try:
             self._server = _Server((host, port), _handler(self), context)
         except OSError as exc:
             raise PortTaken(host, port, setting="enrolment.port") from exc
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="enrolment", daemon=True).start()
+
+    def renew(self) -> None:
+        """Take the hub's certificate, as it is on disk, into use."""
+        self._context.load_cert_chain(self._pki / "hub.pem", self._pki / "hub.key")
 
     def close(self) -> None:
         """Stop listening."""
@@ -97,13 +102,14 @@ class EnrolmentListener:
             secret = base64.urlsafe_b64decode(request["secret"])
             csr, token_id = request["csr"].encode(), str(request["id"])
             hosts = [str(h) for h in request.get("hosts", [])][:8]
+            expected = str(request.get("name", ""))
         except (KeyError, ValueError, AttributeError, TypeError) as exc:
             raise TrustError("the request is malformed", remedy="use `wardround edge join`") from exc
         key = requested_key(csr)
         der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        name = join.redeem(self._tokens, self._clock, token_id=token_id, secret=secret, public_key_der=der)
+        name = join.redeem(self._tokens, self._clock, token_id=token_id, secret=secret, public_key_der=der, expected=expected)
         certificate = self._authority.issue_edge(name, key, self._hours)
-        listener = self._authority.issue_listener(name, key, [*hosts, f"{name}.local"], LISTENER_HOURS)
+        listener = self._authority.issue_listener(name, key, [*hosts, f"{name}.local"], self._hours)
         self._on_joined(name, certificate)
         return {
             "name": name,
@@ -182,18 +188,21 @@ def _handler(listener: EnrolmentListener) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def join_hub(token_text: str, home: Path, *, listener_hosts: Sequence[str] = ("127.0.0.1", "localhost")) -> Joined:
-    """The edge's side: write `identity/` into its home.
+def join_hub(
+    token_text: str, home: Path, *, listener_hosts: Sequence[str] = ("127.0.0.1", "localhost"), name_before: str = ""
+) -> Joined:
+    """The edge's side: write `identity/` into its home; an edge that joins again gets a new key and keeps everything else.
+
+    Args:
+        name_before: the name of the edge whose home it is, when it has joined before.
 
     Raises:
         JoinRefused: the token is not one, the hub is another than the token names, or the hub refuses.
     """
     token = join.parse(token_text)
-    identity = home / "identity"
+    identity = IdentityFolder(home / "identity")
     authority = _pinned_authority(token)
-    key_path = identity / "edge.key"
-    key = load_key(key_path) if key_path.exists() else new_key()
-    write_private(key_path, key_pem(key))  # before it is sent: a lost answer can be asked for again
+    key = identity.joining_key()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=authority.decode())
@@ -203,6 +212,7 @@ def join_hub(token_text: str, home: Path, *, listener_hosts: Sequence[str] = ("1
             "secret": base64.urlsafe_b64encode(token.secret).decode(),
             "csr": signing_request(key, "edge").decode(),
             "hosts": list(listener_hosts),
+            "name": name_before,
         }
     )
     status, answer = _request(token, context, "POST", "/enrol", body)
@@ -210,10 +220,16 @@ def join_hub(token_text: str, home: Path, *, listener_hosts: Sequence[str] = ("1
     if status != 200:
         raise JoinRefused(facts.get("error") or f"the hub answered {status}", remedy=facts.get("remedy") or "ask for a new token")
     name = check_name(facts["name"], what="edge name")
-    write_private(identity / "ca.pem", authority, 0o644)
-    write_private(identity / "listener.pem", facts["listener"].encode(), 0o644)
-    write_private(identity / "edge.pem", facts["certificate"].encode(), 0o644)
+    identity.replace(key, certificate=facts["certificate"].encode(), listener=facts["listener"].encode(), authority=authority)
     return Joined(name, facts["site"], facts["hub_host"], int(facts["hub_port"]), bool(facts["simulated"]))
+
+
+def hosts_of_listener(home: Path) -> list[str]:
+    """The names under which devices reach the edge of this home so far; none when it cannot be said."""
+    try:
+        return hosts_of(IdentityFolder(home / "identity").listener.read_bytes())
+    except (OSError, TrustError):
+        return []
 
 
 def _pinned_authority(token: join.JoinToken) -> bytes:
@@ -224,20 +240,23 @@ def _pinned_authority(token: join.JoinToken) -> bytes:
     context.verify_mode = ssl.CERT_NONE  # nothing secret is sent on this connection; the pin decides
     _, pem = _request(token, context, "GET", "/ca.pem", None)
     try:
-        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+        authority = x509.load_pem_x509_certificate(pem)
     except ValueError:
-        der = b""
-    if hashlib.sha256(der).digest() != token.pin:
+        authority = None
+    if authority is None or authority.fingerprint(hashes.SHA256()) != token.pin:
         raise JoinRefused(
             f"the hub at {token.host}:{token.port} is not the one this token was made for; nothing was sent",
             remedy="check the address, and that nobody stands between; ask for a new token",
         )
-    return pem
+    return authority.public_bytes(serialization.Encoding.PEM)  # and nothing that was sent beside it
 
 
 def _request(token: join.JoinToken, context: ssl.SSLContext, method: str, path: str, body: str | None) -> tuple[int, bytes]:
-    connection = http.client.HTTPSConnection(token.host, token.port, context=context, timeout=10)
+    connection = http.client.HTTPSConnection(token.host, token.port, timeout=10)
     try:
+        plain = socket.create_connection((token.host, token.port), 10)
+        # By its reserved name: an edge may hold a certificate for any address, and could stand in for the hub by it.
+        connection.sock = context.wrap_socket(plain, server_hostname=HUB_NAME)
         connection.request(method, path, body)
         response = connection.getresponse()
         return response.status, response.read(REQUEST_BYTES_MAX * 4)

@@ -79,8 +79,11 @@ def parse(text: str) -> JoinToken:
     return token
 
 
-def redeem(store: TokenStore, clock: Clock, *, token_id: str, secret: bytes, public_key_der: bytes) -> str:
+def redeem(store: TokenStore, clock: Clock, *, token_id: str, secret: bytes, public_key_der: bytes, expected: str = "") -> str:
     """The name this token gives, once it is burnt on disk.
+
+    Args:
+        expected: the name of the edge that asks, when it has joined before; the token is not burnt for another one.
 
     Raises:
         JoinRefused: unknown, wrong, expired or used by another key: one answer for all, so that a guess learns nothing.
@@ -90,6 +93,11 @@ def redeem(store: TokenStore, clock: Clock, *, token_id: str, secret: bytes, pub
     given = hashlib.sha256(secret).digest()
     if record is None or not hmac.compare_digest(record.secret_sha256, given) or record.expires_us < clock.now_us():
         raise refused
+    if expected and expected != record.name:
+        raise JoinRefused(
+            f"this token is for {record.name[:40]}, and this is the home of {expected[:40]}",
+            remedy="ask for a token with the edge's name, or join with another --home",
+        )
     if not store.burn(token_id, hashlib.sha256(public_key_der).digest()):
         raise refused
     return record.name

@@ -55,7 +55,12 @@ class EdgeSigner:
 
     def __init__(self, identity: Path) -> None:
         """Raises TrustError: the key cannot be read."""
-        self._key = load_key(identity / "edge.key")
+        self._path = identity / "edge.key"
+        self.renew()
+
+    def renew(self) -> None:
+        """Take the key, as it is on disk, into use."""
+        self._key = load_key(self._path)
 
     def sign(self, announcement: bytes) -> bytes:
         """The signature, DER."""
