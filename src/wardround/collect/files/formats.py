@@ -5,7 +5,7 @@ refused with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -13,12 +13,12 @@ from wardround.collect.devices import decoders
 from wardround.collect.devices.decoders import Notification
 from wardround.collect.devices.gatt import Source
 from wardround.collect.devices.senml import RELATIVE_BELOW, decode_pack
-from wardround.collect.files import fit
+from wardround.collect.files import edf, fit, wfdb, wfdb_annotations, wfdb_header
 from wardround.collect.files.opened import Items, Known, Opened
 from wardround.errors import DecodeError
 
-Format = Literal["fit", "senml", "fhir", "gatt"]
-FORMATS: tuple[Format, ...] = ("fit", "senml", "fhir", "gatt")
+Format = Literal["fit", "wfdb", "wfdb-annotations", "edf", "senml", "fhir", "gatt"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 MESSAGE_BYTES_MAX = 10_000_000
 HEAD = 4096
 
@@ -48,23 +48,46 @@ def detect(file: Opened) -> Format:
     head = file.stream.read(HEAD)
     if not head:
         raise DecodeError("empty", "the file is empty")
-    if fit.is_fit(head):
-        return "fit"
+    for format_, fits in _BY_HEAD.items():
+        if fits(head):
+            return format_
+    if (part := _part_of_record(file)) is not None:
+        return part
     for magic, name in _NOT_READ.items():
         if head.startswith(magic):
             raise DecodeError("format-not-read", f"{name} is not read")
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text[:1] == b"{":
-        return "fhir" if b'"resourceType"' in head else "gatt" if b'"characteristic"' in head else _unknown()
-    if text[:1] == b"[":
-        return "gatt" if b'"characteristic"' in head else "senml"
-    if 0x80 <= head[0] <= 0x9F and head[0] != 0x9D:  # a CBOR array
+    if _is_senml(head):  # the last: one byte says little
         return "senml"
-    return _unknown()
-
-
-def _unknown() -> Format:
     raise DecodeError("unknown-format", f"its content is none of: {', '.join(FORMATS)}")
+
+
+def _is_json(head: bytes, bracket: bytes, word: bytes = b"") -> bool:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(bracket) and word in head
+
+
+def _is_senml(head: bytes) -> bool:
+    return _is_json(head, b"[") or 0x80 <= head[0] <= 0x9B or head[0] == 0x9F  # an array, of JSON or of CBOR
+
+
+_BY_HEAD: Mapping[Format, Callable[[bytes], bool]] = {
+    "fit": fit.is_fit,
+    "edf": edf.is_edf,
+    "wfdb": wfdb_header.is_header,
+    "fhir": lambda head: _is_json(head, b"{", b'"resourceType"'),
+    "gatt": lambda head: _is_json(head, b"{", b'"characteristic"') or _is_json(head, b"[", b'"characteristic"'),
+}
+
+
+def _part_of_record(file: Opened) -> Format | None:
+    """What a file is to the WFDB header beside it: its signals, which are read with it, or annotations."""
+    try:
+        with file.beside(f"{file.name.partition('.')[0]}.hea") as stream:
+            header = wfdb_header.parse(stream.read(wfdb_header.HEADER_BYTES_MAX + 1))
+    except DecodeError:
+        return None
+    if file.name in {line.file for line in header.signals}:
+        raise DecodeError("part-of-record", f"a signal file of record {header.name}: import {header.name}.hea, which reads it")
+    return "wfdb-annotations"
 
 
 def _fhir(file: Opened, known: Known) -> Items:
@@ -107,6 +130,9 @@ def _source(known: Known) -> Source:
 
 _READERS: Mapping[Format, Callable[[Opened, Known], Items]] = {
     "fit": fit.read,
+    "wfdb": wfdb.read,
+    "wfdb-annotations": wfdb_annotations.read,
+    "edf": edf.read,
     "senml": _senml,
     "fhir": _fhir,
     "gatt": _gatt,
