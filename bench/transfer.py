@@ -47,7 +47,7 @@ from wardround.learn.shelf import Shelf
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.records import EdgeId
-from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener
+from wardround.trust.channel import edge_channel, few_arenas, peer_certificate, peer_name, start_hub_listener
 from wardround.trust.signatures import EdgeSigner
 from wardround.watch.detectors.own_history import OwnHistory
 from wardround.wire import wardround_pb2 as pb
@@ -330,6 +330,7 @@ def _facts(
 
 def case_process(name: str, rounds: int, home: str | None, pipe: Connection) -> None:
     """Runs in the hub's process."""
+    few_arenas()  # as the hub does
     case = CASES[name]
     if rounds:
         case = replace(case, rounds=rounds)

@@ -43,7 +43,7 @@ from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantin
 from wardround.studies import RunningStudy, Studies
 from wardround.trust import renewal
 from wardround.trust.certificates import HUB_NAME, Authority, describe, key_pem, names_host, new_key, write_private
-from wardround.trust.channel import peer_certificate, peer_name, start_hub_listener
+from wardround.trust.channel import few_arenas, peer_certificate, peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.enrolment import EnrolmentListener
 from wardround.trust.renewal_link import SERVICE as TRUST
@@ -519,6 +519,7 @@ class Hub:
 
 async def run_hub(home: Path) -> None:
     """Run a hub until SIGTERM or SIGINT; `ready.json` appears in its home once it listens."""
+    few_arenas()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from wardround.errors import StorageFull
 from wardround.learn.models import MemoryTensors, ModelFile, TensorSource, decode_model
+
+GROWING_MAX = 64  # files that are open while they grow
+WRITE_BACK = 4 * 1024 * 1024  # bytes appended before the disk begins on them
 
 
 class Blobs(Protocol):
@@ -55,20 +59,59 @@ class Blobs(Protocol):
         ...
 
 
+class _Growing:
+    """A file that grows, held open from one append to the next. `fd` is -1 once it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock, self.fd = threading.Lock(), -1
+        self.fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._begun = 0  # bytes that the system was told to write to the disk
+
+    def append(self, offset: int, data: bytes | memoryview) -> int:
+        """As Blobs.append; call it under the lock."""
+        end = os.fstat(self.fd).st_size
+        if end != offset:
+            return end
+        end += _write_all(self.fd, data)
+        if end - self._begun >= WRITE_BACK:
+            _begin_write_back(self.fd, self._begun, end - self._begun)
+            self._begun = end
+        return end
+
+    def close(self) -> None:
+        """Waits for an append that is under way."""
+        with self.lock:
+            if self.fd >= 0:
+                os.close(self.fd)
+                self.fd = -1
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
 class FolderBlobs:
-    """Files in a folder."""
+    """Files in a folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._lock = threading.Lock()
+        self._growing: dict[str, _Growing] = {}  # the files that grew last, newest last; at most GROWING_MAX
 
     def write(self, name: str, data: bytes | Sequence[memoryview]) -> None:
         path = self._path(name)
         partial = path.with_name(f"{path.name}.{threading.get_ident()}.partial")
         try:
             with partial.open("wb") as out:
+                begun = done = 0
                 for part in [data] if isinstance(data, bytes) else data:
-                    out.write(part)
+                    view = memoryview(part)
+                    for at in range(0, len(view), WRITE_BACK):
+                        done += out.write(view[at : at + WRITE_BACK])
+                        if done - begun >= WRITE_BACK:
+                            _begin_write_back(out.fileno(), begun, done - begun)
+                            begun = done
                 out.flush()
                 os.fsync(out.fileno())
             partial.replace(path)
@@ -78,15 +121,14 @@ class FolderBlobs:
             raise _refused(path, exc) from exc
 
     def append(self, name: str, offset: int, data: bytes | memoryview) -> int:
-        path = self._folder / name
         try:
-            if offset == 0:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("ab", buffering=0) as out:
-                end = out.tell()
-                return end + _write_all(out.fileno(), data) if end == offset else end
+            while True:
+                file = self._opened(name)
+                with file.lock:
+                    if file.fd >= 0:  # else it was closed in between, to make room for others
+                        return file.append(offset, data)
         except OSError as exc:
-            raise _refused(path, exc) from exc
+            raise _refused(self._folder / name, exc) from exc
 
     def size(self, name: str) -> int:
         try:
@@ -96,6 +138,7 @@ class FolderBlobs:
 
     def finish(self, partial: str, name: str) -> None:
         source, target = self._path(partial), self._path(name)
+        self._closed(partial)
         try:
             with source.open("rb+") as out:
                 os.fsync(out.fileno())
@@ -109,21 +152,47 @@ class FolderBlobs:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def read(self, name: str, offset: int = 0, size: int = -1) -> bytes:
-        with (self._folder / name).open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        fd = os.open(f"{self._folder}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            rest = max(0, os.fstat(fd).st_size - offset)
+            return _read_all(fd, offset, rest if size < 0 else min(size, rest))
+        finally:
+            os.close(fd)
 
     def tensors(self, name: str) -> AbstractContextManager[TensorSource]:
         return ModelFile(self._path(name))
 
     def delete(self, prefix: str) -> None:
         path = self._folder / prefix
+        self._closed(prefix)
         if path.is_dir():
             for child in path.iterdir():
                 self.delete(f"{prefix}/{child.name}")
             path.rmdir()
         else:
             path.unlink(missing_ok=True)
+
+    def _opened(self, name: str) -> _Growing:
+        """The open file of this name; the one that grew longest ago makes room for it."""
+        oldest = None
+        with self._lock:
+            file = self._growing.pop(name, None)
+            if file is None:
+                file = _Growing(self._path(name))
+                if len(self._growing) >= GROWING_MAX:
+                    oldest = self._growing.pop(next(iter(self._growing)))
+            self._growing[name] = file
+        if oldest is not None:
+            oldest.close()
+        return file
+
+    def _closed(self, prefix: str) -> None:
+        """Hold no file of this name, or below it, open."""
+        with self._lock:
+            names = [name for name in self._growing if name == prefix or name.startswith(f"{prefix}/")]
+            files = [self._growing.pop(name) for name in names]
+        for file in files:
+            file.close()
 
     def _path(self, name: str) -> Path:
         path = self._folder / name
@@ -186,6 +255,36 @@ def _write_all(file: int, data: bytes | memoryview) -> int:
     while rest:
         rest = rest[os.write(file, rest) :]
     return len(data)
+
+
+def _read_all(file: int, offset: int, size: int) -> bytes:
+    """So many bytes from an offset on, fewer if the file shrank; one read gives 2 GiB at most."""
+    data = os.pread(file, size, offset)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    while data and (rest := size - sum(map(len, parts))):
+        data = os.pread(file, rest, offset + size - rest)
+        parts.append(data)
+    return b"".join(parts)
+
+
+def _begin_write_back(file: int, start: int, size: int) -> None:
+    """Have the system begin to write these bytes to the disk, so that the sync at the end is short. Promises nothing."""
+    if _sync_file_range is not None:
+        _sync_file_range(file, start, size, _SYNC_FILE_RANGE_WRITE)
+
+
+def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
+    """Linux's call, which Python does not offer; None elsewhere."""
+    found = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if found is not None:
+        found.argtypes, found.restype = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint), ctypes.c_int
+    return found
+
+
+_SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = _find_sync_file_range()
 
 
 def _sync_folder(folder: Path) -> None:

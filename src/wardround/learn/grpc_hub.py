@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -29,6 +31,7 @@ log = structlog.get_logger(__name__)
 QUEUE_MAX = 64
 SIGNED_MAX = 32
 HELD_MAX = 1024 * 1024  # bytes of an upload that wait while others of it are written
+_CORES = ThreadPoolExecutor(os.cpu_count() or 1, "bytes")  # moves and hashes bytes: more threads would only take turns
 
 
 class Taking(Protocol):
@@ -83,7 +86,7 @@ class HubLink:
         self._studies, self._peer_name, self._peer_certificate = studies, peer_name, peer_certificate
         self._on_attached, self._on_beat, self._on_lost = on_attached, on_beat, on_lost
         self._sign = sign
-        self._signed: dict[str, Signed] = {}  # of the newest models asked for
+        self._signed: dict[str, asyncio.Future[Signed]] = {}  # of the newest models asked for
         self._relays: dict[EdgeId, str] = {}  # addresses of edges that pass models on
         self.sent_bytes: dict[EdgeId, int] = {}  # of models, to each edge
         self._queues: dict[EdgeId, asyncio.Queue[pb.HubMessage | None]] = {}
@@ -207,10 +210,10 @@ class HubLink:
             size = await asyncio.to_thread(coordinator.model_size, name)
             if not size:
                 continue
-            signed = await asyncio.to_thread(self._manifest, coordinator, name)
+            signed = await self._manifest(coordinator, name)
             start, stride = request.offset, Stride(attempt=2)  # an edge that was interrupted asks as one that was not
             while start < size:
-                data = await asyncio.to_thread(coordinator.model, name, start, stride.size)
+                data = await self._loop.run_in_executor(_CORES, coordinator.model, name, start, stride.size)
                 self._count(edge, len(data))
                 yield frame(head_of(signed), data) if start == request.offset else data
                 start += len(data)
@@ -218,14 +221,20 @@ class HubLink:
             return
         await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:12]}")
 
-    def _manifest(self, coordinator: Taking, name: str) -> Signed:
-        """The signed manifest of a model, made when it is first asked for."""
-        if name not in self._signed:
-            parts = (coordinator.model(name, at, CHUNK) for at in range(0, coordinator.model_size(name), CHUNK))
-            self._signed[name] = self._sign(make_manifest(coordinator.name, name, CHUNK, parts))
+    async def _manifest(self, coordinator: Taking, name: str) -> Signed:
+        """The signed manifest of a model, made once, however many edges ask for it at the same time."""
+        making = self._signed.get(name)
+        if making is None or (making.done() and making.exception() is not None):
+            self._signed.pop(name, None)
+            making = self._loop.run_in_executor(_CORES, self._made, coordinator, name)
+            self._signed[name] = making
             for old in list(self._signed)[:-SIGNED_MAX]:
                 del self._signed[old]
-        return self._signed[name]
+        return await asyncio.shield(making)
+
+    def _made(self, coordinator: Taking, name: str) -> Signed:
+        parts = (coordinator.model(name, at, CHUNK) for at in range(0, coordinator.model_size(name), CHUNK))
+        return self._sign(make_manifest(coordinator.name, name, CHUNK, parts))
 
     async def _position(self, query: pb.UploadQuery, context: Any) -> pb.UploadOffset:
         edge = self._peer_name(context)
@@ -329,9 +338,9 @@ class _Writing:
 
     async def _next(self) -> None:
         if self._task is not None:
-            await self._task
+            await asyncio.shield(self._task)  # a call that is cancelled does not end its thread
         parts, self._parts = self._parts, []
-        self._task = asyncio.ensure_future(asyncio.to_thread(self._keep, self._offset, parts))
+        self._task = asyncio.get_running_loop().run_in_executor(_CORES, self._keep, self._offset, parts)
         self._offset, self._held = self._offset + self._held, 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -30,8 +31,13 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
 ]
+READ_AHEAD = 256 * 1024
+ARENAS = 2
+_M_ARENA_MAX = -8  # malloc.h
 _HUB_OPTIONS = [
     *_OPTIONS,
+    ("grpc.http2.bdp_probe", 0),  # probing grows each stream's window to megabytes: hundreds of edges would fill the memory
+    ("grpc.http2.lookahead_bytes", READ_AHEAD),  # beside the message that is being read
     ("grpc.server_handshake_timeout_ms", 3_000),  # 119 s by default: silent connections would pile up
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -49,6 +55,17 @@ _EDGE_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 Handlers = dict[str, Any]
+
+
+def few_arenas() -> None:
+    """Let this process allocate from ARENAS pools alone; call it before its threads start. Without effect outside glibc.
+
+    glibc gives every thread a pool of its own, up to eight for each core, and none gives back what another could use: what a
+    hundred uploads have passed through once stays with the process, in as many pools as gRPC and the disk work have threads.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, ARENAS)
 
 
 def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> EdgeId:
