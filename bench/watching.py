@@ -18,8 +18,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ import numpy as np
 import quality
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.fleet import Fleet
-from wardround.learn.models import MemoryTensors, Parameters, Step, encode_model
+from wardround.learn.models import MemoryTensors, Parameters, Step, TensorSource, encode_model
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, TriageSettings
-from wardround.learn.triage import check_update
+from wardround.learn.triage import Verdict, check_update
+from wardround.learn.virtual_edges import Made
 from wardround.watch.detectors.screens import Screens
 
 REPEATS = 5
@@ -125,7 +127,7 @@ def mistakes(data: Path, only: Sequence[str]) -> list[dict[str, Any]]:
 
     def judged(problem: quality.Problem, seed: int) -> dict[str, Any]:
         honest = _play(problem, seed, "")
-        updates = sum(honest["updates"])
+        updates = honest["updates"]
         rows.append(
             {
                 "study": problem.name,
@@ -157,39 +159,54 @@ class _Enough(Exception):
     """The problem has been seen."""
 
 
+class _Watched:
+    """The product's screens, and what they said."""
+
+    def __init__(self, seed: int) -> None:
+        self._screens = Screens(f"bench/{seed}")
+        self.reasons, self.refused, self.updates = Counter[str](), set[str](), 0
+        self.last: TensorSource | None = None  # the hub's step
+
+    def judge_round(self, number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
+        verdicts = self._screens.judge_round(number, updates)
+        refused = [e for e, v in verdicts.items() if not v.accepted]
+        self.refused.update(refused)
+        self.reasons.update(verdicts[e].reason for e in refused)
+        self.updates += len(updates)
+        return verdicts
+
+    def stepped(self, step: TensorSource) -> None:
+        self._screens.stepped(step)
+        self.last = step
+
+    def state(self) -> bytes:
+        return self._screens.state()
+
+    def restore(self, state: bytes) -> None:
+        self._screens.restore(state)
+
+
 def _play(problem: quality.Problem, seed: int, fault: str) -> dict[str, Any]:
     """All rounds of a study with every update judged; refused ones are set aside."""
-    fleet = Fleet(quality._study(problem, seed), problem.train, classes=problem.classes)
-    fleet._plain = False  # each update by itself
-    screens, reasons, counts = Screens(f"bench/{seed}"), Counter[str](), list[int]()
+    watched = _Watched(seed)
+    fleet = Fleet(quality._study(problem, seed), problem.train, classes=problem.classes, screen=watched)
     victim, helper = fleet.names[0], fleet.names[1]
-    named: set[str] = set()
-    last: dict[str, Any] = {}
-    train = fleet._one_by_one
+    train = fleet.edges.each
 
-    def screened(model: Parameters, participants: Sequence[str], number: int) -> Any:
-        updates, metrics = train(model, participants, number)
-        sent = dict(zip(participants, (u.tensors for u in updates), strict=True))
-        if fault == "copies":
-            sent[helper] = _noisy(sent[victim], number)
-        elif fault == "stale" and last:
-            sent[helper] = _noisy(Step(MemoryTensors(last["base"]), last["model"]), number, only=sent[helper].shapes())
-        verdicts = screens.judge_round(number, sent)
-        refused = {e for e, v in verdicts.items() if not v.accepted}
-        named.update(refused & ({helper, victim} if fault == "copies" else {helper}))
-        reasons.update(verdicts[e].reason for e in refused)
-        counts.append(len(sent))
-        pairs = zip(participants, updates, strict=True)
-        kept = [WeightedUpdate(sent[e], u.examples, u.facts) for e, u in pairs if e not in refused]
-        folded = fleet._strategy.fold(Fold(MemoryTensors(model), kept or updates, {}, len(fleet.names)))
-        screens.stepped(Step(MemoryTensors(model), folded.model))
-        last.update(base=model, model=folded.model)
-        return kept or updates, metrics
+    def tampered(model: Parameters, edges: Sequence[str], number: int) -> Iterator[tuple[str, Made | str]]:
+        made = dict(train(model, edges, number))
+        own, others = made.get(helper), made.get(victim)
+        if isinstance(own, Made) and isinstance(others, Made) and fault == "copies":
+            made[helper] = replace(own, tensors=_noisy(others.tensors, number))
+        elif isinstance(own, Made) and fault == "stale" and watched.last is not None:
+            made[helper] = replace(own, tensors=_noisy(watched.last, number, only=own.tensors.shapes()))
+        return iter(made.items())
 
-    fleet._one_by_one = screened  # type: ignore[method-assign]  # the fleet's own training, with a hub's eye on it
+    fleet.edges.each = tampered  # type: ignore[method-assign]  # the fleet's own training, with one edge that cheats
     for _ in fleet.run():
         pass
-    return {"reasons": reasons, "updates": counts, "named": sorted(named)}
+    cheats = {"copies": {helper, victim}, "stale": {helper}}.get(fault, set())
+    return {"reasons": watched.reasons, "updates": watched.updates, "named": sorted(watched.refused & cheats)}
 
 
 def _noisy(source: Any, number: int, only: Any = None) -> MemoryTensors:

@@ -48,10 +48,13 @@ def rehearse(
         float,
         typer.Option(min=1e-3, max=1e4, help="How alike the edges' labels are when examples are split: 0.1 hardly, 100 quite."),
     ] = 0.5,
-    faults: Annotated[str, typer.Option(help="What goes wrong, as shares: absent=0.1,label-flip=0.1.")] = "",
+    faults: Annotated[str, typer.Option(help="What goes wrong, as shares: absent=0.1,slow=0.2,nan=0.02,label-flip=0.1.")] = "",
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of patients, split, faults and training, instead of learner.seed.")
     ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="No triage and no screen: several times faster, and nobody is found out.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Write rehearsal.json, model.safetensors and score.svg to this folder.")
     ] = None,
@@ -74,7 +77,7 @@ def rehearse(
     screen = Console(stderr=True)
     with _progress(screen) as progress:
         population = _population(study, data, edges, alpha, progress)
-        rehearsal = Rehearsal(study, population, len(task.classes), study.score.metric or task.metric, wrong)
+        rehearsal = Rehearsal(study, population, len(task.classes), study.score.metric or task.metric, wrong, fast)
         bar = progress.add_task("rounds", total=study.rounds.count)
         began = time.perf_counter()
         for done in rehearsal.run():
@@ -132,7 +135,7 @@ def _report(rehearsal: Rehearsal, written: list[Path]) -> None:
     if rehearsal.unusable:
         console.print(f"  {rehearsal.unusable} of them have fewer than {study.rounds.examples_min} examples and are never asked")
     table = Table(box=None, pad_edge=False)
-    for heading in ("round", rehearsal.metric, "loss", "edges", "lost", "s"):
+    for heading in ("round", rehearsal.metric, "loss", "edges", "lost", "refused", "aside", "s", "virtual s"):
         table.add_column(heading, justify="right")
     for one in _chosen(rehearsal):
         table.add_row(
@@ -141,7 +144,10 @@ def _report(rehearsal: Rehearsal, written: list[Path]) -> None:
             "-" if one.loss is None else f"{one.loss:.4f}",
             str(one.participants),
             str(one.lost),
+            str(one.refused),
+            str(one.aside),
             f"{one.seconds:.2f}",
+            f"{one.virtual_s:,.0f}",
         )
     console.print(table)
     rounds, scores = rehearsal.scores()
@@ -149,8 +155,18 @@ def _report(rehearsal: Rehearsal, written: list[Path]) -> None:
         console.print(line, markup=False)
     if not scores:
         console.print("No score: no subject is held back. Raise score.held_back, or name some in score.held_back_subjects.")
+    _report_aside(console, rehearsal)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)
+
+
+def _report_aside(console: Console, rehearsal: Rehearsal) -> None:
+    """Whom the screen set aside, and whether their labels had been flipped."""
+    wrong, aside = rehearsal.flipped & set(rehearsal.fleet.names), set(rehearsal.aside)
+    if wrong and not rehearsal.fast:
+        console.print(f"labels flipped at {len(wrong)} edges; the screen set {len(wrong & aside)} of them aside")
+    if others := sorted(aside - wrong):
+        console.print(f"set aside without a fault: {', '.join(others[:8])}{' ...' if len(others) > 8 else ''}")
 
 
 def _chosen(rehearsal: Rehearsal) -> list[Rehearsed]:

@@ -1,6 +1,7 @@
-"""What goes wrong in a rehearsal, on purpose: edges that go away, edges whose labels are wrong.
+"""What virtual edges are like, and what goes wrong with them on purpose.
 
-Who is struck, and when, follows from the study's seed, the edge and the round: the same rehearsal has the same faults.
+Who is struck, and when, follows from the study's seed, the edge and the round: the same rehearsal has the same faults. Times are
+virtual seconds; nobody waits for them.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ import msgspec
 import numpy as np
 
 from wardround.errors import StudyError
+from wardround.learn.condition import Condition
 from wardround.records import Examples
+
+TRAIN_S, TRAIN_SPREAD = 1.0, 0.25  # of an edge in health: the median, and sigma of its logarithm
+SLOW_DEADLINES = 2.0  # a slow edge takes so many times the study's deadline
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
     """Shares, 0 to 1."""
 
-    absent: float = 0.0  # chance that an edge that was asked does not answer in a round
+    absent: float = 0.0  # chance that an edge that was asked goes away before it delivers
+    slow: float = 0.0  # share of edges that take twice the deadline of a round
+    nan: float = 0.0  # chance that an update holds NaN
     label_flip: float = 0.0  # share of edges whose labels are each the next class
 
     def __bool__(self) -> bool:
@@ -27,7 +35,7 @@ class Faults:
 
 
 def parse_faults(text: str) -> Faults:
-    """`absent=0.1,label-flip=0.1`; empty: none.
+    """`absent=0.1,slow=0.2,nan=0.02,label-flip=0.1`; empty: none.
 
     Raises:
         StudyError: an unknown fault, or a share that is none.
@@ -51,10 +59,36 @@ def parse_faults(text: str) -> Faults:
 
 def struck(share: float, *what: object) -> bool:
     """Whether a fault of this chance strikes here; `what` names the place, the seed first."""
-    return share > 0 and random.Random("/".join(map(str, what))).random() < share  # noqa: S311 - a fault, not a secret
+    return share > 0 and _chance(*what).random() < share
 
 
 def flipped(examples: Examples, classes: int) -> Examples:
     """Each label is the next class's."""
     labels = np.where(examples.labels >= 0, (examples.labels + 1) % classes, examples.labels).astype(np.int32)
     return msgspec.structs.replace(examples, labels=labels)
+
+
+def duration_s(faults: Faults, deadline_s: float, seed: int, edge: str, number: int) -> float:
+    """Virtual seconds from an order to its update."""
+    usual = TRAIN_S * _chance(seed, "time", edge, number).lognormvariate(0.0, TRAIN_SPREAD)
+    return usual + (SLOW_DEADLINES * deadline_s if struck(faults.slow, seed, "slow", edge) else 0.0)
+
+
+def condition_at(seed: int, edge: str, now_s: float) -> Condition:
+    """What state a virtual edge's machine is in: a tablet or a phone, on mains for some hours of every night, elsewhere by day.
+
+    Each has its own hours: on mains from between 20:00 and 24:00 UTC, for 6 to 10 hours, over unmetered Wi-Fi; then its battery
+    falls from full to a fifth, and for half of the edges the network costs by the byte. A quarter of all are busy by day.
+    """
+    chance = _chance(seed, "condition", edge)
+    plugged_s, hours = chance.uniform(20, 24) * 3600, chance.uniform(6, 10)
+    signal_dbm, metered, busy = chance.uniform(-80, -45), chance.random() < 0.5, chance.random() < 0.25
+    since_s = (now_s - plugged_s) % DAY_S
+    charging = since_s < hours * 3600
+    away = 0.0 if charging else (since_s - hours * 3600) / (DAY_S - hours * 3600)
+    battery = 100.0 - 80.0 * away
+    return Condition(charging, battery, "wifi", signal_dbm, metered and not charging, 0.8 if busy and not charging else 0.05)
+
+
+def _chance(*what: object) -> random.Random:
+    return random.Random("/".join(map(str, what)))  # noqa: S311 - a fault, not a secret

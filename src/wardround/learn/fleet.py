@@ -1,29 +1,41 @@
-"""A study rehearsed over virtual edges in this process: the same selection, learner, rules and folds as a live study, no links.
+"""A study rehearsed over virtual edges in this process: the same selection, rounds, learner, rules, triage and folds as a live
+study, without links and disks, on a clock that nobody waits for.
 
-With the same edges, examples and seed a rehearsal gives the model of the live study, to float tolerance. Where a strategy needs
-the mean update alone, all participants of a round are trained in one compiled call (JaxLearner.train_many) and no single update
-is ever formed; any other strategy, and edges that keep something, are trained one after the other.
+With the same edges, examples and seed a rehearsal gives the model of the live study, to float tolerance. With a screen every
+update passes triage and the screen before it counts, as live; without one, and where a strategy needs the mean update alone, no
+single update is ever formed, which is many times faster and finds nobody out.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
-from wardround.errors import LearnError
-from wardround.learn.compression import Decoded, compress, size_max, unpack
-from wardround.learn.learners import Learner, make_learner
-from wardround.learn.learners.jax_learner import JaxLearner, Pool
-from wardround.learn.local import Local, personal_model, train_locally
-from wardround.learn.models import MemoryTensors, Parameters, TensorSource, decode_model, with_controls
+import numpy as np
+
+from wardround.errors import LearnError, UpdateRefused
+from wardround.learn import rounds
+from wardround.learn.faults import Faults, condition_at, duration_s, struck
+from wardround.learn.journal import PAST_NORMS
+from wardround.learn.learners import Learner
+from wardround.learn.local import personal_model, sent_names
+from wardround.learn.models import MemoryTensors, Parameters, Step, with_controls
+from wardround.learn.pace import RETRY_S, RETRY_S_MAX
 from wardround.learn.scaling import fold_sums, with_scaling
+from wardround.learn.schedule import is_open, lacks, opens_us
 from wardround.learn.selection import Turns, choose
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
-from wardround.learn.study import CompressionSettings, LocalRule, Study
-from wardround.records import Examples
+from wardround.learn.study import Study
+from wardround.learn.trees import check_trees
+from wardround.learn.triage import Screen, check_facts, check_norm, check_update
+from wardround.learn.virtual_edges import Made, VirtualEdges
+from wardround.records import EdgeId, Examples
+from wardround.settings import ScheduleSettings
 
-POOL_BYTES_MAX = 1_000_000_000  # examples held on the device at a time; a round that needs more is trained in parts
+BEGIN_S = datetime(2024, 1, 1, tzinfo=UTC).timestamp()  # a Monday, of the virtual clock
+ATTEMPTS_MAX = 20  # at one round
+LOOK_S, LOOKS_MAX = 900.0, 1_400  # for edges that may train: every quarter of an hour, for two weeks
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,145 +43,308 @@ class RehearsedRound:
     """A round that is over."""
 
     number: int
-    participants: tuple[str, ...]
-    lost: tuple[str, ...]  # chosen, and absent when it came to training
+    participants: tuple[str, ...]  # whose updates are in the model
+    lost: tuple[str, ...]  # asked, and no update came in time
     model: Parameters
     metrics: Mapping[str, float] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)  # asked, and triage says why not
+    aside: tuple[str, ...] = ()  # the screen's, now or before
+    attempts: int = 1
+    virtual_s: float = 0.0  # from its first opening to its commit, on the virtual clock
+
+
+@dataclass(slots=True)
+class _Work:
+    """What an edge has in hand: an order, when it is done, and how it ends."""
+
+    number: int
+    until_s: float
+    ends: str = ""  # empty: delivered; "lost", or why it is refused
+    made: Made | None = None  # none yet, where updates are trained together at the commit
 
 
 class Fleet:
-    """Virtual edges and their examples. Memory: the examples, and the model a few times."""
+    """Virtual edges and their examples."""
 
-    def __init__(self, study: Study, edges: Mapping[str, Examples], *, classes: int, absent: float = 0.0) -> None:
-        """`absent` is the chance that an edge that was asked does not deliver in a round.
+    def __init__(
+        self,
+        study: Study,
+        edges: Mapping[str, Examples],
+        *,
+        classes: int,
+        faults: Faults = Faults(),  # noqa: B008 - frozen
+        screen: Screen | None = None,
+        reference: Examples | None = None,
+    ) -> None:
+        """`reference` are examples that the hub itself holds, for strategies that ask for them.
 
         Raises:
             LearnError: no edge has enough labelled examples.
         """
-        self.study, self._absent = study, absent
-        usable = {n: e for n, e in sorted(edges.items()) if int((e.labels >= 0).sum()) >= study.rounds.examples_min}
-        if not usable:
-            raise LearnError("no edge of the rehearsal has enough labelled examples", remedy="lower rounds.examples_min")
-        self.names = tuple(usable)
-        self._edges = tuple(usable.values())
-        self.learner: Learner = make_learner(study.learner, self._edges[0].features.shape[1], classes)
+        self.study = study
         self._strategy = make_strategy(study.strategy, study.learner)
-        self._kept: dict[str, Parameters] = {}
-        self._pool: Pool | None = None
+        self.edges = VirtualEdges(study, edges, classes=classes, strategy=self._strategy)
+        self._faults, self._screen, self._reference = faults, screen, reference
         self.sent_bytes = 0  # of compressed updates
-        rule = self._strategy.rule
-        self._plain = rule == LocalRule(proximal=rule.proximal) and study.compression == CompressionSettings()
+        self._means_do = self.edges.means_do and screen is None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The edges that have enough examples."""
+        return self.edges.names
+
+    @property
+    def learner(self) -> Learner:
+        """What trains."""
+        return self.edges.learner
 
     def first_model(self) -> Parameters:
         """The model that round 0 makes: first values, and scaling from the sums of all edges."""
-        sums = fold_sums(self.learner.statistics(e) for e in self._edges)
+        sums = fold_sums(self.edges.sums())
         initial = self.learner.initial(self.study.learner.seed)
         if self._strategy.rule.controls:
             initial = with_controls(initial)
         return with_scaling(initial, sums, class_weighting=self.study.learner.class_weighting)
 
-    def run(self) -> Iterator[RehearsedRound]:
-        """Round by round, as the study says."""
-        model, memory = self.first_model(), Parameters()
-        turns = Turns([self.names])  # round 0 asks everybody
-        for number in range(1, self.study.rounds.count + 1):
-            asked, wanted = choose(self.study, self.names, turns.counts(self.study, len(self.names)), number)
-            there = [e for e in asked if not self._is_absent(e, number)]
-            participants = tuple(there[:wanted] if self.study.rounds.over_selection > 1 else there)
-            lost = tuple(sorted(set(asked) - set(there)))
-            turns.add(asked)
-            if len(participants) < self.study.rounds.edges_min:
-                yield RehearsedRound(number, (), lost, model)
-                continue
-            model, memory, metrics = self._round(model, memory, participants, number)
-            yield RehearsedRound(number, participants, lost, model, metrics)
-
     def personal(self, model: Parameters, edge: str) -> Parameters:
         """The model that an edge uses itself: the shared one with what it keeps of its own."""
-        return personal_model(model, self._kept.get(edge, {}))
+        return personal_model(model, self.edges.kept.get(edge, {}))
 
-    def _round(
-        self, model: Parameters, memory: Parameters, participants: Sequence[str], number: int
-    ) -> tuple[Parameters, Parameters, dict[str, float]]:
-        if isinstance(self.learner, JaxLearner) and self._strategy.means_only and self._plain:
-            updates, metrics = self._together(self.learner, model, participants, number)
-        else:
-            updates, metrics = self._one_by_one(model, participants, number)
-        fleet = len(self.names)
-        folded = self._strategy.fold(Fold(MemoryTensors(model), updates, memory, fleet))
-        return folded.model, folded.memory, metrics
+    def run(self) -> Iterator[RehearsedRound]:
+        """Round by round, as the study says.
 
-    def _together(
-        self, learner: JaxLearner, model: Parameters, participants: Sequence[str], number: int
-    ) -> tuple[list[WeightedUpdate], dict[str, float]]:
-        """One mean update for every part of the participants that fits on the device together."""
-        updates: list[WeightedUpdate] = []
-        loss = total = 0.0
-        for pool, members in self._pools(learner, [self.names.index(e) for e in participants]):
-            mean, counts, lost = learner.train_many(
-                model, pool, members, seed=self.study.learner.seed, round=number, pull=self._strategy.rule.proximal
+        Raises:
+            LearnError: a round cannot be had: too few edges deliver, or their schedules never let enough of them train.
+        """
+        self._model, self._memory = self.first_model(), Parameters()
+        self._bases = {0: self._model}  # by the round that starts from it, while somebody works on it
+        self._turns = Turns([self.names])  # round 0 asks everybody
+        self._now_s = BEGIN_S
+        self._at_work: dict[str, _Work] = {}
+        self._delivered: dict[str, _Work] = {}  # acknowledged, and not yet in a model
+        self._past_norms: dict[str, list[float]] = {}
+        self._quarantined: dict[str, int] = {}
+        for number in range(1, self.study.rounds.count + 1):
+            yield self._round(number)
+
+    # -- one round
+
+    def _round(self, number: int) -> RehearsedRound:
+        """As learn/coordinator.py opens, moves and commits it."""
+        settings = self.study.rounds
+        self._bases[number] = self._model
+        began_s: float | None = None
+        lost, refused = set[str](), dict[str, str]()
+        reason = ""
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            eligible = self._eligible()
+            began_s = self._now_s if began_s is None else began_s
+            asked, wanted = choose(self.study, eligible, self._turns.counts(self.study, len(eligible)), number)
+            carries = settings.mode == "buffered"
+            owed = {e for e, w in self._at_work.items() if carries and number - w.number <= settings.staleness_max}
+            self._at_work = {e: w for e, w in self._at_work.items() if e in owed}
+            participants = frozenset({*asked, *owed, *self._delivered})
+            if self._delivered:
+                everybody = settings.edges_max == 0 and not carries
+                wanted = len(participants) if everybody else max(wanted, len(self._delivered))
+            if wanted < settings.edges_min or len(participants) < settings.edges_min:
+                raise LearnError(
+                    f"round {number}: {len(participants)} edges are asked, and rounds.edges_min is {settings.edges_min}",
+                    remedy="rehearse more edges, or lower the quorum",
+                )
+            state, commands = rounds.open_round(
+                frozenset(EdgeId(e) for e in participants),
+                frozenset(EdgeId(e) for e in self.names),
+                quorum=settings.edges_min,
+                wanted=wanted,
+                delivered=frozenset(EdgeId(e) for e in self._delivered),
+                carry=carries,
             )
-            examples = int(counts.sum())
-            updates.append(WeightedUpdate(MemoryTensors(mean), examples))
-            loss, total = loss + lost * examples, total + examples
-        return updates, {"loss": loss / total}
+            self._begin(number, attempt, [c.edge for c in commands if isinstance(c, rounds.Dispatch)])
+            end = self._play(state, commands, lost, refused)
+            if isinstance(end, rounds.Commit):
+                self._turns.add(participants)
+                done = self._commit(number, end.edges)
+                if isinstance(done, RehearsedRound):
+                    seconds = self._now_s - began_s
+                    self._now_s += settings.interval_s
+                    missed = tuple(sorted(lost - set(end.edges)))
+                    return replace(done, lost=missed, refused=refused, attempts=attempt, virtual_s=seconds)
+                reason = done
+            else:
+                self._turns.add(participants - set(self._delivered))
+                reason = end.reason
+            self._now_s += min(RETRY_S_MAX, RETRY_S * 2.0 ** (attempt - 1))
+        raise LearnError(
+            f"round {number} was given up {ATTEMPTS_MAX} times: {reason}",
+            remedy="fewer faults, more edges, a lower rounds.edges_min, or a longer rounds.deadline_s",
+        )
 
-    def _pools(self, learner: JaxLearner, members: Sequence[int]) -> Iterator[tuple[Pool, list[int]]]:
-        if self._pool is None and sum(e.features.nbytes for e in self._edges) <= POOL_BYTES_MAX:
-            self._pool = Pool(learner, self._edges)
-        if self._pool is not None:
-            yield self._pool, list(members)
+    def _eligible(self) -> tuple[str, ...]:
+        """Who may be asked; the clock moves on until that is a quorum."""
+        schedule = self.study.schedule
+        if schedule == ScheduleSettings():
+            return self.names
+        seed = self.study.learner.seed
+        for _ in range(LOOKS_MAX):
+            now_us = round(self._now_s * 1e6)
+            if is_open(schedule, now_us):
+                found = tuple(e for e in self.names if not lacks(schedule, condition_at(seed, e, self._now_s), now_us))
+                if len(found) >= self.study.rounds.edges_min:
+                    return found
+                self._now_s += LOOK_S
+            else:
+                self._now_s = opens_us(schedule, now_us) / 1e6
+        raise LearnError(
+            f"for two weeks the study's schedule never lets {self.study.rounds.edges_min} edges train at a time",
+            remedy="ask for less in [schedule]; docs/rehearse.md says what virtual edges are like",
+        )
+
+    def _begin(self, number: int, attempt: int, edges: Sequence[str]) -> None:
+        """Orders go out: who has none in hand begins."""
+        seed, faults, deadline_s = self.study.learner.seed, self._faults, self.study.rounds.deadline_s
+        begun = [e for e in edges if e not in self._at_work]
+        for edge in begun:
+            until_s = self._now_s + duration_s(faults, deadline_s, seed, edge, number)
+            lost = struck(faults.absent, seed, "absent", edge, number, attempt)
+            self._at_work[edge] = _Work(number, until_s, "lost" if lost else "")
+        spoilt = [e for e in begun if not self._at_work[e].ends and struck(faults.nan, seed, "nan", e, number, attempt)]
+        base = self._bases[number]
+        if self._means_do:
+            for edge in spoilt:
+                self._at_work[edge].ends = "not-finite"
             return
-        part: list[int] = []
-        size = 0
-        for member in members:
-            part.append(member)
-            size += self._edges[member].features.nbytes
-            if size > POOL_BYTES_MAX:
-                yield Pool(learner, [self._edges[m] for m in part]), list(range(len(part)))
-                part, size = [], 0
-        if part:
-            yield Pool(learner, [self._edges[m] for m in part]), list(range(len(part)))
+        for edge, made in self.edges.each(base, [e for e in begun if not self._at_work[e].ends], number):
+            work = self._at_work[edge]
+            if isinstance(made, str):
+                work.ends = made
+                continue
+            work.made = _spoilt(made) if edge in spoilt else made
 
-    def _one_by_one(
-        self, model: Parameters, participants: Sequence[str], number: int
-    ) -> tuple[list[WeightedUpdate], dict[str, float]]:
-        made: list[Local] = []
-        sent: list[TensorSource] = []
-        for edge in participants:
-            local = train_locally(
-                self.learner,
-                self.study.learner,
-                self._strategy.rule,
-                model,
-                self._kept.get(edge, {}),
-                self._edges[self.names.index(edge)],
-                round_number=number,
-            )
-            tensors, residual = self._sent(model, local.update, self._kept.get(edge, {}))
-            if keep := {**local.kept, **residual}:
-                self._kept[edge] = keep
-            made.append(local)
-            sent.append(tensors)
-        total = sum(m.examples for m in made)
-        names = sorted(set.intersection(*(set(m.metrics) for m in made)))
-        metrics = {n: sum(m.metrics[n] * m.examples for m in made) / total for n in names}
-        return [WeightedUpdate(tensors, m.examples, m.metrics) for tensors, m in zip(sent, made, strict=True)], metrics
+    def _play(
+        self, state: rounds.RoundState, commands: Sequence[rounds.Command], lost: set[str], refused: dict[str, str]
+    ) -> rounds.Commit | rounds.Abandon:
+        """Events in the order of the virtual clock, until the round ends."""
+        deadline_s = self._now_s + self.study.rounds.deadline_s
+        ahead = sorted((self._at_work[e].until_s, e) for e in state.outstanding if e in self._at_work)
+        gone = 0
+        while True:
+            for command in commands:
+                if isinstance(command, rounds.Cancel):
+                    self._at_work.pop(command.edge, None)
+                elif isinstance(command, rounds.Commit | rounds.Abandon):
+                    return command
+            event: rounds.Event = rounds.Deadline()
+            if gone < len(ahead) and ahead[gone][0] < deadline_s:
+                self._now_s, edge = max(self._now_s, ahead[gone][0]), ahead[gone][1]
+                gone += 1
+                event = self._ends(EdgeId(edge), refused)
+                if isinstance(event, rounds.Lost):
+                    lost.add(edge)
+            else:
+                self._now_s = deadline_s
+                lost |= set() if state.carry else state.outstanding
+            state, commands = rounds.step(state, event)
 
-    def _sent(self, model: Parameters, update: Parameters, kept: Parameters) -> tuple[TensorSource, Parameters]:
-        """An update as the hub reads it, however the study compresses it, and what its edge keeps of it."""
-        own = self.study.compression
-        if own == CompressionSettings():
-            return MemoryTensors(update), {}
-        data, residual = compress(update, kept, own)
-        self.sent_bytes += len(data)
-        if own.zstd:
-            packed, base = data, MemoryTensors(model)
-            data = b"".join(unpack(lambda at, length: packed[at : at + length], size_max(base, list(update), own)))
-        tensors = MemoryTensors(decode_model(data))
-        return (tensors if own.update == "none" else Decoded(tensors, MemoryTensors(model), list(update), own)), residual
+    def _ends(self, edge: EdgeId, refused: dict[str, str]) -> rounds.Event:
+        """An edge has come to the end of its work."""
+        work = self._at_work.pop(edge)
+        if work.ends == "lost":
+            return rounds.Lost(edge)
+        reason = work.ends
+        if not reason and work.made is not None:
+            try:
+                self._triage(edge, work, work.made)
+            except UpdateRefused as error:
+                reason = error.reason
+        if reason:
+            refused[edge] = reason
+            return rounds.Failed(edge, reason)
+        if work.made is not None and work.made.keep:
+            self.edges.kept[edge] = work.made.keep
+        self.sent_bytes += work.made.bytes if work.made is not None else 0
+        self._delivered[edge] = work
+        return rounds.Delivered(edge)
 
-    def _is_absent(self, edge: str, number: int) -> bool:
-        if not self._absent:
-            return False
-        return random.Random(f"{self.study.learner.seed}/{edge}/{number}").random() < self._absent  # noqa: S311 - a fault
+    def _triage(self, edge: str, work: _Work, made: Made) -> None:
+        """As learn/reception.py checks an update.
+
+        Raises:
+            UpdateRefused: it cannot count.
+        """
+        triage, past = self.study.triage, self._past_norms.get(edge, [])
+        check_facts(made.metrics, self._strategy.needs)
+        if self._strategy.rule.trees:
+            norm = check_trees(made.tensors, self.edges.shape, self.study.learner)
+            check_norm(norm, past, triage)
+        else:
+            base = self._bases[work.number]
+            names = sent_names(self._strategy.rule, list(base))
+            norm = check_update(made.tensors, MemoryTensors(base), names, past, triage)
+        self._past_norms[edge] = [norm, *past][:PAST_NORMS]
+
+    # -- the commit
+
+    def _commit(self, number: int, edges: Sequence[str]) -> RehearsedRound | str:
+        """Screen and fold what was delivered; or why that cannot be."""
+        accepted = {e: self._delivered[e] for e in sorted(edges)}
+        aside = self._aside(number, accepted)
+        folded = {e: w for e, w in accepted.items() if e not in aside}
+        if not folded:
+            self._delivered = {}
+            return "every update was set aside"
+        base = self._bases[number]
+        updates, metrics = self._updates(folded, number)
+        reference = self._reference_update(base, number) if self._strategy.wants_reference else None
+        try:
+            done = self._strategy.fold(Fold(MemoryTensors(base), updates, self._memory, len(self.names), reference))
+        except UpdateRefused as error:
+            return str(error)
+        if self._screen is not None and not self._strategy.rule.trees:
+            self._screen.stepped(Step(MemoryTensors(base), done.model))
+        self._model, self._memory, self._delivered = done.model, done.memory, {}
+        in_use = {w.number for w in self._at_work.values()}
+        self._bases = {n: m for n, m in self._bases.items() if n in in_use}
+        return RehearsedRound(number, tuple(folded), (), done.model, metrics, aside=tuple(sorted(aside)))
+
+    def _aside(self, number: int, accepted: Mapping[str, _Work]) -> set[str]:
+        """Who is in quarantine, and whom the screen refuses now."""
+        aside = {e for e, until in self._quarantined.items() if until >= number and e in accepted}
+        if self._screen is None or self._strategy.rule.trees:
+            return aside
+        made = {e: w.made.tensors for e, w in accepted.items() if w.made is not None}
+        for edge, verdict in sorted(self._screen.judge_round(number, made).items()):
+            if not verdict.accepted and edge in accepted:
+                aside.add(edge)
+                self._quarantined[edge] = number + self.study.triage.quarantine_rounds
+        return aside
+
+    def _updates(self, folded: Mapping[str, _Work], number: int) -> tuple[list[WeightedUpdate], dict[str, float]]:
+        """What the strategy folds; those of one base together where means do."""
+        if not self._means_do:
+            made = [(w.made, number - w.number) for w in folded.values() if w.made is not None]
+            total = sum(m.examples for m, _ in made)
+            names = sorted(set.intersection(*(set(m.metrics) for m, _ in made)))
+            metrics = {n: sum(m.metrics[n] * m.examples for m, _ in made) / total for n in names}
+            return [WeightedUpdate(m.tensors, m.examples, m.metrics, late) for m, late in made], metrics
+        updates: list[WeightedUpdate] = []
+        loss, examples = 0.0, 0
+        for based_on in sorted({w.number for w in folded.values()}):
+            members = [e for e, w in folded.items() if w.number == based_on]
+            for mean in self.edges.means(self._bases[based_on], members, based_on):
+                updates.append(WeightedUpdate(MemoryTensors(mean.update), mean.examples, {}, number - based_on))
+                loss, examples = loss + mean.loss * mean.examples, examples + mean.examples
+        return updates, {"loss": loss / examples}
+
+    def _reference_update(self, base: Parameters, number: int) -> Parameters | None:
+        if self._reference is None:
+            return None
+        return self.learner.train(base, self._reference, seed=self.study.learner.seed, round=number).update
+
+
+def _spoilt(made: Made) -> Made:
+    """The same with NaN in every tensor of numbers with a point."""
+    given = made.tensors
+    shapes = {name: (shape, given.dtype(name)) for name, shape in given.shapes().items()}
+    broken = {name: np.full(shape, np.nan if dtype.kind == "f" else 0, dtype) for name, (shape, dtype) in shapes.items()}
+    return Made(MemoryTensors(broken), made.examples, made.metrics, {}, made.bytes)

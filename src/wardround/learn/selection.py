@@ -61,6 +61,6 @@ def choose(
         weight = weights.get(edge, 1.0)
         return (turns.get(edge, 0) + 1) / weight if weight > 0 else math.inf
 
-    shuffled.sort(key=place)
+    shuffled.sort(key=place if weights else lambda edge: turns.get(edge, 0))
     asked = min(len(eligible), math.ceil(settings.edges_max * settings.over_selection))
     return tuple(sorted(shuffled[:asked])), min(settings.buffer if buffered else settings.edges_max, asked)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from wardround.learn.learners import check_learner
 from wardround.learn.models import Parameters, encode_model
 from wardround.learn.scores import METRICS
 from wardround.learn.study import Study
+from wardround.records import Examples, concatenate
 from wardround.rehearsal.chart import svg_chart
 from wardround.rehearsal.data import Population
+from wardround.watch.detectors.screens import Screens
+
+REFERENCE_EVERY = 20  # of each edge's examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,12 @@ class Rehearsed:
     score: float | None
     loss: float | None
     participants: int
-    lost: int
+    lost: int  # no update came in time
+    refused: int  # triage said no
+    aside: int  # the screen said no, now or before
+    attempts: int
     seconds: float
+    virtual_s: float
 
 
 @dataclass
@@ -44,7 +53,9 @@ class Rehearsal:
     classes: int
     metric: str
     faults: Faults = field(default_factory=Faults)
+    fast: bool = False
     rounds: list[Rehearsed] = field(default_factory=list)
+    aside: Counter[str] = field(default_factory=Counter)  # rounds in which an edge was set aside
 
     def __post_init__(self) -> None:
         """Raises StudyError or LearnError where the study cannot run over this population."""
@@ -57,7 +68,14 @@ class Rehearsal:
         seed, flip = self.study.learner.seed, self.faults.label_flip
         self.flipped = frozenset(name for name in self.population.edges if struck(flip, seed, "label-flip", name))
         edges = {n: flipped(e, self.classes) if n in self.flipped else e for n, e in self.population.edges.items()}
-        self.fleet = Fleet(self.study, edges, classes=self.classes, absent=self.faults.absent)
+        self.fleet = Fleet(
+            self.study,
+            edges,
+            classes=self.classes,
+            faults=self.faults,
+            screen=None if self.fast else self._screen(),
+            reference=self._reference(edges),
+        )
         if len(self.fleet.names) < self.study.rounds.edges_min:
             raise StudyError(
                 f"{len(self.fleet.names)} edges have {self.study.rounds.examples_min} examples, "
@@ -65,6 +83,23 @@ class Rehearsal:
                 remedy="rehearse more edges, or lower rounds.edges_min or rounds.examples_min",
             )
         self.model: Parameters = {}
+
+    def _screen(self) -> Screens:
+        """The study's own, with a secret that the seed makes."""
+        triage = self.study.triage
+        return Screens(
+            f"rehearsal/{self.study.learner.seed}",
+            threshold=triage.screen_threshold,
+            rounds_min=triage.screen_rounds_min,
+            twin_threshold=triage.twin_cosine_max,
+        )
+
+    def _reference(self, edges: Mapping[str, Examples]) -> Examples | None:
+        """What stands for the examples that a hub holds itself: some of every edge's, with their own labels."""
+        if self.study.strategy.name != "fltrust":
+            return None
+        names = next(iter(edges.values())).feature_names
+        return concatenate((e.where(np.arange(len(e)) % REFERENCE_EVERY == 0) for e in self.population.edges.values()), names)
 
     @property
     def unusable(self) -> int:
@@ -83,7 +118,19 @@ class Rehearsal:
             ended = time.perf_counter()
             loss = done.metrics.get("loss", done.metrics.get("loss_after"))
             known = score if score is not None and np.isfinite(score) else None
-            one = Rehearsed(done.number, known, loss, len(done.participants), len(done.lost), ended - began)
+            self.aside.update(done.aside)
+            one = Rehearsed(
+                done.number,
+                known,
+                loss,
+                len(done.participants),
+                len(done.lost),
+                len(done.refused),
+                len(done.aside),
+                done.attempts,
+                ended - began,
+                done.virtual_s,
+            )
             self.rounds.append(one)
             yield one
             began = time.perf_counter()
@@ -107,6 +154,9 @@ class Rehearsal:
             "examples": sum(len(e) for e in self.population.edges.values()),
             "held_back_examples": len(self.population.held_back),
             "faults": asdict(self.faults),
+            "labels_flipped": sorted(self.flipped),
+            "set_aside": dict(sorted(self.aside.items())),
+            "screen": not self.fast,
             "metric": self.metric,
             "score": scores[-1] if scores else None,
             "rounds": [asdict(r) for r in self.rounds],

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 import numpy as np
 import pytest
 
 from wardround.errors import LearnError
-from wardround.learn import fleet as fleet_module
+from wardround.learn import virtual_edges
+from wardround.learn.faults import Faults, condition_at
 from wardround.learn.fleet import Fleet
 from wardround.learn.local import train_locally
 from wardround.learn.models import MemoryTensors
 from wardround.learn.strategies import STRATEGIES, Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import LearnerSettings, RoundSettings, StrategySettings, Study
 from wardround.records import Examples
+from wardround.settings import ScheduleSettings
 
 FEATURES, CLASSES = 6, 3
 
@@ -78,18 +82,139 @@ def test_every_strategy_gives_the_live_studys_model(strategy, edges_max):
 
 def test_parts_that_fit_in_memory_give_what_the_whole_gives(monkeypatch):
     whole = list(Fleet(study(), EDGES, classes=CLASSES).run())[-1].model
-    monkeypatch.setattr(fleet_module, "POOL_BYTES_MAX", 2_000)
+    monkeypatch.setattr(virtual_edges, "POOL_BYTES_MAX", 2_000)
     parts = list(Fleet(study(), EDGES, classes=CLASSES).run())[-1].model
     for name, tensor in whole.items():
         np.testing.assert_allclose(parts[name], tensor, atol=1e-5)
 
 
 def test_absent_edges_are_said_and_the_rest_goes_on():
-    fleet = Fleet(study(rounds=10), EDGES, classes=CLASSES, absent=0.5)
+    fleet = Fleet(study(rounds=10), EDGES, classes=CLASSES, faults=Faults(absent=0.5))
     rounds = list(fleet.run())
     assert any(r.lost for r in rounds)
     assert all(set(r.lost).isdisjoint(r.participants) for r in rounds)
     assert list(fleet.run())[3].lost == rounds[3].lost
+
+
+def settings(given, **changes):
+    return msgspec.structs.replace(given, rounds=msgspec.structs.replace(given.rounds, **changes))
+
+
+def test_slow_edges_miss_the_deadline_and_over_selection_spares_the_wait():
+    faults = Faults(slow=0.4)
+    waits = list(Fleet(settings(study(), edges_min=2, deadline_s=30.0), EDGES, classes=CLASSES, faults=faults).run())
+    slow = set(waits[0].lost)
+    assert slow
+    assert all(set(r.lost) == slow for r in waits)
+    assert all(r.virtual_s == pytest.approx(30.0) for r in waits)
+    wanted = len(EDGES) - len(slow)
+    given = settings(study(edges_max=wanted), edges_min=2, deadline_s=30.0, over_selection=10.0)
+    spared = list(Fleet(given, EDGES, classes=CLASSES, faults=faults).run())
+    assert all(r.virtual_s < 10.0 and not r.lost for r in spared)
+    assert all(slow.isdisjoint(r.participants) for r in spared)
+
+
+def test_in_a_buffered_study_slow_edges_come_late_and_count_for_less():
+    faults = Faults(slow=0.3)
+    given = settings(study(rounds=25), edges_min=2, mode="buffered", buffer=3, deadline_s=2.0)
+    late = list(Fleet(given, EDGES, classes=CLASSES, faults=faults).run())
+    slow = set(Fleet(settings(study(), deadline_s=30.0), EDGES, classes=CLASSES, faults=faults).run().__next__().lost)
+    assert slow
+    assert slow & {e for r in late for e in r.participants}
+    assert slow.isdisjoint(late[0].participants)
+    assert all(len(r.participants) >= 2 for r in late)
+
+
+def test_means_and_single_updates_of_several_bases_give_the_same_model(monkeypatch):
+    given = settings(study(rounds=6), edges_min=2, mode="buffered", buffer=3, deadline_s=4.0)
+    faults = Faults(slow=0.3, absent=0.1)
+    together = list(Fleet(given, EDGES, classes=CLASSES, faults=faults).run())
+    each = list(Fleet(given, EDGES, classes=CLASSES, faults=faults, screen=Trusting()).run())
+    assert [r.participants for r in together] == [r.participants for r in each]
+    for name, tensor in together[-1].model.items():
+        np.testing.assert_allclose(each[-1].model[name], tensor, atol=2e-5, err_msg=name)
+
+
+class Said(NamedTuple):
+    accepted: bool
+    reason: str = "own-history"
+    score: float = 0.0
+    threshold: float = 1.0
+
+
+class Trusting:
+    """A screen that refuses whom it is told to, from a round on."""
+
+    def __init__(self, refused=(), since=0):
+        self._refused, self._since, self.judged, self.steps = set(refused), since, [], 0
+
+    def judge_round(self, number, updates):
+        self.judged.append(set(updates))
+        return {e: Said(e not in self._refused or number < self._since) for e in updates}
+
+    def stepped(self, _step):
+        self.steps += 1
+
+
+@pytest.mark.parametrize("screen", [None, Trusting()], ids=["means", "each"])
+def test_an_update_of_nan_is_refused_and_the_round_goes_on(screen):
+    done = list(Fleet(study(rounds=6), EDGES, classes=CLASSES, faults=Faults(nan=0.3), screen=screen).run())
+    assert {reason for r in done for reason in r.refused.values()} == {"not-finite"}
+    assert all(set(r.refused).isdisjoint(r.participants) for r in done)
+    assert all(np.isfinite(t).all() for t in done[-1].model.values())
+
+
+def test_whom_the_screen_refuses_is_set_aside_and_stays_so():
+    screen = Trusting({"edge-03"}, since=2)
+    given = study(rounds=4)
+    done = list(Fleet(given, EDGES, classes=CLASSES, screen=screen).run())
+    assert [r.aside for r in done] == [(), ("edge-03",), ("edge-03",), ("edge-03",)]
+    assert "edge-03" not in done[1].participants
+    assert screen.steps == 4
+    others = {n: e for n, e in EDGES.items() if n != "edge-03"}
+    assert screen.judged[1] == {*others, "edge-03"}
+
+
+def test_a_round_that_fails_is_tried_again_and_what_arrived_counts():
+    given = settings(study(rounds=6), edges_min=6)
+    done = list(Fleet(given, EDGES, classes=CLASSES, faults=Faults(absent=0.3)).run())
+    assert max(r.attempts for r in done) > 1
+    assert all(len(r.participants) >= 6 for r in done)
+
+
+def test_a_round_that_cannot_be_had_is_an_error_not_a_wait():
+    with pytest.raises(LearnError, match="given up 20 times"):
+        list(Fleet(settings(study(), edges_min=7), EDGES, classes=CLASSES, faults=Faults(absent=1.0)).run())
+
+
+def test_edges_are_asked_when_the_schedule_lets_them():
+    night = msgspec.structs.replace(study(rounds=3), schedule=ScheduleSettings(windows=("01:00-03:00",), charging=True))
+    done = list(Fleet(night, EDGES, classes=CLASSES).run())
+    assert all(r.participants for r in done)
+    never = msgspec.structs.replace(night, schedule=ScheduleSettings(windows=("14:00-15:00",), charging=True))
+    with pytest.raises(LearnError, match="for two weeks"):
+        list(Fleet(never, EDGES, classes=CLASSES).run())
+
+
+def test_virtual_edges_are_plugged_in_for_some_hours_of_the_night():
+    hours = [sum(condition_at(0, f"e{i}", h * 900.0).charging for h in range(96)) / 4 for i in range(40)]
+    assert min(hours) >= 6
+    assert max(hours) <= 10.25
+    for i in range(40):
+        levels = [condition_at(0, f"e{i}", h * 900.0).battery for h in range(96)]
+        assert 19 <= min(levels) <= 25
+        assert max(levels) == 100
+
+
+def test_training_that_diverges_is_said_where_only_sums_are_made_and_refused_where_updates_are():
+    pulled = StrategySettings(name="fedprox", proximal=1e3)  # beyond the clipped gradient
+    wild = msgspec.structs.replace(study(learning_rate=99.0), strategy=pulled)
+    with pytest.raises(LearnError, match="diverged"):
+        list(Fleet(wild, EDGES, classes=CLASSES).run())
+    first = next(Fleet(wild, EDGES, classes=CLASSES, screen=Trusting()).run())
+    assert len(first.refused) >= 5
+    assert all("diverged" in reason for reason in first.refused.values())
+    assert all(np.isfinite(t).all() for t in first.model.values())
 
 
 def test_a_fleet_without_examples_is_refused():

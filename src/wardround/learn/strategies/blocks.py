@@ -21,6 +21,7 @@ from wardround.learn.models import Parameters, TensorSource, is_running
 from wardround.learn.strategies import Fold, WeightedUpdate
 
 BLOCK = 65_536
+INLINE = 4 * BLOCK  # elements of all updates that are folded sooner than threads start
 GROUP = 8  # updates whose float32 products are added before float64 takes the sum: eight roundings at most
 WORKERS = min(4, os.cpu_count() or 1)
 
@@ -135,7 +136,8 @@ def measured(base: TensorSource, updates: Sequence[WeightedUpdate]) -> Iterator[
 def each_block(work: Callable[[Block], T], these: Iterable[Block]) -> list[T]:
     """`work` of every block, on every core; results in the blocks' order."""
     all_ = list(these)
-    if len(all_) < 2 or WORKERS == 1:
+    reads = sum((b.stop - b.start) * len(b.updates) for b in all_)
+    if len(all_) < 2 or WORKERS == 1 or reads <= INLINE:
         return [work(b) for b in all_]
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(work, all_))

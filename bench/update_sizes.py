@@ -1,6 +1,6 @@
 """What compressing updates costs in score and saves in bytes: the activity data, subjects nobody has seen, each form beside none.
 
-    python bench/compression.py --data DIR [--json]
+    python bench/update_sizes.py --data DIR [--json]
 
 DIR has har_smartphone/. Every update goes through the product's own codec, with its error feedback, in learn.fleet.
 """
