@@ -28,7 +28,9 @@ podman:  ## install what the nodes of the tests and of `demo --nodes` need (root
 test-rounds: $(VENV)/.dev  ## 10 000 seeded schedules of rounds in the simulation, 100 runs with real SIGKILLs, the relay study
 	@WARDROUND_SCHEDULES=10000 WARDROUND_KILL_RUNS=100 scripts/test tests/simulation tests/rounds $(ARGS)
 
-test-durability: $(VENV)/.dev  ## the long runs: 20 000 schedules, 20 jobs with killed workers, here and in containers
+test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts, full disks and wrong clocks; 20 000 schedules; killed workers (root, Debian)
+	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -qy mosquitto >/dev/null
+	@WARDROUND_DURABILITY_RUNS=200 scripts/test tests/durability -s $(ARGS)
 	@WARDROUND_SCHEDULES=20000 WARDROUND_FAULT_RUNS=20 scripts/test tests/simulation tests/integration/test_process.py tests/nodes
 
 check: $(VENV)/.dev  ## lint, types, import rules

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ import structlog
 
 from wardround import __version__
 from wardround.clock import SystemClock
-from wardround.collect.broker import COLLECTOR, EmbeddedBroker
+from wardround.collect.broker import EmbeddedBroker
+from wardround.collect.collector import Collector
 from wardround.collect.forwarder import Forwarder
 from wardround.collect.gateway import Gateway
 from wardround.collect.grpc_link import run_forwarding
 from wardround.collect.intake import Refusal
-from wardround.collect.mqtt_link import CollectorLink
+from wardround.collect.mosquitto import Mosquitto
+from wardround.collect.mqtt_link import COLLECTOR, CollectorLink
 from wardround.collect.names import SignalNames
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
@@ -105,6 +107,16 @@ class EdgeHome:
         return Pseudonyms.open(self.path / "pseudonym.key")
 
 
+@dataclass(frozen=True, slots=True)
+class _Devices:
+    """The way devices come in: where they connect, what runs for it, how it stops, how it takes a renewed certificate."""
+
+    port: int
+    works: list[Coroutine[Any, Any, None]]
+    stop: Callable[[], Awaitable[None]]
+    renew: Callable[[], None] = lambda: None
+
+
 class Edge:
     """One edge's parts. `run` brings them up and stays until cancelled."""
 
@@ -151,6 +163,7 @@ class Edge:
         self._model = ""
         self._sources: list[ModelSource] = []  # as the newest order says: edges below may ask before the next one is here
         self._relay: RelayLink | None = None
+        self._mosquitto: Mosquitto | None = None
 
     async def run(self, on_ready: Callable[[dict[str, object]], None]) -> None:
         """Open the listener for devices and the streams to the hub; `on_ready` gets the facts.
@@ -159,24 +172,13 @@ class Edge:
             PortTaken: another process listens where devices should connect.
         """
         settings, identity = self._home.settings, self._home.path / "identity"
-        broker: EmbeddedBroker | None = None
-        port, secret = settings.mqtt.port, ""
-        if settings.mqtt.broker == "embedded":
-            broker = EmbeddedBroker(host=settings.mqtt.host, port=settings.mqtt.port, identity=identity, registry=self._registry)
-            port, secret = await broker.start(), broker.collector_secret
-        else:
-            secret = (self._home.path / "mqtt.secret").read_text().strip()
-        collector = CollectorLink(
+        collector = Collector(
             self._gateway,
-            host=settings.mqtt.host,
-            port=port,
-            authority=identity / "ca.pem",
-            name=COLLECTOR,
-            secret=secret,
             queue_max=settings.mqtt.queue_messages_max,
             commit_interval_s=settings.spool.commit_interval_s,
             commit_observations_max=settings.spool.commit_observations_max,
         )
+        devices = await self._open_broker(collector)
         channel, signer = HubChannel(identity, settings.hub_host, settings.hub_port), EdgeSigner(identity)
         hub = HubSource(channel)
         self._sources = [hub]
@@ -195,15 +197,14 @@ class Edge:
             relay_address=address,
             hold=lambda release: self._held.hold(release, self._shelf, [hub]),
         )
-        log.info("edge runs", edge_id=self.name, mqtt_port=port, hub=f"{settings.hub_host}:{settings.hub_port}")
+        log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
         forwarder = Forwarder(self._spool, self._consent_records)
         renewed = asyncio.Event()
 
         async def renew() -> None:
             channel.renew()
             signer.renew()  # at once with the channel: the hub checks an update by the caller's certificate
-            if broker is not None:
-                broker.renew()
+            devices.renew()
             renewed.set()
 
         renewer = Renewer(
@@ -213,13 +214,13 @@ class Edge:
             on_renewed=renew,
         )
         tasks = [
-            asyncio.create_task(collector.run()),
+            *(asyncio.create_task(work) for work in devices.works),
             asyncio.create_task(_over(renewed, lambda: run_forwarding(channel, forwarder, self._refused), link.run)),
             asyncio.create_task(renewer.run()),
             asyncio.create_task(self._keep_house()),
             asyncio.create_task(self._look(collector)),
         ]
-        on_ready({"name": self.name, "mqtt_port": port, "relay_address": address})
+        on_ready({"name": self.name, "mqtt_port": devices.port, "relay_address": address})
         try:
             await _first_failure(tasks)
         finally:
@@ -228,8 +229,42 @@ class Edge:
             await asyncio.gather(*tasks, return_exceptions=True)
             await stop_relay()
             await channel.close()
-            if broker is not None:
-                await broker.stop()
+            await devices.stop()
+
+    async def _open_broker(self, collector: Collector) -> _Devices:
+        """The way devices come in.
+
+        Raises:
+            PortTaken: another process listens there.
+            SettingsError: the broker in the settings is not installed.
+        """
+        settings, home = self._home.settings.mqtt, self._home.path
+        if settings.broker == "embedded":
+            embedded = EmbeddedBroker(
+                collector, host=settings.host, port=settings.port, identity=self._identity, registry=self._registry
+            )
+            port = await embedded.start()
+            return _Devices(port, [embedded.run()], embedded.stop, embedded.renew)
+
+        async def nothing() -> None:
+            return
+
+        def link(secret: str) -> CollectorLink:
+            return CollectorLink(
+                collector,
+                host=settings.host,
+                port=settings.port,
+                authority=self._identity / "ca.pem",
+                name=COLLECTOR,
+                secret=secret,
+            )
+
+        if settings.broker == "external":
+            return _Devices(settings.port, [link((home / "mqtt.secret").read_text().strip()).run()], nothing)
+        mosquitto = self._mosquitto = Mosquitto(home=home, host=settings.host, port=settings.port, collector=COLLECTOR)
+        await mosquitto.start(self._registry.all())
+        works = [link(mosquitto.collector_secret).run(), mosquitto.watch(self._registry.all)]
+        return _Devices(settings.port, works, mosquitto.stop, mosquitto.renew)
 
     def close(self) -> None:
         """Close the files."""
@@ -314,7 +349,7 @@ class Edge:
     def _refused(self, refusal: Refusal) -> None:
         log.warning("hub refused an observation", edge_id=self.name, seq=refusal.seq, reason=refusal.reason)
 
-    async def _look(self, collector: CollectorLink) -> None:
+    async def _look(self, collector: Collector) -> None:
         """See what the command line asks for: names of signals, replays of what was set aside."""
         self._names.changed()
         while True:
@@ -324,6 +359,8 @@ class Edge:
                     await collector.ask(lambda table=table: self._gateway.use(table))  # type: ignore[misc]  # bound now
                 except WardroundError as error:  # the names in force stay
                     log.error("names of signals not taken", edge_id=self.name, reason=str(error))
+            if self._mosquitto is not None:
+                self._mosquitto.know(self._registry.all())
             for row in await asyncio.to_thread(self._quarantine.asked):
                 await collector.ask(lambda row=row: self._gateway.replay(row))  # type: ignore[misc]  # bound now
             await asyncio.sleep(LOOK_S)

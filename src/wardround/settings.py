@@ -43,7 +43,7 @@ class MqttSettings(Settings, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = 8883
-    broker: typing.Literal["embedded", "external"] = "embedded"
+    broker: typing.Literal["embedded", "mosquitto", "external"] = "embedded"
     queue_messages_max: int = 2_000  # beyond it a message is not acknowledged, and the device sends it again
 
 

@@ -1,11 +1,13 @@
 """The broker inside the edge (amqtt): MQTT over TLS for devices, each kept to its own topics. Needs no root, no set-up.
 
-A wearable signs in with its name and secret from devices.toml; anonymous ones are refused. The edge's collector signs in with
-a secret made when the broker starts and kept in memory alone.
+A wearable signs in with its name and secret from devices.toml; anonymous ones are refused. What a device publishes goes
+straight to the collector, and its acknowledgement (PUBACK, or PUBREC for QoS 2) follows the commit: while there is no room
+it waits, and a device that has IN_FLIGHT_MAX messages waiting is not read from.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -14,27 +16,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import Action, BaseContext
 from amqtt.errors import BrokerError
+from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.mqtt.puback import PubackPacket
+from amqtt.mqtt.pubcomp import PubcompPacket
+from amqtt.mqtt.publish import PublishPacket
+from amqtt.mqtt.pubrec import PubrecPacket
+from amqtt.mqtt.pubrel import PubrelPacket
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 
+from wardround.collect.collector import Collector, Message, parse_topic
 from wardround.collect.registry import DeviceRegistry
 from wardround.errors import PortTaken
 
-COLLECTOR = "wardround-collector"
+log = structlog.get_logger(__name__)
 CONNECTIONS_MAX = 500
+IN_FLIGHT_MAX = 64  # messages of one device that wait for their commit
+RELEASE_S = 20.0  # how long a device may take to answer a PUBREC
 _brokers: dict[str, EmbeddedBroker] = {}  # the plugins are made by the library from a name: this is how they find their edge
 
 
 class EmbeddedBroker:
     """One edge's broker; runs in the current asyncio loop."""
 
-    def __init__(self, *, host: str, port: int, identity: Path, registry: DeviceRegistry) -> None:
+    def __init__(self, collector: Collector, *, host: str, port: int, identity: Path, registry: DeviceRegistry) -> None:
         self._host, self._port, self._identity = host, port, identity
-        self.registry = registry
-        self.collector_secret = secrets.token_urlsafe(24)
+        self.registry, self._collector = registry, collector
         self._key = secrets.token_hex(8)
         self._broker: _Broker | None = None
         self._context: ssl.SSLContext | None = None
@@ -67,6 +79,7 @@ class EmbeddedBroker:
             },
         }
         self._broker = _Broker(config)
+        self._broker.collector = self._collector
         try:
             await self._broker.start()
         except BrokerError as exc:
@@ -78,6 +91,12 @@ class EmbeddedBroker:
         """Take the renewed certificate into use; sessions that are open go on."""
         if self._context is not None:
             self._context.load_cert_chain(self._identity / "listener.pem", self._identity / "edge.key")
+
+    async def run(self) -> None:
+        """Collect until cancelled."""
+        broker = self._broker
+        assert broker is not None  # noqa: S101 - our own order of calls
+        await self._collector.run(lambda topic, body: broker.internal_message_broadcast(topic, body, 0))
 
     async def stop(self) -> None:
         """Stop listening and close every connection."""
@@ -94,14 +113,94 @@ class EmbeddedBroker:
 
 
 class _Broker(Broker):  # type: ignore[misc]  # the library is untyped
-    """The library's broker, which makes its TLS context and tells nobody: a renewed certificate goes into it."""
+    """The library's broker, in which what devices publish goes to the collector and to nobody else.
 
+    The library makes its TLS context and tells nobody: it is kept here, so that a renewed certificate can go into it.
+    """
+
+    collector: Collector
     context: ssl.SSLContext | None = None
 
     async def _create_server_instance(self, *args: Any, **kwargs: Any) -> Any:
         given = [a for a in (*args, *kwargs.values()) if isinstance(a, ssl.SSLContext)]
         self.context = given[0] if given else None
         return await super()._create_server_instance(*args, **kwargs)
+
+    async def _client_connected(self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter) -> None:
+        await super()._client_connected(listener_name, _Gate(reader), writer)
+
+    async def _initialize_client_session(
+        self, reader: ReaderAdapter, writer: WriterAdapter, remote_address: str, remote_port: int
+    ) -> tuple[BrokerProtocolHandler, Session]:
+        handler, session = await super()._initialize_client_session(reader, writer, remote_address, remote_port)
+        assert isinstance(reader, _Gate)  # noqa: S101 - as it came from above
+        handler.handle_publish = _Publisher(handler, reader, self.collector).publish
+        return handler, session
+
+
+class _Gate(ReaderAdapter):  # type: ignore[misc]  # the library is untyped
+    """A device's stream, which is not read from while `room` is not set."""
+
+    def __init__(self, reader: ReaderAdapter) -> None:
+        self._reader = reader
+        self.room = asyncio.Event()
+        self.room.set()
+
+    async def read(self, n: int = -1) -> bytes:
+        await self.room.wait()
+        return bytes(await self._reader.read(n))
+
+    def feed_eof(self) -> None:
+        self._reader.feed_eof()
+
+
+class _Publisher:
+    """What one session publishes."""
+
+    def __init__(self, handler: BrokerProtocolHandler, gate: _Gate, collector: Collector) -> None:
+        self._handler, self._gate, self._collector = handler, gate, collector
+        self._in_flight = 0
+
+    async def publish(self, packet: PublishPacket) -> None:
+        """To the collector; the acknowledgement goes out once the message is durable."""
+        session = self._handler.session
+        parsed = parse_topic(packet.topic_name or "")
+        if session is None or packet.data is None or parsed is None or parsed[0] != session.username:
+            log.warning("a publish was not allowed", topic_length=len(packet.topic_name or ""))
+            await self._handler.handle_connection_closed()  # MQTT 3.1.1 has no other way to refuse one
+            await self._handler.stop()
+            return
+        if packet.qos == 0:
+            self._collector.offer_now(Message(*parsed, bytes(packet.data)))
+            return
+        durable = asyncio.Event()
+        self._in_flight += 1
+        if self._in_flight >= IN_FLIGHT_MAX:
+            self._gate.room.clear()
+        try:
+            await self._collector.offer(Message(*parsed, bytes(packet.data), repeated=packet.dup_flag, acknowledge=durable.set))
+            await durable.wait()
+        finally:
+            self._in_flight -= 1
+            self._gate.room.set()
+        if self._handler.session is not None:  # it is still there
+            await self._acknowledge(packet.packet_id, packet.qos)
+
+    async def _acknowledge(self, packet_id: int, qos: int) -> None:
+        handler = self._handler
+        if qos == 1:
+            await handler._send_packet(PubackPacket.build(packet_id))
+            return
+        released: asyncio.Future[PubrelPacket] = asyncio.get_running_loop().create_future()
+        handler._pubrel_waiters[packet_id] = released
+        try:
+            await handler._send_packet(PubrecPacket.build(packet_id))
+            await asyncio.wait_for(released, RELEASE_S)
+            await handler._send_packet(PubcompPacket.build(packet_id))
+        except TimeoutError:
+            log.warning("a device did not release its message", waited_s=RELEASE_S)
+        finally:
+            handler._pubrel_waiters.pop(packet_id, None)
 
 
 class DeviceSignIn(BaseAuthPlugin):  # type: ignore[misc]  # the library is untyped
@@ -112,8 +211,6 @@ class DeviceSignIn(BaseAuthPlugin):  # type: ignore[misc]  # the library is unty
         broker = _brokers.get(self.config.broker)
         if broker is None or not session.username or not session.password:
             return False
-        if session.username == COLLECTOR:
-            return secrets.compare_digest(session.password, broker.collector_secret)
         return broker.registry.check(session.username, session.password)
 
     @dataclass
@@ -124,7 +221,7 @@ class DeviceSignIn(BaseAuthPlugin):  # type: ignore[misc]  # the library is unty
 
 
 class OwnTopics(BaseTopicPlugin):  # type: ignore[misc]  # the library is untyped
-    """A device writes under wr/dev/NAME/up and reads under wr/dev/NAME/down; the collector does the reverse for all."""
+    """A device writes under wr/dev/NAME/up and reads under wr/dev/NAME/down."""
 
     def __init__(self, context: BaseContext) -> None:
         super().__init__(context)
@@ -135,8 +232,6 @@ class OwnTopics(BaseTopicPlugin):  # type: ignore[misc]  # the library is untype
         """Whether this session may do this with this topic."""
         if session is None or topic is None or not session.username:
             return False
-        if session.username == COLLECTOR:
-            return topic.startswith("wr/dev/")
         own = f"wr/dev/{session.username}/"
         if action == Action.PUBLISH:
             return topic.startswith(own + "up")

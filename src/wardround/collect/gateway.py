@@ -8,7 +8,6 @@ crash between any two makes the device send again, and the repeat is recognised.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -35,7 +34,6 @@ EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier time is a clock that
 FUTURE_US = 3_600_000_000
 LATE_US = 900_000_000
 FLAT_SAMPLES = 32
-PLAIN_DIGESTS_MAX = 10_000
 
 
 class Devices(Protocol):
@@ -76,11 +74,12 @@ class _Group:
     kept: list[Observation] = field(default_factory=list)
     travelling: list[tuple[Priority, bytes]] = field(default_factory=list)
     marks: dict[tuple[str, str], DeviceMark] = field(default_factory=dict)
+    plain: dict[tuple[str, str], int] = field(default_factory=dict)  # device, digest: how often it has come
     replayed: list[SetAside] = field(default_factory=list)
     alarms: list[_Message] = field(default_factory=list)  # messages that hold one
 
     def __bool__(self) -> bool:
-        return bool(self.kept or self.marks or self.replayed)
+        return bool(self.kept or self.marks or self.plain or self.replayed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +89,7 @@ class _Message:
     device: str
     boot: str
     seq: int
+    digest: str  # of a plain device's
     kept: tuple[Observation, ...]
     travelling: tuple[tuple[Priority, bytes], ...]
 
@@ -118,7 +118,6 @@ class Gateway:
         self._base_flags = Quality.SIMULATED if simulated else Quality.NONE
         self._group = _Group()
         self._ahead_us: dict[str, int] = {}  # how far a device's clock is ahead of ours, at most seen
-        self._plain: OrderedDict[str, None] = OrderedDict()
         self.counts = GatewayCounts()
 
     @property
@@ -126,37 +125,45 @@ class Gateway:
         """Observations that wait for `commit`."""
         return len(self._group.kept)
 
-    def receive(self, device: str, boot: str, seq: int, payload: bytes) -> None:
-        """Work one message through. `seq` 0 is a plain device: its messages are told apart by their digest.
+    def receive(self, device: str, boot: str, seq: int, payload: bytes, *, repeated: bool = False) -> None:
+        """Work one message through. `seq` 0 is a plain device: its messages are told apart by their bytes.
+
+        The same bytes again are the same message where the sender says so (`repeated`, MQTT's DUP) or where every reading in
+        them has a time of its own; else a device has measured the same value twice.
 
         Nothing is durable before `commit`. A message that cannot be read is set aside with its reason, durably, and
         receipted like any other: the device need not send it again.
         """
         self.counts.messages += 1
         now_us = self._clock.now_us()
+        group = self._group
         if seq == 0:
-            boot = "plain-" + hashlib.sha256(payload).hexdigest()[:24]
-            if boot in self._plain:
+            digest = _digest(payload)
+            before = group.plain.get((device, digest)) or self._spool.plain_count(device, digest)
+            if before and (repeated or self._is_timed(device, payload)):
                 self.counts.duplicates += 1
                 return
-            self._plain[boot] = None
-            if len(self._plain) > PLAIN_DIGESTS_MAX:
-                self._plain.popitem(last=False)
+            group.plain[device, digest] = before + 1
+            boot = f"plain-{digest}" + (f"-{before}" if before else "")
         else:
             mark = self._mark(device, boot)
             if mark.has(seq):
                 self.counts.duplicates += 1
-                self._group.marks[device, boot] = mark  # so that the receipt is given again
+                group.marks[device, boot] = mark  # so that the receipt is given again
                 return
             if seq > mark.contiguous + AHEAD_MAX:
                 return  # too far ahead to remember: no receipt, the device sends it again after the earlier ones
-            self._group.marks[device, boot] = mark.with_seq(seq)
-        group = self._group
+            group.marks[device, boot] = mark.with_seq(seq)
         kept, travelling = len(group.kept), len(group.travelling)
         group.messages += 1
         self._work(device, boot, seq, payload, now_us)
         if any(priority is Priority.ALARM for priority, _ in group.travelling[travelling:]):
-            group.alarms.append(_Message(device, boot, seq, tuple(group.kept[kept:]), tuple(group.travelling[travelling:])))
+            own = (tuple(group.kept[kept:]), tuple(group.travelling[travelling:]))
+            group.alarms.append(_Message(device, boot, seq, "" if seq else _digest(payload), *own))
+
+    def has(self, device: str, boot: str, seq: int, payload: bytes) -> bool:
+        """Whether a message is durable."""
+        return self._spool.mark(device, boot).has(seq) if seq else self._spool.plain_count(device, _digest(payload)) > 0
 
     def commit(self) -> list[Receipt]:
         """Make what was received durable; the receipts that may go out now.
@@ -173,21 +180,17 @@ class Gateway:
         try:
             return self._keep(group)
         except StorageFull:
-            self._plain.clear()
             self.counts.refused += group.messages - len(group.alarms)
             if not group.alarms:
                 raise
             receipts = [r for message in group.alarms for r in self._keep(self._alone(message))]
             log.warning("no room but for alarms", alarms=len(group.alarms), refused=group.messages - len(group.alarms))
             return receipts
-        except BaseException:
-            self._plain.clear()
-            raise
 
     def _keep(self, group: _Group) -> list[Receipt]:
         """A group, on the disk when this returns."""
         self._local.keep(group.kept)
-        self._spool.commit(group.travelling, list(group.marks.values()), now_us=self._clock.now_us())
+        self._spool.commit(group.travelling, list(group.marks.values()), plain=group.plain, now_us=self._clock.now_us())
         for row in group.replayed:
             self._quarantine.settle(row)
         self.counts.observations += len(group.kept)
@@ -202,7 +205,24 @@ class Gateway:
         if message.seq:
             mark = self._spool.mark(message.device, message.boot)
             group.marks[message.device, message.boot] = mark.with_seq(message.seq)
+        else:
+            key = (message.device, message.digest)
+            group.plain[key] = self._spool.plain_count(*key) + 1
         return group
+
+    def _is_timed(self, device: str, payload: bytes) -> bool:
+        """Whether every reading of a message has a time of its own, whenever it is read."""
+        known = self._registry.get(device)
+        if known is None:
+            return True
+        times = []
+        for now_us in (EARLIEST_US, EARLIEST_US + 1_000_000):
+            try:
+                decoded = decode(known.format, payload, Source(now_us, known.zone(), known.user))
+            except DecodeError:
+                return True  # it was set aside once, which is enough
+            times.append([reading.t_us for reading in decoded.readings])
+        return times[0] == times[1]
 
     def _mark(self, device: str, boot: str) -> DeviceMark:
         return self._group.marks.get((device, boot)) or self._spool.mark(device, boot)
@@ -309,6 +329,10 @@ class Gateway:
         quality, validity = judge(observation, signal)
         validity = max(validity, Validity(reading.validity))
         return choice, signal.alarm, replace(observation, flags=int(flags | quality), validity=int(validity))
+
+
+def _digest(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()[:24]
 
 
 def check_time(reading: Reading, now_us: int, *, earliest_us: int = EARLIEST_US) -> int:

@@ -1,4 +1,4 @@
-"""MQTT with TLS, from both ends: the edge's collector and a device that keeps what was not receipted.
+"""MQTT with TLS, from both ends: the edge's collector at a broker, and a device that keeps what was not receipted.
 
 A device numbers its messages from 1 within one life of its memory and publishes them under
 `wr/dev/{device}/up/{boot}/{seq}`; the edge answers on `wr/dev/{device}/down/receipt` once they are on its disk. A broker's own
@@ -14,45 +14,24 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as mqtt
 import structlog
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
-from wardround.collect.gateway import Gateway, Receipt
-from wardround.errors import StorageFull
+from wardround.collect.collector import Collector, Message, parse_topic
 
 log = structlog.get_logger(__name__)
 UP = "wr/dev/+/up/#"
 KEEPALIVE_S = 20
 RESEND_S = 5.0
-TOPIC_PARTS = 6  # wr/dev/{device}/up/{boot}/{seq}
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message of a device; `seq` 0 for a plain device."""
-
-    device: str
-    boot: str
-    seq: int
-    payload: bytes
-
-
-def parse_topic(topic: str) -> tuple[str, str, int] | None:
-    """Device, boot and sequence of an upward topic; None when it is not one."""
-    parts = topic.split("/")
-    if len(parts) < 4 or parts[:2] != ["wr", "dev"] or parts[3] != "up" or not parts[2]:
-        return None
-    if len(parts) == 4:
-        return parts[2], "", 0
-    if len(parts) != TOPIC_PARTS or not parts[4] or len(parts[4]) > 40 or not parts[5].isdecimal() or len(parts[5]) > 15:
-        return None
-    seq = int(parts[5])
-    return (parts[2], parts[4], seq) if seq else None
+COLLECTOR = "wardround-collector"
+SESSION_S = 7 * 86_400  # how long a broker keeps the collector's session while the edge is away
+IN_FLIGHT_MAX = 1_000  # messages that the broker may have sent and that are not durable yet
 
 
 def _tls(authority: Path) -> ssl.SSLContext:
@@ -61,36 +40,28 @@ def _tls(authority: Path) -> ssl.SSLContext:
     return context
 
 
-def _connect(client: mqtt.Client, host: str, port: int) -> None:
+def _connect(client: mqtt.Client, host: str, port: int, **more: Any) -> None:
     """Connect and go on trying in the client's own thread, with a growing wait up to two seconds."""
     client.reconnect_delay_set(min_delay=1, max_delay=2)
-    client.connect_async(host, port, keepalive=KEEPALIVE_S)
+    client.connect_async(host, port, keepalive=KEEPALIVE_S, **more)
     client.loop_start()
 
 
 class CollectorLink:
-    """The edge's subscriber: messages from any broker into the gateway, receipts back."""
+    """The edge's subscriber to a broker of its own process: messages into the collector, receipts back.
 
-    def __init__(
-        self,
-        gateway: Gateway,
-        *,
-        host: str,
-        port: int,
-        authority: Path,
-        name: str,
-        secret: str,
-        queue_max: int,
-        commit_interval_s: float,
-        commit_observations_max: int,
-    ) -> None:
-        self._gateway = gateway
+    MQTT 5 with a session that outlives the edge, so that the broker keeps for it what arrives while it is away. Each message is
+    acknowledged to the broker after its commit, and at most IN_FLIGHT_MAX wait for that: the rest waits at the broker.
+    """
+
+    def __init__(self, collector: Collector, *, host: str, port: int, authority: Path, name: str, secret: str) -> None:
+        self._collector = collector
         self._host, self._port = host, port
-        self._interval_s, self._observations_max = commit_interval_s, commit_observations_max
-        self._queue: asyncio.Queue[Message | Callable[[], None]] = asyncio.Queue(queue_max)
         self._loop = asyncio.get_running_loop()
-        self._dropped = 0
-        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=True)
+        self._connection = 0  # numbers of messages are the connection's own
+        self._client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion.MQTTv5, manual_ack=True
+        )
         self._client.username_pw_set(name, secret)
         self._client.tls_set_context(_tls(authority))
         self._client.on_connect = self._on_connect
@@ -99,66 +70,42 @@ class CollectorLink:
 
     async def run(self) -> None:
         """Collect until cancelled."""
-        _connect(self._client, self._host, self._port)
+        session = Properties(PacketTypes.CONNECT)
+        session.SessionExpiryInterval = SESSION_S
+        session.ReceiveMaximum = IN_FLIGHT_MAX
+        _connect(self._client, self._host, self._port, clean_start=False, properties=session)
+
+        async def send(topic: str, body: bytes) -> None:
+            self._client.publish(topic, body, qos=0)
+
         try:
-            while True:
-                await self._group(await self._queue.get())
+            await self._collector.run(send)
         finally:
             self._client.disconnect()
             await asyncio.to_thread(self._client.loop_stop)
-
-    async def ask(self, work: Callable[[], None]) -> None:
-        """Have something done with the gateway, between two messages."""
-        await self._queue.put(work)
-
-    async def _group(self, first: Message | Callable[[], None]) -> None:
-        """Work through what is there, until the interval or the size of a group is reached; then commit and receipt."""
-        until = self._loop.time() + self._interval_s
-        batch = [first]
-        while len(batch) < self._observations_max and (left := until - self._loop.time()) > 0:
-            try:
-                batch.append(await asyncio.wait_for(self._queue.get(), left))
-            except TimeoutError:
-                break
-        try:
-            receipts = await asyncio.to_thread(self._work, batch)
-        except StorageFull as error:
-            log.error("gateway refuses", reason=str(error), messages=len(batch))
-            await asyncio.sleep(1.0)  # devices send again; a full disk is not filled faster by asking often
-            return
-        for receipt in receipts:
-            body = json.dumps({"boot": receipt.boot, "seq": receipt.seq})
-            self._client.publish(f"wr/dev/{receipt.device}/down/receipt", body, qos=0)
-
-    def _work(self, batch: Sequence[Message | Callable[[], None]]) -> list[Receipt]:
-        for message in batch:
-            if isinstance(message, Message):
-                self._gateway.receive(message.device, message.boot, message.seq, message.payload)
-            else:
-                message()
-        return self._gateway.commit()
 
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
         if reason.is_failure:
             log.warning("broker refused the collector", reason=str(reason))
             return
+        self._connection += 1
         client.subscribe(UP, qos=1)
         self._loop.call_soon_threadsafe(self.connected.set)
 
-    def _on_message(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+    def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
+        connection, number, qos = self._connection, message.mid, message.qos
+
+        def acknowledge() -> None:
+            if connection == self._connection:  # the broker gives what was not acknowledged again, under another number
+                client.ack(number, qos)
+
         parsed = parse_topic(message.topic)
         if parsed is None:
             log.warning("topic not understood", topic_length=len(message.topic))
+            self._loop.call_soon_threadsafe(acknowledge)
             return
-        self._loop.call_soon_threadsafe(self._enqueue, Message(*parsed, bytes(message.payload)))
-
-    def _enqueue(self, message: Message) -> None:
-        try:
-            self._queue.put_nowait(message)
-        except asyncio.QueueFull:  # no receipt: the device sends it again
-            self._dropped += 1
-            if self._dropped % 1_000 == 1:
-                log.warning("collector queue is full", dropped=self._dropped)
+        known = Message(*parsed, bytes(message.payload), repeated=message.dup, acknowledge=acknowledge if qos else None)
+        asyncio.run_coroutine_threadsafe(self._collector.offer(known), self._loop)  # IN_FLIGHT_MAX of them at most
 
 
 class DeviceLink:

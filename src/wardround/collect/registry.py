@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -21,6 +22,7 @@ from wardround.errors import SettingsError, TrustError
 from wardround.trust.certificates import write_private
 from wardround.trust.names import check_name
 
+MOSQUITTO_ITERATIONS = 101  # its own default
 _SCRYPT = {"n": 2**12, "r": 8, "p": 1}  # a device's secret has 128 random bits; the hash guards a stolen file
 
 
@@ -35,6 +37,7 @@ class Device:
     format: Format = "senml"  # of what it sends
     time_zone: str = ""  # of its clock, where its times have none (IANA, such as "Europe/Vienna")
     user: int | None = None  # the patient's number on a device that several people use
+    mosquitto_hash: str = ""  # of its secret, as Mosquitto's password file has it
 
     def zone(self) -> ZoneInfo | None:
         """The zone of its clock; None when it is not known."""
@@ -67,7 +70,16 @@ class DeviceRegistry:
             raise TrustError(f"user {user} is not allowed", remedy="a device numbers its users from 0 to 254")
         secret, salt = secrets.token_urlsafe(16), secrets.token_hex(8)
         self._reload()
-        self._devices[device_id] = Device(device_id, patient, salt, _hash(secret, salt), format_, time_zone, user)
+        self._devices[device_id] = Device(
+            device_id,
+            patient,
+            salt,
+            _hash(secret, salt),
+            format_,
+            time_zone,
+            user,
+            mosquitto_hash(secret, secrets.token_bytes(12)),
+        )
         self._write()
         return secret
 
@@ -120,10 +132,17 @@ def _section(device: Device) -> str:
     """A device in TOML; what stands at its default is left out."""
     lines = [f"[{device.device_id}]", f'patient = "{device.patient}"']
     lines += [f'salt = "{device.salt}"', f'secret_hash = "{device.secret_hash}"']
+    lines += [f'mosquitto_hash = "{device.mosquitto_hash}"'] if device.mosquitto_hash else []
     lines += [f'format = "{device.format}"'] if device.format != "senml" else []
     lines += [f'time_zone = "{device.time_zone}"'] if device.time_zone else []
     lines += [f"user = {device.user}"] if device.user is not None else []
     return "\n".join(lines) + "\n\n"
+
+
+def mosquitto_hash(secret: str, salt: bytes) -> str:
+    """A secret as Mosquitto's password file has it: PBKDF2-HMAC-SHA512 (mosquitto_passwd, format 7)."""
+    digest = hashlib.pbkdf2_hmac("sha512", secret.encode(), salt, MOSQUITTO_ITERATIONS)
+    return f"$7${MOSQUITTO_ITERATIONS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
 def _hash(secret: str, salt: str) -> str:

@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -26,6 +26,7 @@ from wardround.settings import SpoolSettings
 
 FORGET_ROWS = 200  # in one transaction, when the disk is full
 AHEAD_MAX = 256  # messages of one device that may arrive before an earlier one
+PLAIN_MAX = 20_000  # digests of plain devices' messages that are remembered
 PARK_ROWS = 500  # a queue as long as that is left behind when a connection begins
 PARKED_LANES_MAX = 16
 SHED_SHARE = 64  # of the byte cap: so much goes at once, so that a full spool does not shed at every commit
@@ -95,9 +96,12 @@ CREATE TABLE IF NOT EXISTS lanes (number INTEGER PRIMARY KEY AUTOINCREMENT, boot
     shed INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS marks (device TEXT, boot TEXT, contiguous INTEGER NOT NULL, ahead TEXT NOT NULL,
     PRIMARY KEY (device, boot)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS plain (number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, digest TEXT NOT NULL,
+    count INTEGER NOT NULL, UNIQUE (device, digest));
 CREATE TABLE IF NOT EXISTS dropped (subject TEXT, code TEXT, hour_us INTEGER, rows INTEGER NOT NULL, samples INTEGER NOT NULL,
     bytes INTEGER NOT NULL, PRIMARY KEY (subject, code, hour_us)) WITHOUT ROWID;
 """
+_PLAIN = "INSERT OR REPLACE INTO plain (device, digest, count) VALUES (?, ?, ?)"
 _DROP = """
 INSERT INTO dropped VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET
     rows = rows + 1, samples = samples + excluded.samples, bytes = bytes + excluded.bytes
@@ -139,9 +143,23 @@ class Spool:
         with self._lock:
             return in_order_of_sending(self._lanes.values())
 
-    def commit(self, rows: Sequence[tuple[Priority, bytes]], marks: Sequence[DeviceMark], *, now_us: int = 0) -> None:
+    def plain_count(self, device: str, digest: str) -> int:
+        """How often a message of a plain device is durable, as far as is remembered."""
+        with self._lock:
+            row = self._db.execute("SELECT count FROM plain WHERE device = ? AND digest = ?", (device, digest)).fetchone()
+        return int(row[0]) if row else 0
+
+    def commit(
+        self,
+        rows: Sequence[tuple[Priority, bytes]],
+        marks: Sequence[DeviceMark],
+        *,
+        plain: Mapping[tuple[str, str], int] | None = None,
+        now_us: int = 0,
+    ) -> None:
         """Keep observations and move marks, in one transaction, on the disk when this returns.
 
+        `plain` is how often each message of plain devices has come, by device and digest; the newest are remembered.
         Alarms alone may use the alarm reserve beyond the byte cap, and the disk reserve.
 
         Raises:
@@ -170,6 +188,9 @@ class Spool:
                     "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)",
                     [(m.device, m.boot, m.contiguous, ",".join(map(str, sorted(m.ahead)))) for m in marks],
                 )
+                if plain:
+                    self._db.executemany(_PLAIN, [(device, digest, n) for (device, digest), n in plain.items()])
+                    self._db.execute("DELETE FROM plain WHERE number <= (SELECT max(number) FROM plain) - ?", (PLAIN_MAX,))
                 self._db.execute("COMMIT")
             except sqlite3.OperationalError as exc:
                 self._roll_back()

@@ -60,7 +60,7 @@ class Gate:
     def waiting(self):
         """What will travel."""
         lanes = self.spool.lanes()
-        return [decode_observation(row.data) for lane in lanes for row in self.spool.read_after(lane.boot, 0)]
+        return [decode_observation(row.data) for lane in lanes for row in self.spool.read_after(lane.boot, 0, rows_max=10_000)]
 
     def reasons(self):
         return self.quarantine.counts()

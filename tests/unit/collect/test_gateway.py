@@ -143,3 +143,36 @@ def test_a_full_disk_refuses_and_the_device_may_send_again(gate):
     gate.storage.free = 10**12
     assert gate.send([gate.record()])[0].seq == 1
     assert len(gate.waiting()) == 1
+
+
+def plain(gate, records, *, repeated=False):
+    gate.gateway.receive("d1", "", 0, json.dumps(records).encode(), repeated=repeated)
+    gate.gateway.commit()
+
+
+def test_a_plain_device_that_measures_the_same_twice_is_kept_twice_and_a_repeat_once(gate):
+    plain(gate, [{"n": "heart-rate", "u": "/min", "v": 60}])
+    plain(gate, [{"n": "heart-rate", "u": "/min", "v": 60}])
+    assert len(gate.waiting()) == len(gate.local.read(["loinc:8867-4"])) == 2
+    plain(gate, [{"n": "heart-rate", "u": "/min", "v": 60}], repeated=True)  # MQTT's DUP: the acknowledgement was lost
+    gate.open()
+    plain(gate, [{"n": "heart-rate", "u": "/min", "v": 60}], repeated=True)  # also after a restart
+    assert len(gate.waiting()) == 2
+    timed = [gate.record()]
+    plain(gate, timed)
+    plain(gate, timed)
+    gate.open()
+    plain(gate, timed)
+    assert len(gate.waiting()) == 3
+
+
+def test_a_plain_message_that_was_never_durable_is_new_whatever_its_sender_says(gate):
+    plain(gate, [gate.record()], repeated=True)
+    assert len(gate.waiting()) == 1
+
+
+def test_digests_of_plain_messages_are_bounded(gate, monkeypatch):
+    monkeypatch.setattr("wardround.collect.spool.PLAIN_MAX", 10)
+    for number in range(30):
+        plain(gate, [gate.record(value=60.0 + number)])
+    assert gate.storage.connect("spool").execute("SELECT count(*) FROM plain").fetchone() == (10,)
