@@ -57,6 +57,8 @@ class Quality(IntFlag):
     DUPLICATE_SUPPRESSED = 512
     UNIT_CONVERTED = 1024
     SIMULATED = 2048
+    EARLY = 4096  # its time is ahead of the edge that took it
+    OUT_OF_ORDER = 8192  # a newer run of its signal was there before it
 
 
 class Consent(StrEnum):

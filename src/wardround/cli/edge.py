@@ -75,6 +75,7 @@ def device(
     payload: Annotated[str, typer.Option("--format", help="What it sends: senml, fhir, gatt (Bluetooth) or ghs.")] = "senml",
     time_zone: Annotated[str, typer.Option(help="Of a clock whose times have no zone, such as Europe/Vienna.")] = "",
     user: Annotated[int | None, typer.Option(help="The patient's number on a device that several people use.")] = None,
+    every: Annotated[float, typer.Option(help="Seconds between its values, for completeness; 0: as the code table says.")] = 0.0,
     home: Home = DEFAULT_HOME,
 ) -> None:
     """Register a device and its patient, and what the patient allows. Prints the device's secret, once."""
@@ -83,7 +84,7 @@ def device(
     if payload not in FORMATS:
         raise SettingsError(f"format `{payload}` is not known", remedy=f"choose one of: {', '.join(FORMATS)}")
     opened = EdgeHome.open(home)
-    secret = opened.registry().add(name, patient, format_=payload, time_zone=time_zone, user=user)
+    secret = opened.registry().add(name, patient, format_=payload, time_zone=time_zone, user=user, every_s=every)
     if consent is not None:
         register = opened.consents()
         register.set(opened.pseudonyms().of(patient), signal, consent)

@@ -8,7 +8,7 @@ crash between any two makes the device send again, and the repeat is recognised.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,7 @@ import structlog
 from msgspec.structs import replace
 
 from wardround.clock import Clock
+from wardround.collect.device_clock import ClockReading, DeviceClocks
 from wardround.collect.devices.decoders import decode
 from wardround.collect.devices.gatt import Source
 from wardround.collect.devices.reading import Reading
@@ -25,14 +26,14 @@ from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import NOT_A_NUMBER, REPLAY, WHOLE, Quarantine, SetAside
 from wardround.collect.registry import Device
 from wardround.collect.signals import Signal, Signals
-from wardround.collect.spool import AHEAD_MAX, DeviceMark, Spool
+from wardround.collect.spool import AHEAD_MAX, Also, DeviceMark, Spool
+from wardround.collect.streams import Streams, covered
 from wardround.errors import DecodeError, StorageFull
 from wardround.records import Consent, Observation, Quality, SubjectId, Validity, encode_observation
 
 log = structlog.get_logger(__name__)
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier time is a clock that was never set
 FUTURE_US = 3_600_000_000
-LATE_US = 900_000_000
 FLAT_SAMPLES = 32
 
 
@@ -75,8 +76,16 @@ class _Group:
     travelling: list[tuple[Priority, bytes]] = field(default_factory=list)
     marks: dict[tuple[str, str], DeviceMark] = field(default_factory=dict)
     plain: dict[tuple[str, str], int] = field(default_factory=dict)  # device, digest: how often it has come
+    hours: dict[tuple[str, str, int], tuple[int, float]] = field(default_factory=dict)  # samples and seconds covered
     replayed: list[SetAside] = field(default_factory=list)
     alarms: list[_Message] = field(default_factory=list)  # messages that hold one
+
+    def count(self, observation: Observation, interval_s: float) -> None:
+        """Towards the completeness of its hours."""
+        for hour_us, samples, seconds in covered(observation, interval_s):
+            key = (observation.subject, observation.code, hour_us)
+            before = self.hours.get(key, (0, 0.0))
+            self.hours[key] = (before[0] + samples, before[1] + seconds)
 
     def __bool__(self) -> bool:
         return bool(self.kept or self.marks or self.plain or self.replayed)
@@ -117,7 +126,8 @@ class Gateway:
         self._clock = clock
         self._base_flags = Quality.SIMULATED if simulated else Quality.NONE
         self._group = _Group()
-        self._ahead_us: dict[str, int] = {}  # how far a device's clock is ahead of ours, at most seen
+        self._clocks = DeviceClocks(spool.clocks())
+        self._streams = Streams()
         self.counts = GatewayCounts()
 
     @property
@@ -141,14 +151,14 @@ class Gateway:
             digest = _digest(payload)
             before = group.plain.get((device, digest)) or self._spool.plain_count(device, digest)
             if before and (repeated or self._is_timed(device, payload)):
-                self.counts.duplicates += 1
+                self._repeated(device)
                 return
             group.plain[device, digest] = before + 1
             boot = f"plain-{digest}" + (f"-{before}" if before else "")
         else:
             mark = self._mark(device, boot)
             if mark.has(seq):
-                self.counts.duplicates += 1
+                self._repeated(device)
                 group.marks[device, boot] = mark  # so that the receipt is given again
                 return
             if seq > mark.contiguous + AHEAD_MAX:
@@ -160,6 +170,10 @@ class Gateway:
         if any(priority is Priority.ALARM for priority, _ in group.travelling[travelling:]):
             own = (tuple(group.kept[kept:]), tuple(group.travelling[travelling:]))
             group.alarms.append(_Message(device, boot, seq, "" if seq else _digest(payload), *own))
+
+    def _repeated(self, device: str) -> None:
+        self.counts.duplicates += 1
+        self._streams.repeated(device)
 
     def has(self, device: str, boot: str, seq: int, payload: bytes) -> bool:
         """Whether a message is durable."""
@@ -190,7 +204,12 @@ class Gateway:
     def _keep(self, group: _Group) -> list[Receipt]:
         """A group, on the disk when this returns."""
         self._local.keep(group.kept)
-        self._spool.commit(group.travelling, list(group.marks.values()), plain=group.plain, now_us=self._clock.now_us())
+        self._spool.commit(
+            group.travelling,
+            list(group.marks.values()),
+            Also(group.plain, group.hours, self._clocks.moved()),
+            now_us=self._clock.now_us(),
+        )
         for row in group.replayed:
             self._quarantine.settle(row)
         self.counts.observations += len(group.kept)
@@ -205,7 +224,10 @@ class Gateway:
         if message.seq:
             mark = self._spool.mark(message.device, message.boot)
             group.marks[message.device, message.boot] = mark.with_seq(message.seq)
-        else:
+        for observation in message.kept:
+            known = self._registry.get(observation.device)
+            group.count(observation, self._signals.interval_s(observation.code, known.every_s if known else 0.0))
+        if not message.seq:
             key = (message.device, message.digest)
             group.plain[key] = self._spool.plain_count(*key) + 1
         return group
@@ -224,6 +246,19 @@ class Gateway:
             times.append([reading.t_us for reading in decoded.readings])
         return times[0] == times[1]
 
+    def _clock_of(self, device: str, readings: Sequence[Reading], now_us: int) -> ClockReading | None:
+        """What a message shows of its device's clock; None when none of its times can be."""
+        newest = None
+        for reading in readings:
+            if reading.t_error_us:
+                continue
+            try:
+                last_us = check_time(reading, now_us)
+            except DecodeError:
+                continue
+            newest = last_us if newest is None else max(newest, last_us)
+        return None if newest is None else self._clocks.observe(device, newest, now_us)
+
     def _mark(self, device: str, boot: str) -> DeviceMark:
         return self._group.marks.get((device, boot)) or self._spool.mark(device, boot)
 
@@ -233,7 +268,7 @@ class Gateway:
         The next `commit` makes it durable and takes the row away; what is refused again stays set aside.
         """
         mark = self._mark(row.device, row.mark)
-        if not mark.has(1) and self._work(row.device, row.boot, row.seq, row.payload, row.t_us, only=row.part):
+        if not mark.has(1) and self._work(row.device, row.boot, row.seq, row.payload, row.t_us, only=row.part, live=False):
             self._group.marks[row.device, row.mark] = mark.with_seq(1)
         self._group.replayed.append(row)
 
@@ -241,7 +276,9 @@ class Gateway:
         """Take another code table from the next message on."""
         self._signals = signals
 
-    def _work(self, device: str, boot: str, seq: int, payload: bytes, now_us: int, *, only: int = WHOLE) -> bool:
+    def _work(
+        self, device: str, boot: str, seq: int, payload: bytes, now_us: int, *, only: int = WHOLE, live: bool = True
+    ) -> bool:
         """Observations of a message, or of one part of it, for the next commit; whether that part is dealt with."""
 
         def set_aside(error: DecodeError, part: int) -> None:
@@ -262,11 +299,12 @@ class Gateway:
                 set_aside(refused, NOT_A_NUMBER)
         taken = only == WHOLE
         subject = self._pseudonym(known.patient)
+        clock = self._clock_of(device, decoded.readings, now_us) if live else None
         for index, reading in enumerate(decoded.readings):
             if only not in (WHOLE, index):
                 continue
             try:
-                found = self._observe(reading, subject, device, now_us)
+                found = self._observe(reading, subject, device, now_us, clock)
             except DecodeError as error:
                 set_aside(error, index)
                 continue
@@ -277,12 +315,13 @@ class Gateway:
             choice, alarm, observation = found
             observation = replace(observation, device_boot=boot, device_seq=seq, device_index=index)
             self._group.kept.append(observation)
+            self._group.count(observation, self._signals.interval_s(observation.code, known.every_s))
             if choice is Consent.RAW:
                 self._group.travelling.append((Priority.of(observation, alarm=alarm), encode_observation(observation)))
         return taken
 
     def _observe(
-        self, reading: Reading, subject: SubjectId, device: str, now_us: int
+        self, reading: Reading, subject: SubjectId, device: str, now_us: int, clock: ClockReading | None
     ) -> tuple[Consent, bool, Observation] | None:
         """An observation with its consent, and whether it is an alarm; None where consent says not to keep it.
 
@@ -290,28 +329,25 @@ class Gateway:
             DecodeError: an unknown code, a unit that does not convert, a time that cannot be.
         """
         signal, reading = self._signals.canonical(reading)
-        last_us = check_time(reading, now_us)
+        check_time(reading, now_us)
         choice, version = self._consent(subject, signal.code)
         if choice is Consent.NONE:
             return None
-        ahead = max(self._ahead_us.get(device, 0), last_us - now_us)
-        if reading.t_error_us:
-            ahead = 0  # a time that leaves hours open says nothing of the device's clock
-        else:
-            self._ahead_us[device] = ahead
+        if clock is None or reading.t_error_us:  # a time that leaves hours open is not corrected by seconds
+            clock = ClockReading(0, reading.t_error_us)
         flags = self._base_flags | Quality(reading.flags)
-        if now_us - last_us > LATE_US:
-            flags |= Quality.LATE
+        if not clock.synced:
+            flags |= Quality.CLOCK_UNSYNCED
         observation = Observation(
             subject=subject,
             device=device,
             edge=self._edge,
             code=signal.code,
             unit=signal.unit,
-            t0_us=reading.t_us - ahead,
+            t0_us=reading.t_us + clock.offset_us,
             t0_device_us=reading.t_us,
-            clock_offset_us=-ahead,
-            clock_error_us=max(ahead, reading.t_error_us),
+            clock_offset_us=clock.offset_us,
+            clock_error_us=clock.error_us,
             t_edge_us=now_us,
             n=reading.n,
             period_us=reading.period_us,
@@ -326,6 +362,7 @@ class Gateway:
             high=signal.high,
             consent_version=version,
         )
+        flags |= self._streams.flags(observation, now_us)
         quality, validity = judge(observation, signal)
         validity = max(validity, Validity(reading.validity))
         return choice, signal.alarm, replace(observation, flags=int(flags | quality), validity=int(validity))

@@ -37,6 +37,7 @@ class Device:
     format: Format = "senml"  # of what it sends
     time_zone: str = ""  # of its clock, where its times have none (IANA, such as "Europe/Vienna")
     user: int | None = None  # the patient's number on a device that several people use
+    every_s: float = 0.0  # how often it sends a value; 0: as the code table says
     mosquitto_hash: str = ""  # of its secret, as Mosquitto's password file has it
 
     def zone(self) -> ZoneInfo | None:
@@ -54,7 +55,14 @@ class DeviceRegistry:
         self._checked: dict[str, str] = {}  # device -> SHA-256 of a secret that fitted, so that scrypt runs once
 
     def add(
-        self, device_id: str, patient: str, *, format_: Format = "senml", time_zone: str = "", user: int | None = None
+        self,
+        device_id: str,
+        patient: str,
+        *,
+        format_: Format = "senml",
+        time_zone: str = "",
+        user: int | None = None,
+        every_s: float = 0.0,
     ) -> str:
         """Register a device, or give it a new secret; the secret, shown once.
 
@@ -68,6 +76,8 @@ class DeviceRegistry:
             raise TrustError(f"time zone {time_zone[:60]!r} is not known", remedy='use an IANA name, such as "Europe/Vienna"')
         if user is not None and not 0 <= user < USER_UNKNOWN:
             raise TrustError(f"user {user} is not allowed", remedy="a device numbers its users from 0 to 254")
+        if not 0 <= every_s <= 86_400:
+            raise TrustError(f"{every_s:g} s between values is not allowed", remedy="say 0 (as the code table has it) to 86400")
         secret, salt = secrets.token_urlsafe(16), secrets.token_hex(8)
         self._reload()
         self._devices[device_id] = Device(
@@ -132,6 +142,7 @@ def _section(device: Device) -> str:
     """A device in TOML; what stands at its default is left out."""
     lines = [f"[{device.device_id}]", f'patient = "{device.patient}"']
     lines += [f'salt = "{device.salt}"', f'secret_hash = "{device.secret_hash}"']
+    lines += [f"every_s = {float(device.every_s)}"] if device.every_s else []
     lines += [f'mosquitto_hash = "{device.mosquitto_hash}"'] if device.mosquitto_hash else []
     lines += [f'format = "{device.format}"'] if device.format != "senml" else []
     lines += [f'time_zone = "{device.time_zone}"'] if device.time_zone else []

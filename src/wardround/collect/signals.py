@@ -35,6 +35,7 @@ class Signal:
     high: float | None = None
     molar_mass_g_per_mol: float | None = None
     alarm: bool = False  # a device's own (IEC 60601-1-8)
+    every_s: float = 0.0  # how often a value is to be expected; 0: whenever it comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,12 @@ class Signals:
             if known in self._by_name:
                 return self._by_name[known]
         return self.resolve(name)
+
+    def interval_s(self, code: str, declared_s: float) -> float:
+        """How long one value stands for: what the device declares, or the signal; 0 where nothing is to be expected."""
+        signal = self._by_name.get(code)
+        expected_s = signal.every_s if signal is not None else 0.0
+        return declared_s if declared_s and expected_s else expected_s
 
     def with_names(self, names: Mapping[str, str]) -> Signals:
         """The table with further names of its signals, by key.

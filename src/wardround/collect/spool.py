@@ -20,6 +20,7 @@ import msgspec
 
 from wardround.collect.lanes import Lane, Priority, in_order_of_sending, in_order_of_shedding, to_be_parked
 from wardround.collect.storage import Storage
+from wardround.collect.streams import HOUR_US, Hour
 from wardround.errors import StorageFull
 from wardround.records import decode_observation
 from wardround.settings import SpoolSettings
@@ -31,7 +32,7 @@ PARK_ROWS = 500  # a queue as long as that is left behind when a connection begi
 PARKED_LANES_MAX = 16
 SHED_SHARE = 64  # of the byte cap: so much goes at once, so that a full spool does not shed at every commit
 SHED_ROWS = 500  # read at once
-HOUR_US = 3_600_000_000
+HOURS_KEPT = 24 * 14  # of completeness
 _KEY = 1 << 40  # a row's key is its lane's number times this, and its sequence
 
 
@@ -78,6 +79,15 @@ class SpoolFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Also:
+    """What else a commit makes durable."""
+
+    plain: Mapping[tuple[str, str], int]  # how often each message of plain devices has come, by device and digest
+    hours: Mapping[tuple[str, str, int], tuple[int, float]]  # samples and seconds covered, by subject, code and hour
+    clocks: Mapping[str, int]  # corrections of devices' clocks, microseconds
+
+
+@dataclass(frozen=True, slots=True)
 class Dropped:
     """What was given up of one signal of one subject in one hour."""
 
@@ -98,10 +108,17 @@ CREATE TABLE IF NOT EXISTS marks (device TEXT, boot TEXT, contiguous INTEGER NOT
     PRIMARY KEY (device, boot)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS plain (number INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, digest TEXT NOT NULL,
     count INTEGER NOT NULL, UNIQUE (device, digest));
+CREATE TABLE IF NOT EXISTS hours (subject TEXT, code TEXT, hour_us INTEGER, samples INTEGER NOT NULL, covered_s REAL NOT NULL,
+    PRIMARY KEY (subject, code, hour_us)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS clocks (device TEXT PRIMARY KEY, offset_us INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dropped (subject TEXT, code TEXT, hour_us INTEGER, rows INTEGER NOT NULL, samples INTEGER NOT NULL,
     bytes INTEGER NOT NULL, PRIMARY KEY (subject, code, hour_us)) WITHOUT ROWID;
 """
 _PLAIN = "INSERT OR REPLACE INTO plain (device, digest, count) VALUES (?, ?, ?)"
+_HOURS = """
+INSERT INTO hours VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+    samples = samples + excluded.samples, covered_s = covered_s + excluded.covered_s
+"""
 _DROP = """
 INSERT INTO dropped VALUES (?, ?, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET
     rows = rows + 1, samples = samples + excluded.samples, bytes = bytes + excluded.bytes
@@ -131,6 +148,7 @@ class Spool:
             (device, boot): DeviceMark(device, boot, contiguous, frozenset(map(int, ahead.split(","))) if ahead else frozenset())
             for device, boot, contiguous, ahead in self._db.execute("SELECT device, boot, contiguous, ahead FROM marks")
         }
+        self._pruned = 0
         with self._lock:
             self._forget_drained()
 
@@ -153,13 +171,12 @@ class Spool:
         self,
         rows: Sequence[tuple[Priority, bytes]],
         marks: Sequence[DeviceMark],
+        also: Also | None = None,
         *,
-        plain: Mapping[tuple[str, str], int] | None = None,
         now_us: int = 0,
     ) -> None:
         """Keep observations and move marks, in one transaction, on the disk when this returns.
 
-        `plain` is how often each message of plain devices has come, by device and digest; the newest are remembered.
         Alarms alone may use the alarm reserve beyond the byte cap, and the disk reserve.
 
         Raises:
@@ -188,9 +205,8 @@ class Spool:
                     "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)",
                     [(m.device, m.boot, m.contiguous, ",".join(map(str, sorted(m.ahead)))) for m in marks],
                 )
-                if plain:
-                    self._db.executemany(_PLAIN, [(device, digest, n) for (device, digest), n in plain.items()])
-                    self._db.execute("DELETE FROM plain WHERE number <= (SELECT max(number) FROM plain) - ?", (PLAIN_MAX,))
+                if also is not None:
+                    self._note(also, now_us)
                 self._db.execute("COMMIT")
             except sqlite3.OperationalError as exc:
                 self._roll_back()
@@ -270,6 +286,25 @@ class Spool:
         """Close the database; what is not committed is gone."""
         with self._lock:
             self._db.close()
+
+    def clocks(self) -> dict[str, int]:
+        """The corrections of devices' clocks that were in force, microseconds."""
+        with self._lock:
+            return dict(self._db.execute("SELECT device, offset_us FROM clocks"))
+
+    def _note(self, also: Also, now_us: int) -> None:
+        """Within the transaction of a commit."""
+        if also.plain:
+            self._db.executemany(_PLAIN, [(device, digest, n) for (device, digest), n in also.plain.items()])
+            self._db.execute("DELETE FROM plain WHERE number <= (SELECT max(number) FROM plain) - ?", (PLAIN_MAX,))
+        if also.hours:
+            self._db.executemany(_HOURS, [(*key, *found) for key, found in also.hours.items()])
+            if now_us // HOUR_US != self._pruned:
+                self._db.execute("DELETE FROM hours WHERE hour_us < ?", (now_us - HOURS_KEPT * HOUR_US,))
+                self._db.execute("DELETE FROM dropped WHERE hour_us < ?", (now_us - HOURS_KEPT * HOUR_US,))
+                self._pruned = now_us // HOUR_US
+        if also.clocks:
+            self._db.executemany("INSERT OR REPLACE INTO clocks VALUES (?, ?)", list(also.clocks.items()))
 
     def _create(self) -> None:
         """Tables and the live lanes; a spool of the first schema, which had one lane, is taken over."""
@@ -387,6 +422,21 @@ def read_facts(storage: Storage) -> SpoolFacts:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lanes'").fetchone():
             return SpoolFacts(0, 0, 0, 0, 0, ())
         return _facts(db, in_order_of_sending(_read_lanes(db).values()))
+    finally:
+        db.close()
+
+
+def read_hours(storage: Storage) -> list[Hour]:
+    """How complete the hours are, in a spool that another process may be using."""
+    query = """
+        SELECT h.subject, h.code, h.hour_us, h.samples, h.covered_s, coalesce(d.samples, 0) FROM hours h
+        LEFT JOIN dropped d USING (subject, code, hour_us) ORDER BY 1, 2, 3
+    """
+    db = storage.connect("spool")
+    try:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'hours'").fetchone():
+            return []
+        return [Hour(*row[:5], dropped=row[5]) for row in db.execute(query)]
     finally:
         db.close()
 
