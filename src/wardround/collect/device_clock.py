@@ -25,6 +25,7 @@ STEP_US = 500_000  # beyond it a correction steps
 SLEW_US = 2_000  # otherwise it moves by so much a message; series join over twice that
 DRIFT_US = 300_000_000  # of observation without which no drift is said
 DEVICES_MAX = 10_000
+BEFORE_US = 60_000_000  # a first message may be late by so much, and what was known before a restart still holds
 MOVED_US = 50_000
 
 
@@ -49,6 +50,8 @@ class DeviceClock:
     def observe(self, newest_us: int, edge_us: int) -> ClockReading:
         """A message has come whose newest time is `newest_us`; what is known now."""
         slot, difference = edge_us // SLOT_US, edge_us - newest_us
+        if not self._slots and self._offset_us and 0 <= difference - self._offset_us <= BEFORE_US:
+            difference = self._offset_us  # what was known before a restart still fits
         if self._slots and slot < self._slots[-1][0]:
             self._slots.clear()  # our own clock was set back
         while self._slots and slot - self._slots[0][0] >= SLOTS_MAX:

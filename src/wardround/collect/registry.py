@@ -88,6 +88,7 @@ class DeviceRegistry:
             format_,
             time_zone,
             user,
+            every_s,
             mosquitto_hash(secret, secrets.token_bytes(12)),
         )
         self._write()

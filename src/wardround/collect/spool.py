@@ -436,7 +436,7 @@ def read_hours(storage: Storage) -> list[Hour]:
     try:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'hours'").fetchone():
             return []
-        return [Hour(*row[:5], dropped=row[5]) for row in db.execute(query)]
+        return [Hour(s, c, t, n, covered, dropped=d) for s, c, t, n, covered, d in db.execute(query)]
     finally:
         db.close()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wardround.records import Observation, Quality, Validity
 
@@ -92,7 +92,7 @@ def covered(o: Observation, interval_s: float) -> Iterator[tuple[int, int, float
         for time_us in o.times_us().tolist():
             yield time_us // HOUR_US * HOUR_US, 1, interval_s
         return
-    at, left = o.t0_us, o.n
+    at, left = float(o.t0_us), o.n
     while left:
         hour = int(at) // HOUR_US * HOUR_US
         fits = min(left, max(1, -int(-(hour + HOUR_US - at) // o.period_us)))
@@ -101,7 +101,7 @@ def covered(o: Observation, interval_s: float) -> Iterator[tuple[int, int, float
 
 
 def with_gaps(hours: Iterable[Hour], now_us: int) -> list[Hour]:
-    """Every hour from a stream's first to its last or the present one, those without a sample too; the present one as far as it is.
+    """Every hour from a stream's first to the present one, those without a sample too; the present one as far as it is.
 
     A signal for which nothing is declared has only the hours in which something came.
     """
@@ -114,10 +114,9 @@ def with_gaps(hours: Iterable[Hour], now_us: int) -> list[Hour]:
         declared = any(h.covered_s for h in known.values())
         until = max(present, *known) if declared else max(known)
         for start in range(min(known), until + 1, HOUR_US):
-            hour = known.get(start)
-            if hour is None and not declared:
+            if start not in known and not declared:
                 continue
-            expected_s = (min(HOUR_US, max(0, now_us - start)) / 1e6 if start == present else 3600.0) if declared else 0.0
-            samples, covered_s, dropped = (hour.samples, hour.covered_s, hour.dropped) if hour else (0, 0.0, 0)
-            found.append(Hour(subject, code, start, samples, covered_s, expected_s, dropped))
+            hour = known.get(start, Hour(subject, code, start, 0, 0.0))
+            elapsed_s = min(HOUR_US, max(0, now_us - start)) / 1e6 if start == present else 3600.0
+            found.append(replace(hour, expected_s=elapsed_s if declared else 0.0))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_device_that_sends_its_hours_late_and_in_bursts_is_not_taken_for_one_t
 
 def test_corrections_move_slowly_so_that_series_are_not_torn():
     offsets = [r.offset_us for _, r in errors_s(stream(600, offset_s=-30.0, drift_ppm=200.0))]
-    steps = [abs(b - a) for a, b in zip(offsets, offsets[1:], strict=False)]
+    steps = [abs(b - a) for a, b in itertools.pairwise(offsets)]
     assert sum(step > device_clock.SLEW_US for step in steps) == 0
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from wardround.collect.gateway import Receipt
 from wardround.collect.lanes import Priority
+from wardround.collect.spool import read_hours
+from wardround.collect.streams import HOUR_US
 from wardround.errors import StorageFull
 from wardround.records import Consent, Quality, Validity
 
@@ -176,3 +178,42 @@ def test_digests_of_plain_messages_are_bounded(gate, monkeypatch):
     for number in range(30):
         plain(gate, [gate.record(value=60.0 + number)])
     assert gate.storage.connect("spool").execute("SELECT count(*) FROM plain").fetchone() == (10,)
+
+
+def test_device_time_corrected_time_and_clock_error_are_kept(gate):
+    """A device that is 100 s ahead: nothing arrives before it was measured."""
+    for seq in range(1, 4):
+        gate.send([gate.record(t_s=100.0)], seq=seq)
+        gate.clock.advance(1.0)
+    for o in gate.waiting():
+        assert o.t0_us == o.t_edge_us
+        assert o.t0_device_us - o.t0_us == 100_000_000 == -o.clock_offset_us
+        assert o.clock_error_us < 1_000
+        assert o.flags & Quality.EARLY
+    gate.open()  # a restart does not forget the clock
+    gate.send([gate.record(t_s=99.0)], seq=4)
+    assert gate.waiting()[-1].clock_offset_us == pytest.approx(-100_000_000, abs=10_000)
+
+
+def test_a_clock_that_cannot_be_told_is_flagged_with_its_error(gate):
+    gate.send([gate.record(t_s=-400.0)])
+    [o] = gate.waiting()
+    assert o.flags & Quality.CLOCK_UNSYNCED
+    assert o.t0_us == o.t0_device_us
+    assert o.clock_error_us == 400_000_000
+
+
+def test_completeness_is_counted_once_over_repeats_and_restarts(gate):
+    start = gate.clock.now_us()
+    for seq in range(1, 31):
+        for _ in range(2):
+            gate.send([gate.record(), gate.record("body-weight", "kg", 70.0)], seq=seq)
+        gate.clock.advance(60.0)
+        if seq == 15:
+            gate.open()
+    hours = {h.code: h for h in read_hours(gate.storage) if h.hour_us == start // HOUR_US * HOUR_US}
+    left_s = (HOUR_US - start % HOUR_US) / 1e6
+    expected = min(30, -(-left_s // 60))
+    assert hours["loinc:8867-4"].samples == expected
+    assert hours["loinc:8867-4"].covered_s == 60.0 * expected
+    assert hours["loinc:29463-7"].covered_s == 0.0
