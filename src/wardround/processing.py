@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from wardround.clock import Clock
+from wardround.collect.streams import HOUR_US, Hour, with_gaps
 from wardround.errors import ProcessError, WardroundError
 from wardround.process import upkeep
 from wardround.process.catalogue import JOBS, Job
@@ -29,6 +30,7 @@ from wardround.process.lake import Lake
 from wardround.process.nodes import image
 from wardround.process.nodes.fleet import Fleet, NodeStatus
 from wardround.process.nodes.runner import HubRunner, NodesRunner
+from wardround.process.tables import TREND
 from wardround.process.work import Known
 from wardround.settings import HubSettings, ProcessingSettings
 from wardround.store import JobRequest, JobRunRecord, Store
@@ -228,6 +230,18 @@ def open_lake(home: Path, settings: HubSettings) -> Lake:
     """The lake of a hub's home: a folder in it, or where its settings say."""
     wanted = settings.processing
     return Lake(wanted.lake or home / "lake", dict(wanted.lake_options) or None)
+
+
+def completeness(lake: Lake, now_us: int, *, since_us: int | None = None) -> list[Hour]:
+    """How much of each signal of each subject is in the lake and good, by hour, with the hours in which nothing is."""
+    if lake.version(TREND) < 0:
+        return []
+    columns = ["subject", "code", "t_us", "width_us", "n", "completeness"]
+    rows = lake.read(TREND, columns=columns, since_us=since_us).to_pylist()
+    found = [
+        Hour(r["subject"], r["code"], r["t_us"], r["n"], 3600.0 * r["completeness"]) for r in rows if r["width_us"] == HOUR_US
+    ]
+    return with_gaps(found, now_us)
 
 
 def onlooker(home: Path, settings: HubSettings, clock: Clock, known: Known) -> Jobs:

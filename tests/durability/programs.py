@@ -19,16 +19,17 @@ import signal
 import subprocess
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MessageState
+from paho.mqtt.enums import CallbackAPIVersion
 
 import wardround.edge
 from wardround.clock import SystemClock
+from wardround.collect import grpc_link, mqtt_link
 from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
 from wardround.collect.grpc_link import SERVICE, collect_handlers
@@ -118,6 +119,7 @@ class SkewedClock(SystemClock):
 
 
 def edge_main(home: Path, mutant: str) -> None:
+    grpc_link.RETRY_S_MAX = 0.5  # a run is over sooner
     if mutant:
         real = Spool.commit
         repeat = {"forgets": lambda rows: rows[:-1], "repeats": lambda rows: [*rows, *rows[-1:]]}[mutant]
@@ -132,6 +134,7 @@ def edge_main(home: Path, mutant: str) -> None:
 
 
 def device_main(home: Path, name: str, kind: str, port: int, secret: str, skew_s: float, rate_hz: float) -> None:
+    mqtt_link.RESEND_S = 1.0  # a run is over sooner
     (_numbered if kind == NUMBERED else _plain)(Memory(home / "devices", name, skew_s), home, port, secret, rate_hz)
 
 
@@ -212,21 +215,19 @@ def _plain(memory: Memory, home: Path, port: int, secret: str, rate_hz: float) -
     client.tls_set_context(_tls(home / EDGE / "identity" / "ca.pem"))
     client.max_inflight_messages_set(10)
     by_mid: dict[int, int] = {}
-    lock = threading.RLock()
+    told: deque[int] = deque()
+    client.on_publish = lambda _client, _data, mid, _reason, _properties: told.append(mid)
 
-    def published(_client, _data, mid, _reason, _properties):
-        with lock:
-            number = by_mid.pop(mid)
-        memory.note(memory.acknowledged, [number])
+    def believe() -> None:
+        while told:
+            memory.note(memory.acknowledged, [by_mid.pop(told.popleft())])
 
-    client.on_publish = published
     client.reconnect_delay_set(min_delay=1, max_delay=1)
     client.connect_async("127.0.0.1", port, keepalive=20)
     client.loop_start()
 
     def send(number: int) -> None:
-        with lock:
-            by_mid[client.publish(f"wr/dev/{memory.name}/up", memory.payload(number), qos=1).mid] = number
+        by_mid[client.publish(f"wr/dev/{memory.name}/up", memory.payload(number), qos=1).mid] = number
 
     sent, safe = memory.numbers(memory.sent), set(memory.numbers(memory.acknowledged))
     for number in sent:
@@ -234,10 +235,13 @@ def _plain(memory: Memory, home: Path, port: int, secret: str, rate_hz: float) -
             send(number)
     number, unsent = max(sent, default=0) + 1, 0
     while True:
+        believe()
         if (home / "calm").exists():
             if not by_mid:
                 (memory.folder / f"{memory.name}.done").touch()
-            elif all(m.state == MessageState.MQTT_MS_PUBLISH for m in list(client._out_messages.values())):
+            states = Counter(m.state.name for m in list(client._out_messages.values()))
+            (memory.folder / f"{memory.name}.state").write_text(f"connected {client.is_connected()}, {dict(states)}")
+            if by_mid and not states["MQTT_MS_WAIT_FOR_PUBACK"]:
                 unsent += 1  # paho may miss a message that is published while it connects: it was never on the wire
                 if unsent > 100:
                     os._exit(3)  # its watchdog
@@ -418,7 +422,8 @@ class World:
     def _left(self) -> str:
         for name in self.devices:
             if not (self.home / "devices" / f"{name}.done").exists():
-                return f"{name} still waits for acknowledgements"
+                state = self.home / "devices" / f"{name}.state"
+                return f"{name} still waits for acknowledgements: {state.read_text() if state.exists() else ''}"
         if waiting := read_facts(FolderStorage(self.home / EDGE / "spool")).observations:
             return f"{waiting} observations wait in the spool"
         inbox = Inbox(FolderStorage(self.home / "hub" / "inbox"))

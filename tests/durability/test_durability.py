@@ -77,10 +77,11 @@ def test_what_was_acknowledged_is_in_the_lake_once(seed, tmp_path):
         assert not stuck, f"{said}: {stuck}; {world.ended}"
         counted = world.count()
     print(
-        f"seed {seed} ({broker}, {len(done)} faults): acknowledged {counted.acknowledged}, "
+        f"seed {seed} ({broker}: {', '.join(done)}): acknowledged {counted.acknowledged}, "
         f"lost {counted.lost}, duplicated {counted.duplicated}; {world.ended}"
     )
     assert counted.acknowledged > 0, said
+    assert [e for e in world.ended if "ended with 3" not in e] == [], said  # 3: a device's watchdog
     assert (counted.lost, counted.duplicated, counted.altered, counted.aside) == (0, 0, 0, {}), said
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from wardround.cli.completeness import hub_completeness
 from wardround.clock import SystemClock, utc
 from wardround.errors import SettingsError
 from wardround.settings import HubSettings, load_settings, parse_settings
@@ -19,6 +20,7 @@ from wardround.trust.join import TOKEN_LIFE_S, mint
 from wardround.trust.names import check_name
 
 app = typer.Typer(no_args_is_help=True, help="The central hub: make one, run it, invite edges to it.")
+app.command("completeness")(hub_completeness)
 Home = Annotated[Path, typer.Option(help="The hub's folder.")]
 DEFAULT_HOME = Path.home() / ".wardround" / "hub"
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]

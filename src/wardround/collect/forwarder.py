@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -29,22 +30,28 @@ class Batch:
 
 
 class Forwarder:
-    """One per edge; `reset` at every new connection, as what was in flight may be lost."""
+    """One per edge; `reset` at every new connection, as what was in flight may be lost. Safe to use from several threads."""
 
     def __init__(self, spool: Spool, consents: Callable[[], tuple[int, Sequence[ConsentRecord]]]) -> None:
         """`consents()` is the register's generation and its records; they go before the data they cover."""
         self._spool, self._consents = spool, consents
+        self._lock = threading.RLock()
         self._sent: dict[str, int] = {}  # by lane
         self._consents_sent = -1
 
     def reset(self) -> None:
         """Start again from what the hub has acknowledged; what an outage left no longer holds up what is new."""
-        self._spool.park()
-        self._sent.clear()
-        self._consents_sent = -1
+        with self._lock:
+            self._spool.park()
+            self._sent.clear()
+            self._consents_sent = -1
 
     def next_batch(self) -> Batch | None:
         """What to send now; None when nothing waits or the windows are full."""
+        with self._lock:
+            return self._next_batch()
+
+    def _next_batch(self) -> Batch | None:
         generation, records = self._consents()
         consents = tuple(records) if generation != self._consents_sent else ()
         self._consents_sent = generation
@@ -57,10 +64,12 @@ class Forwarder:
 
     def receipted(self, receipt: ForwardReceipt) -> None:
         """Forget what the hub has."""
-        lane = next((lane for lane in self._spool.lanes() if lane.boot == receipt.boot), None)
-        if lane is not None:
-            self._spool.acknowledge(receipt.boot, min(receipt.committed_seq, lane.last))
-            self._sent = {boot: seq for boot, seq in self._sent.items() if any(boot == v.boot for v in self._spool.lanes())}
+        with self._lock:
+            lane = next((lane for lane in self._spool.lanes() if lane.boot == receipt.boot), None)
+            if lane is not None:
+                self._spool.acknowledge(receipt.boot, min(receipt.committed_seq, lane.last))
+                left = {lane.boot for lane in self._spool.lanes()}
+                self._sent = {boot: seq for boot, seq in self._sent.items() if boot in left}
 
     def _sent_of(self, lane: Lane) -> int:
         return max(self._sent.get(lane.boot, 0), lane.acknowledged)

@@ -69,6 +69,15 @@ _QUARANTINED = {
 }
 
 
+_SENSOR = {  # kind, and how its title ends
+    "flat": ("sensor-dead", "is a flat line"),
+    "silent": ("signal-silent", "has stopped"),
+    "device": ("device-silent", "has stopped"),
+}
+_FAILED = ("an electrode or cable is off", "the sensor has failed", "the device is worn wrongly")
+_GONE = ("its battery is empty or it is switched off", "it is out of reach of its edge", "the patient was discharged")
+
+
 @dataclass(frozen=True, slots=True)
 class EdgeSeen:
     """What the watch knows of an edge's life."""
@@ -220,7 +229,7 @@ class Watch:
                 if not seen.silent and quiet_s > MISSED_BEATS * self._heartbeat_s:
                     self._edges[edge] = EdgeSeen(seen.last_us, silent=True)
                     self._edge_silent(edge, seen.last_us, now_us)
-            for change in self._sensors.tick(now_us):
+            for change in self._sensors.tick(now_us, {edge for edge, seen in self._edges.items() if seen.silent}):
                 self._sensor(change)
 
     # -- what people do
@@ -262,16 +271,17 @@ class Watch:
     # -- how
 
     def _sensor(self, change: SensorChange) -> None:
-        kind = "sensor-dead" if change.what == "flat" else "signal-silent"
-        title = self._signal_title(change.code)
+        kind, ends = _SENSOR[change.what]
+        fingerprint = _fingerprint(kind, change.edge, change.device, change.code)
         if change.over:
-            self._clear(_fingerprint(kind, change.edge, change.device, change.code))
+            self._clear(fingerprint)
             return
-        flat = change.what == "flat"
+        flat, whole = change.what == "flat", change.what == "device"
+        subject = change.device if whole else f"{self._signal_title(change.code)} of {change.device}"
         self._raise(
             Finding(
                 kind=kind,
-                title=f"{title} of {change.device} at {change.edge} {'is a flat line' if flat else 'has stopped'}",
+                title=f"{subject} at {change.edge} {ends}",
                 priority="medium",
                 category="technical",
                 since_us=change.since_us,
@@ -279,9 +289,12 @@ class Watch:
                 edge=change.edge,
                 device=change.device,
                 signal=change.code,
-                detail=f"{'No change' if flat else 'Nothing'} for {change.seconds:.0f} s; the device sends its other signals.",
-                impact="These stretches are flagged and train nothing.",
-                causes=("an electrode or cable is off", "the sensor has failed", "the device is worn wrongly"),
+                detail=f"{'No change' if flat else 'Nothing'} for {change.seconds:.0f} s; "
+                + ("its edge goes on." if whole else "the device sends its other signals."),
+                impact="Nothing of it is seen." if whole else "These stretches are flagged and train nothing.",
+                causes=_GONE
+                if whole
+                else ("an electrode or cable is off", "the sensor has failed", "the device is worn wrongly"),
                 action=f"Have {change.device} at {change.edge} looked at.",
             ),
             Response(what="flagged as a flat line, left out of windows", person_too=True) if flat else None,

@@ -127,6 +127,37 @@ def test_a_signal_that_stops_while_its_device_goes_on_is_named(watch):
     assert watch.open_alerts() == []
 
 
+def run_for(watch, seconds, *codes, beats=True):
+    for _ in range(seconds):
+        if beats:
+            watch.edge_seen("icu-a")
+        if codes:
+            watch.observe([chunk(code) for code in codes])
+        watch.clock.advance(1.0)
+        watch.tick()
+
+
+def test_a_device_that_stops_altogether_is_one_alert_also_with_one_signal_alone(watch):
+    for codes in (("mdc:131330",), ("mdc:131330", "wr:accel-x")):
+        run_for(watch, 10, *codes)
+        run_for(watch, 25)
+        assert watch.open_alerts() == []
+        run_for(watch, 15)
+        assert [(a.finding.kind, a.finding.title) for a in watch.open_alerts()] == [
+            ("device-silent", "patch-1 at icu-a has stopped")
+        ]
+        run_for(watch, 1, *codes)
+        assert watch.open_alerts() == []
+
+
+def test_of_devices_at_a_silent_edge_nothing_is_said_until_it_is_back(watch):
+    run_for(watch, 10, "mdc:131330")
+    run_for(watch, 60, beats=False)
+    assert [a.finding.kind for a in watch.open_alerts()] == ["edge-silent"]
+    run_for(watch, 2)
+    assert [a.finding.kind for a in watch.open_alerts()] == ["device-silent"]
+
+
 def test_a_silent_edge_is_named_after_three_beats_and_resolved_when_it_is_back(watch):
     watch.edge_seen("icu-a")
     watch.clock.advance(2.5)

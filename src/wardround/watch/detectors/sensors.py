@@ -1,4 +1,5 @@
-"""Sensors that have died: a waveform that has become a flat line, or a signal that has stopped while its device goes on.
+"""Sensors that have died: a waveform that has become a flat line, a signal that has stopped while its device goes on, or a
+device that has stopped altogether.
 
 A flat line is judged by the length of signal that is flat, in the signal's own time, so that it holds at any speed-up; silence
 is judged by the wall clock, against the stream's usual interval.
@@ -7,6 +8,7 @@ is judged by the wall clock, against the stream's usual interval.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from wardround.records import Observation, Quality
@@ -15,6 +17,7 @@ STREAMS_MAX = 50_000
 FLAT_S = 5.0  # a lead that is off is flat within a second; five rule out a pause or a calibration step
 SILENT_INTERVALS = 8.0
 SILENT_S_MIN = 5.0
+DEVICE_SILENT_S_MIN = 30.0  # a device that changes its place is gone for as long
 USUAL_MIN = 5  # intervals before a stream has a usual one
 
 
@@ -34,7 +37,7 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class SensorChange:
-    """A sensor has died or come back. `what` is flat or silent."""
+    """A sensor has died or come back. `what` is flat, silent, or device: all its signals have stopped, and `code` is empty."""
 
     what: str
     over: bool
@@ -51,6 +54,7 @@ class Sensors:
     def __init__(self) -> None:
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
         self._device_last_us: OrderedDict[str, int] = OrderedDict()  # in step with the streams: as many at most
+        self._silent_devices: dict[str, str] = {}  # with their edge
 
     def observe(self, o: Observation, now_us: int) -> SensorChange | None:
         """A new run of samples; a change if it makes one."""
@@ -68,23 +72,39 @@ class Sensors:
         stream.last_us = self._device_last_us[o.device] = now_us
         self._device_last_us.move_to_end(o.device)
         if len(self._device_last_us) > STREAMS_MAX:
-            self._device_last_us.popitem(last=False)
+            gone, _ = self._device_last_us.popitem(last=False)
+            self._silent_devices.pop(gone, None)
+        if self._silent_devices.pop(o.device, None) is not None:
+            stream.silent = False
+            return SensorChange("device", True, stream.edge, stream.device, "", now_us, interval_s)
         if stream.silent:
             stream.silent = False
             return SensorChange("silent", True, stream.edge, stream.device, stream.code, now_us, interval_s)
         return self._flatness(stream, o)
 
-    def tick(self, now_us: int) -> list[SensorChange]:
-        """Streams that have stopped while their device sends others."""
+    def tick(self, now_us: int, out_of_reach: Collection[str] = ()) -> list[SensorChange]:
+        """Streams that have stopped while their device sends others, and devices of which every stream has stopped.
+
+        Of devices at edges that are `out_of_reach` nothing can be said.
+        """
         found = []
+        usual: dict[str, tuple[float, str]] = {}  # by device: the usual interval of its most frequent signal, and its edge
         for stream in self._streams.values():
             quiet_s = (now_us - stream.last_us) / 1e6
+            if stream.seen >= USUAL_MIN and not stream.silent and stream.edge not in out_of_reach:
+                usual[stream.device] = min(usual.get(stream.device, (stream.usual_s, stream.edge)), (stream.usual_s, stream.edge))
             if stream.silent or stream.seen < USUAL_MIN or quiet_s < max(SILENT_S_MIN, SILENT_INTERVALS * stream.usual_s):
                 continue
             if self._device_last_us[stream.device] - stream.last_us < 1e6 * quiet_s / 2:
                 continue  # the whole device is quiet: that is another finding
             stream.silent = True
             found.append(SensorChange("silent", False, stream.edge, stream.device, stream.code, stream.last_us, quiet_s))
+        for device, (usual_s, edge) in usual.items():
+            last_us = self._device_last_us.get(device, now_us)
+            quiet_s = (now_us - last_us) / 1e6
+            if device not in self._silent_devices and quiet_s >= max(DEVICE_SILENT_S_MIN, SILENT_INTERVALS * usual_s):
+                self._silent_devices[device] = edge
+                found.append(SensorChange("device", False, edge, device, "", last_us, quiet_s))
         return found
 
     def _flatness(self, stream: _Stream, o: Observation) -> SensorChange | None:
