@@ -27,6 +27,7 @@ from wardround.collect.intake import Refusal
 from wardround.collect.mosquitto import Mosquitto
 from wardround.collect.mqtt_link import COLLECTOR, CollectorLink
 from wardround.collect.names import SignalNames
+from wardround.collect.pace import Pace
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
 from wardround.collect.spool import Spool, SpoolFacts, read_facts
@@ -198,7 +199,7 @@ class Edge:
             hold=lambda release: self._held.hold(release, self._shelf, [hub]),
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
-        forwarder = Forwarder(self._spool, self._consent_records)
+        forwarder = Forwarder(self._spool, self._consent_records, pace=Pace(settings.link), clock=self._clock)
         renewed = asyncio.Event()
 
         async def renew() -> None:
@@ -249,7 +250,7 @@ class Edge:
         async def nothing() -> None:
             return
 
-        def link(secret: str) -> CollectorLink:
+        def link(secret: str, on_subscribed: Callable[[], None] = lambda: None) -> CollectorLink:
             return CollectorLink(
                 collector,
                 host=settings.host,
@@ -257,13 +258,15 @@ class Edge:
                 authority=self._identity / "ca.pem",
                 name=COLLECTOR,
                 secret=secret,
+                on_subscribed=on_subscribed,
             )
 
         if settings.broker == "external":
             return _Devices(settings.port, [link((home / "mqtt.secret").read_text().strip()).run()], nothing)
         mosquitto = self._mosquitto = Mosquitto(home=home, host=settings.host, port=settings.port, collector=COLLECTOR)
-        await mosquitto.start(self._registry.all())
-        works = [link(mosquitto.collector_secret).run(), mosquitto.watch(self._registry.all)]
+        await mosquitto.start()
+        collecting = link(mosquitto.collector_secret, lambda: mosquitto.admit(self._registry.all()))
+        works = [collecting.run(), mosquitto.watch()]
         return _Devices(settings.port, works, mosquitto.stop, mosquitto.renew)
 
     def close(self) -> None:

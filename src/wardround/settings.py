@@ -47,6 +47,14 @@ class MqttSettings(Settings, frozen=True, kw_only=True):
     queue_messages_max: int = 2_000  # beyond it a message is not acknowledged, and the device sends it again
 
 
+class LinkSettings(Settings, frozen=True, kw_only=True):
+    """What observations may take of the network between edge and hub."""
+
+    bytes_per_s_max: int = 0  # 0: all there is
+    schedule: dict[str, int] = {}  # "22:00-06:00" = bytes a second, instead of bytes_per_s_max; the first that holds counts
+    timezone: str = "UTC"  # whose clocks the schedule means
+
+
 class EdgeRelaySettings(Settings, frozen=True, kw_only=True):
     """Where an edge passes models on to other edges; an empty host: it does not."""
 
@@ -83,6 +91,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     hub_port: int
     mqtt: MqttSettings = MqttSettings()
     spool: SpoolSettings = SpoolSettings()
+    link: LinkSettings = LinkSettings()
     relay: EdgeRelaySettings = EdgeRelaySettings()
     schedule: ScheduleSettings = ScheduleSettings()  # this edge's own: an order that it forbids is refused, at no cost
     flower: FlowerSettings = FlowerSettings()

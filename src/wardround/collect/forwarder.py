@@ -1,4 +1,7 @@
-"""The edge's side of forwarding, without a network: what to send next, and what a receipt means."""
+"""The edge's side of forwarding, without a network: what to send next, and what a receipt means.
+
+Alarms go first, then what is measured now, then what outages left, within the pace of the link.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from wardround.clock import Clock, SystemClock
 from wardround.collect.inbox import Gap
 from wardround.collect.intake import ForwardReceipt
-from wardround.collect.lanes import Lane
+from wardround.collect.lanes import Lane, Priority
+from wardround.collect.pace import Pace
 from wardround.collect.spool import Spool
+from wardround.settings import LinkSettings
 from wardround.trust.consent import ConsentRecord
 
 BATCH_ROWS = 500
-BATCH_BYTES = 1_000_000
+BACKLOG_BATCHES = 4  # under way at most, of what an outage left
 WINDOW_ROWS = 4_000  # of a lane, sent and not yet receipted
 BYTE_CAP, MISSING, CORRUPT = "byte-cap", "missing", "corrupt"  # why a sequence will never come
 
@@ -32,9 +38,18 @@ class Batch:
 class Forwarder:
     """One per edge; `reset` at every new connection, as what was in flight may be lost. Safe to use from several threads."""
 
-    def __init__(self, spool: Spool, consents: Callable[[], tuple[int, Sequence[ConsentRecord]]]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        consents: Callable[[], tuple[int, Sequence[ConsentRecord]]],
+        *,
+        pace: Pace | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         """`consents()` is the register's generation and its records; they go before the data they cover."""
         self._spool, self._consents = spool, consents
+        self._pace, self._clock = pace or Pace(LinkSettings()), clock or SystemClock()
+        self._under_way: dict[tuple[str, int], int] = {}  # last sequence of a batch: its bytes
         self._lock = threading.RLock()
         self._sent: dict[str, int] = {}  # by lane
         self._consents_sent = -1
@@ -44,10 +59,11 @@ class Forwarder:
         with self._lock:
             self._spool.park()
             self._sent.clear()
+            self._under_way.clear()
             self._consents_sent = -1
 
     def next_batch(self) -> Batch | None:
-        """What to send now; None when nothing waits or the windows are full."""
+        """What to send now; None when nothing waits, the windows are full, or the pace of the link says to wait."""
         with self._lock:
             return self._next_batch()
 
@@ -56,15 +72,23 @@ class Forwarder:
         consents = tuple(records) if generation != self._consents_sent else ()
         self._consents_sent = generation
         lanes = self._spool.lanes()
+        if self._pace.ready_s(self._clock.now_us(), self._clock.monotonic_s()) > 0:
+            lanes = [lane for lane in lanes if lane.priority is Priority.ALARM]  # they wait for nothing, and are paid for later
         for lane in lanes:
             batch = self._from(lane, consents)
             if batch is not None:
+                size = sum(map(len, batch.observations))
+                self._under_way[batch.boot, batch.first_seq + len(batch.observations) - 1] = size
+                self._pace.sent(size, self._clock.now_us(), self._clock.monotonic_s())
                 return batch
         return Batch(lanes[0].boot, self._sent_of(lanes[0]) + 1, consents=consents) if consents else None
 
     def receipted(self, receipt: ForwardReceipt) -> None:
         """Forget what the hub has."""
         with self._lock:
+            done = [key for key in self._under_way if key[0] == receipt.boot and key[1] <= receipt.committed_seq]
+            size = sum(self._under_way.pop(key) for key in done)
+            self._pace.receipted(size, self._clock.monotonic_s(), waiting=bool(self._under_way))
             lane = next((lane for lane in self._spool.lanes() if lane.boot == receipt.boot), None)
             if lane is not None:
                 self._spool.acknowledge(receipt.boot, min(receipt.committed_seq, lane.last))
@@ -79,9 +103,14 @@ class Forwarder:
         sent = self._sent_of(lane)
         if sent >= lane.last or sent - lane.acknowledged >= WINDOW_ROWS:
             return None
+        bytes_max = self._pace.live_bytes()
+        if not lane.live and lane.priority is not Priority.ALARM:
+            bytes_max = self._pace.backlog_bytes()
+            if sum(self._under_way.values()) >= BACKLOG_BATCHES * bytes_max:
+                return None  # what is measured now must not wait behind it
         gaps: list[Gap] = []
         observations: list[bytes] = []
-        rows = self._spool.read_after(lane.boot, sent, rows_max=BATCH_ROWS, bytes_max=BATCH_BYTES)
+        rows = self._spool.read_after(lane.boot, sent, rows_max=BATCH_ROWS, bytes_max=bytes_max)
         first = sent + 1
         for row in rows:
             expected = first + len(observations)

@@ -17,7 +17,7 @@ import shutil
 import signal
 import ssl
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -76,6 +76,7 @@ class Mosquitto:
         self._host, self._port, self._collector = host, port, collector
         self._process: subprocess.Popen[bytes] | None = None
         self._passwords = b""
+        self._admitted = False
         self.starts = 0
 
     @property
@@ -87,8 +88,10 @@ class Mosquitto:
             write_private(path, secrets.token_urlsafe(24).encode())
         return path.read_text().strip()
 
-    async def start(self, devices: Iterable[Device]) -> None:
+    async def start(self) -> None:
         """Start it, or take over the one that a killed edge left; it listens when this returns.
+
+        Devices may connect once they are admitted: what they sent before the collector has subscribed would be nobody's.
 
         Raises:
             SettingsError: it is not installed.
@@ -101,7 +104,6 @@ class Mosquitto:
                 'mqtt.broker is "mosquitto", which is not installed',
                 remedy='install it (Debian: apt-get install mosquitto), or set mqtt.broker = "embedded"',
             )
-        secret = self.collector_secret
         config = self._folder / "conf"
         text = _CONFIG.format(
             host=self._host,
@@ -119,27 +121,33 @@ class Mosquitto:
             left = 0
         write_private(config, text.encode())
         write_private(self._folder / "acl", _ACL.format(collector=self._collector).encode())
-        self._write_passwords(devices, secret)
-        if left:
+        if left:  # the collector's session is there, and so are the devices
             os.kill(left, signal.SIGHUP)
             log.info("mosquitto goes on", pid=left)
             return
+        self._admitted = False
+        self._write_passwords([])
         self._process = _spawn(program, config)
         self.starts += 1
         await self._wait_listening()
 
-    async def watch(self, devices: Callable[[], Iterable[Device]]) -> None:
+    async def watch(self) -> None:
         """Until cancelled: start it again when it ends."""
         while True:
             await asyncio.sleep(LOOK_S)
             if not self._left_running():
                 log.warning("mosquitto has ended: it is started again")
                 with contextlib.suppress(PortTaken):  # it is still giving the port back
-                    await self.start(devices())
+                    await self.start()
+
+    def admit(self, devices: Iterable[Device]) -> None:
+        """The collector has subscribed: these devices may connect."""
+        self._admitted = True
+        self.know(devices)
 
     def know(self, devices: Iterable[Device]) -> None:
         """Take devices over that were registered since."""
-        if self._write_passwords(devices, self.collector_secret) and (running := self._left_running()):
+        if self._admitted and self._write_passwords(devices) and (running := self._left_running()):
             os.kill(running, signal.SIGHUP)
 
     def renew(self) -> None:
@@ -154,9 +162,10 @@ class Mosquitto:
             os.kill(running, signal.SIGTERM)
             await self._wait_gone(running)
 
-    def _write_passwords(self, devices: Iterable[Device], secret: str) -> bool:
+    def _write_passwords(self, devices: Iterable[Device]) -> bool:
         """Whether they have changed. A salt is kept, so that the same devices give the same file."""
         lines = [f"{d.device_id}:{d.mosquitto_hash}" for d in devices if d.mosquitto_hash]
+        secret = self.collector_secret
         salt = hashlib.sha256(secret.encode()).digest()[:12]
         lines.append(f"{self._collector}:{mosquitto_hash(secret, salt)}")
         text = ("\n".join(lines) + "\n").encode()

@@ -54,8 +54,19 @@ class CollectorLink:
     acknowledged to the broker after its commit, and at most IN_FLIGHT_MAX wait for that: the rest waits at the broker.
     """
 
-    def __init__(self, collector: Collector, *, host: str, port: int, authority: Path, name: str, secret: str) -> None:
-        self._collector = collector
+    def __init__(
+        self,
+        collector: Collector,
+        *,
+        host: str,
+        port: int,
+        authority: Path,
+        name: str,
+        secret: str,
+        on_subscribed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_subscribed` is called in the loop, after each connection: from then on nothing is missed."""
+        self._collector, self._on_subscribed = collector, on_subscribed
         self._host, self._port = host, port
         self._loop = asyncio.get_running_loop()
         self._connection = 0  # numbers of messages are the connection's own
@@ -66,7 +77,7 @@ class CollectorLink:
         self._client.tls_set_context(_tls(authority))
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
-        self.connected = asyncio.Event()
+        self._client.on_subscribe = lambda *_: self._loop.call_soon_threadsafe(self._on_subscribed)
 
     async def run(self) -> None:
         """Collect until cancelled."""
@@ -90,7 +101,6 @@ class CollectorLink:
             return
         self._connection += 1
         client.subscribe(UP, qos=1)
-        self._loop.call_soon_threadsafe(self.connected.set)
 
     def _on_message(self, client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         connection, number, qos = self._connection, message.mid, message.qos
