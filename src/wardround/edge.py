@@ -43,6 +43,7 @@ from wardround.learn.limits import Limits
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
+from wardround.learn.receipts import HubAnswer
 from wardround.learn.schedule import check_schedule, lacks
 from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
@@ -102,6 +103,10 @@ class EdgeHome:
     def waiting(self) -> SpoolFacts:
         """What waits for the hub; a running edge is not disturbed."""
         return read_facts(FolderStorage(self.path / "spool"))
+
+    def receipts(self) -> list[HubAnswer]:
+        """What the hub answered to its updates, the newest first."""
+        return Participant(FolderBlobs(self.path / "learn")).receipts.newest()
 
     def pseudonyms(self) -> Pseudonyms:
         """Patients to subjects."""

@@ -30,7 +30,7 @@ from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
-from wardround.learn.messages import RoundEvent
+from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
@@ -403,6 +403,9 @@ class Hub:
         log.info("edge attached", edge_id=edge, version=version)
         for running in list(self.studies.running.values()):
             running.tell(edge)
+            if (aside := running.coordinator.set_aside(edge)) is not None:  # it may not have been there when it was said
+                number = running.newest.number if running.newest is not None else 0
+                self._tell(edge, Notice(running.study.name, number, "aside", aside[1], f"until round {aside[0]}"))
         self.watch.edge_seen(edge)
 
     def _edge_beat(self, edge: EdgeId, beat: Beat) -> None:
@@ -422,6 +425,7 @@ class Hub:
             self.store.set_aside(Quarantined(event.t_us, event.edge, "update", event.reason, event.detail))
             self.watch.update_refused(study, event.edge, number, event.reason, event.detail)
         elif event.kind == "quarantined":
+            self._tell(EdgeId(event.edge), Notice(study, number, "aside", event.reason, f"until round {event.until_round}"))
             self.watch.edge_quarantined(
                 study,
                 event.edge,
@@ -432,6 +436,7 @@ class Hub:
                 until_round=event.until_round,
             )
         elif event.kind == "released":
+            self._tell(EdgeId(event.edge), Notice(study, number, "released"))
             self.watch.edge_released(study, event.edge)
             self.happened(f"{event.edge} counts again", f"from round {number} of {study}")
         elif event.kind == "abandoned":
@@ -439,6 +444,10 @@ class Hub:
         elif event.kind == "finished":
             self.studies.finished(study)
             self.happened(f"Study {study} finished", f"{number} rounds, model {event.model[:8]}")
+
+    def _tell(self, edge: EdgeId, notice: Notice) -> None:
+        if self.link is not None:
+            self.link.send(edge, notice, notice.study)
 
     def _alert_changed(self, alert: Alert) -> None:
         body = msgspec.to_builtins(alert)

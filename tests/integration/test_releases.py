@@ -102,9 +102,15 @@ def held(site, edge):
     return None if found is None else found.release.model
 
 
-def let_one_count_again(journal, command, home):
+def edge_status(command, folder):
+    return json.loads(command("edge", "status", "--limit", "100", "--json", "--home", str(folder)).stdout)
+
+
+def let_one_count_again(site, journal, command, home):
     """An edge is set aside, as a screen does it; the operator sees it, lets it count again, and cannot do so twice."""
+    folder = site.folder / EDGES[2]
     assert json.loads(command("study", "quarantine", "moves", "--json", *home).stdout) == []
+    assert {a["verdict"] for a in edge_status(command, folder)["receipts"]} == {"accepted"}
     journal.quarantine(EDGES[2], 10_000, "twins-peer")
     listed = json.loads(command("study", "quarantine", "moves", "--json", *home).stdout)
     assert listed == [{"edge": EDGES[2], "until_round": 10_000, "reason": "twins-peer"}]
@@ -114,6 +120,7 @@ def let_one_count_again(journal, command, home):
     again = command("study", "release", "moves", EDGES[2], *home)
     assert again.returncode != 0
     assert "is not set aside" in again.stderr
+    until(site, lambda: "released" in {a["verdict"] for a in edge_status(command, folder)["receipts"]}, 20)
 
 
 def every_update_is_signed(site, command, home):
@@ -122,6 +129,7 @@ def every_update_is_signed(site, command, home):
     rows = json.loads(checked.stdout)
     assert {r["edge"] for r in rows} == set(EDGES)
     assert not [r for r in rows if r["wrong"]]
+    assert {r["verdict"] for r in rows} <= {"accepted", "waiting", "late", "failed"}
     db = FolderStorage(site.home / "studies" / "moves").connect("journal")
     db.execute("UPDATE accepted SET sha256 = ? WHERE round = 1 AND edge = ?", ("0" * 64, EDGES[0]))
     forged = command("study", "updates", "moves", "--round", "1", "--edge", EDGES[0], "--verify", *home)
@@ -166,7 +174,7 @@ def test_models_are_tried_become_current_and_one_command_goes_back(running, comm
     assert next(s.state for s in site.store().studies()) == "paused"
     assert "rounds go on" in command("study", "resume", "moves", *home).stdout
     journal = Journal(FolderStorage(site.home / "studies" / "moves").connect)
-    let_one_count_again(journal, command, home)
+    let_one_count_again(site, journal, command, home)
     row = journal.rollbacks()[0]
     assert (row.to_model, row.reason) == (retired.model, "a test")
     after = until(site, lambda: journal.committed_at(row.number + 1))[0]

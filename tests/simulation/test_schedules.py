@@ -63,12 +63,12 @@ def test_nothing_is_lost_doubled_leaked_or_late_whatever_happens(group):
 
 
 def test_the_schedules_are_worth_playing():
-    outcomes = [play(seed) for seed in range(60)]
+    outcomes = [play(seed) for seed in range(100)]
     assert sum(o.kills for o in outcomes) > 30
     assert sum(o.declined for o in outcomes) > 5
     assert {"not-finite", "shape", "dtype", "names", "examples"} <= {r for o in outcomes for r in o.refused}
     assert sum(not c.folded for o in outcomes for c in o.committed) > 20  # rollbacks
-    assert sum(o.receipted for o in outcomes) > 60 * 2 * 2 * 5 - 1
+    assert sum(o.receipted for o in outcomes) > 100 * 2 * 2 * 5 - 1
 
 
 def test_the_same_seed_gives_the_same_run():

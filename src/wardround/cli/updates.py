@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,9 +17,11 @@ from wardround.errors import LearnError
 from wardround.learn.study import parse_study
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from wardround.learn.journal import Journal
+    from wardround.learn.answers import Answer
+    from wardround.learn.journal import Kept
     from wardround.learn.study import Study
 
 
@@ -26,93 +29,93 @@ def updates(
     name: Name,
     round_number: Annotated[int | None, typer.Option("--round", help="Of this round alone.", min=0)] = None,
     edge: Annotated[str, typer.Option(help="Of this edge alone.")] = "",
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=100_000)] = 200,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every kept signature again; fails if one does not hold.")
     ] = False,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """List the updates of a study, newest first: the edge, its round, what it counts for.
+    """List what edges sent and what became of it: waiting, accepted (in the model), aside, refused, late or failed, and why.
 
-    Each is signed by its edge's own key. --verify checks every signature again, against the hub's authority, the journal and,
-    where the bytes are still there, the file.
+    The norm is the update's length; an edge counts with the examples it claims, up to what its past allows; a screen's score
+    above its threshold sets an update aside. Refusals are kept for the newest 10,000.
+
+    Each update is signed by its edge's own key. --verify checks every signature again, however old: against the hub's authority,
+    the journal and, where the bytes are still there, the file.
     """
     from wardround.collect.storage import FolderStorage  # noqa: PLC0415
+    from wardround.learn.answers import answers  # noqa: PLC0415
     from wardround.learn.journal import Journal  # noqa: PLC0415
     from wardround.store import opened  # noqa: PLC0415
 
     with opened(home / "hub.sqlite") as store:
         study = parse_study(study_of(store, name).toml, where=name)
     folder = home / "studies" / name
-    rows: list[dict[str, Any]] = []
+    found: Sequence[Answer] = ()
     if (folder / "journal.sqlite").exists():
         journal = Journal(FolderStorage(folder).connect)
-        for number in reversed(journal.rounds()):
-            if round_number in (None, number):
-                rows += [r for r in _rows(journal, study, number, home, verify=verify) if edge in ("", r["edge"])]
+        check = _checker(study, folder, home / "pki") if verify else None
+        found = answers(journal, round_number=round_number, edge=edge, limit=-1 if verify else limit, check=check)
         journal.close()
-    wrong = [r for r in rows if r.get("wrong")]
+    kept = [a for a in found if a.wrong is not None]
+    wrong = [a for a in kept if a.wrong]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-    elif not rows:
-        typer.echo(f"{name}: no update yet.")
+        typer.echo(json.dumps([_facts(a) for a in found], indent=2))
+    elif not found:
+        typer.echo(f"{name}: nothing has come yet.")
     else:
-        _show(rows, verify=verify)
+        _show(found, verify=verify)
         if verify:
-            typer.echo(f"{len(rows) - len(wrong)} of {len(rows)} hold: the edge's own key signed what the journal says.")
+            typer.echo(f"{len(kept) - len(wrong)} of {len(kept)} hold: the edge's own key signed what the journal says.")
     if wrong:
         raise LearnError(
-            f"{len(wrong)} of {len(rows)} updates of {name} are not what their edges signed",
+            f"{len(wrong)} of {len(kept)} updates of {name} are not what their edges signed",
             remedy="set the journal beside its backup; do not use models that these updates are in",
         )
 
 
-def _rows(journal: Journal, study: Study, number: int, home: Path, *, verify: bool) -> list[dict[str, Any]]:
-    """The facts of a round's updates."""
+def _facts(answer: Answer) -> dict[str, object]:
+    facts = asdict(answer)
+    return {"round": facts.pop("round_number"), **facts}
+
+
+def _checker(study: Study, folder: Path, pki: Path) -> Callable[[Kept], str]:
+    """What is wrong with a kept update."""
     from wardround.learn.announcements import wrong_with  # noqa: PLC0415
     from wardround.learn.blobs import FolderBlobs  # noqa: PLC0415
     from wardround.learn.journal import update_name  # noqa: PLC0415
 
-    blobs, signatures = FolderBlobs(home / "studies" / study.name), journal.signatures(number)
-    authority = (home / "pki" / "ca.pem").read_bytes()
-    rows = []
-    for update in journal.accepted(number).values():
-        signed = signatures.get(update.edge)
-        facts: dict[str, Any] = {
-            "round": number,
-            "edge": update.edge,
-            "based_on": update.based_on,
-            "sha256": update.sha256,
-            "norm": update.norm,
-            "counted": update.examples,
-            "certificate": signed.serial if signed is not None else "",
-            "t_us": signed.t_us if signed is not None else 0,
-        }
-        if verify:
-            path = update_name(number, update.edge)
-            as_sent = blobs.size(path) and not (study.compression.zstd and number)  # a zstd stream is kept unpacked
-            digest = blobs.sha256(path) if as_sent else ""
-            facts["wrong"] = wrong_with(update, signed, study=study.name, authority=authority, file_sha256=digest)
-        rows.append(facts)
-    return rows
+    blobs, authority = FolderBlobs(folder), (pki / "ca.pem").read_bytes()
+
+    def check(kept: Kept) -> str:
+        path = update_name(kept.round_number, kept.update.edge)
+        as_sent = blobs.size(path) and not (study.compression.zstd and kept.round_number)  # a zstd stream is kept unpacked
+        digest = blobs.sha256(path) if as_sent else ""
+        return wrong_with(kept.update, kept.signed, study=study.name, authority=authority, file_sha256=digest)
+
+    return check
 
 
-def _show(rows: list[dict[str, Any]], *, verify: bool) -> None:
-    table = Table(box=None, pad_edge=False)
-    for heading in ("round", "edge", "norm", "counted", "update", "certificate", "taken", *(["signature"] if verify else [])):
-        table.add_column(heading)
-    for r in rows:
+def _show(found: Sequence[Answer], *, verify: bool) -> None:
+    headings = ("round", "edge", "verdict", "reason", "norm", "claimed", "counted", "score", "when", "why")
+    table = Table(*headings, *(["signature"] if verify else []), box=None, pad_edge=False)
+    for a in found:
+        late = f" (from {a.based_on})" if a.based_on != a.round_number else ""
         table.add_row(
-            str(r["round"]),
-            r["edge"],
-            f"{r['norm']:.3g}",
-            f"{r['counted']:,}",
-            r["sha256"][:8],
-            r["certificate"][:8] or "-",
-            f"{utc(r['t_us']):%Y-%m-%d %H:%M:%S} UTC" if r["t_us"] else "-",
-            *([r["wrong"] or "holds"] if verify else []),
+            f"{a.round_number}{late}",
+            a.edge,
+            a.verdict,
+            a.reason or "-",
+            "-" if a.norm is None else f"{a.norm:.3g}",
+            "-" if a.claimed is None else f"{a.claimed:,}",
+            f"{a.counted:,}" if a.counted else "-",
+            "-" if a.score is None else f"{a.score:.3g} of {a.threshold:.3g}",
+            f"{utc(a.t_us):%m-%d %H:%M:%S}" if a.t_us else "-",
+            a.detail[:90],
+            *([("" if a.wrong is None else a.wrong or "holds")] if verify else []),
         )
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -18,7 +18,18 @@ from wardround.learn import rounds
 from wardround.learn.announcements import check_signed, signed_announcement
 from wardround.learn.blobs import Blobs
 from wardround.learn.condition import Condition
-from wardround.learn.journal import Accepted, Committed, Journal, OpenRound, Rollback, memory_name, model_name, update_name
+from wardround.learn.journal import (
+    Accepted,
+    Committed,
+    Journal,
+    Judged,
+    OpenRound,
+    Refusal,
+    Rollback,
+    memory_name,
+    model_name,
+    update_name,
+)
 from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters, Step, decode_model, digest, model_parts
 from wardround.learn.pace import NOBODY, Pace
@@ -33,6 +44,7 @@ from wardround.records import EdgeId
 
 log = structlog.get_logger(__name__)
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
+IN_QUARANTINE = "quarantined"  # why an update is set aside that the screen had nothing against
 Reference = Callable[[Parameters, int], Parameters | None]
 
 
@@ -82,7 +94,6 @@ class Coordinator:
         self._commit_later, self._due = commit_later, tuple[EdgeId, ...]()
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
-        self._screen_scores: dict[str, float] = {}
         self._paused = False
         self._retention = Retention(journal, blobs, study.release.models_kept)
         self._rollbacks = journal.rollbacks()
@@ -124,6 +135,8 @@ class Coordinator:
             if declined:
                 self._pace.declined(edge, reason[:200])
             if self._asked(edge)[0] == round_number:
+                if not declined:
+                    self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, "failed", "training", reason[:200]))
                 self._emit("declined" if declined else "failed", edge=edge, reason=reason[:200])
                 self._step(rounds.Failed(edge, reason))
 
@@ -191,7 +204,9 @@ class Coordinator:
             try:
                 self._check_order(edge, upload)  # the round may have moved on while the bytes were looked at
             except UpdateRefused:
-                return UploadReceipt(accepted=False, reason="late", detail="the round was over when the update was complete")
+                late = UpdateRefused("late", "the round was over when the update was complete")
+                self._note_refusal(edge, upload, late)
+                return UploadReceipt(accepted=False, reason=late.reason, detail=str(late))
             assert self._open is not None  # noqa: S101 - there is an order, so there is a round
             self._reception.keep(edge, upload, self._open.number)
             counted = examples_counted(upload.examples, self._journal.registered(edge), self.study.triage)
@@ -233,7 +248,8 @@ class Coordinator:
             accepted = self._journal.accepted(number)
             rule = self._strategy.rule
             done, rollback = prepare(self._journal, self._blobs, asked, rule, number=number, now_us=now_us, accepted=accepted)
-            self._journal.commit_round(done, self._screen.state(), rollback=rollback)
+            judged = {e: Judged("rolled-back", asked.reason) for e in accepted}
+            self._journal.commit_round(done, self._screen.state(), rollback=rollback, judged=judged)
             self._rollbacks.append(rollback)
             self._drop_round("rolled back")
             self._emit(
@@ -304,6 +320,11 @@ class Coordinator:
     def quarantined(self) -> dict[EdgeId, str]:
         """Who is set aside now, and why."""
         return self._journal.quarantined(self._next_number())
+
+    def set_aside(self, edge: EdgeId) -> tuple[int, str] | None:
+        """Until which round an edge is set aside, and why; None when it counts."""
+        found = {e: (until, why) for e, until, why in self._journal.set_aside()}.get(edge)
+        return found if found is not None and found[0] >= self._next_number() else None
 
     # -- opening
 
@@ -465,9 +486,8 @@ class Coordinator:
         open_ = self._open
         assert open_ is not None  # noqa: S101
         accepted = {e: a for e, a in self._journal.accepted(open_.number).items() if e in edges}
-        aside = set(self._journal.quarantined(open_.number)) & set(accepted) if open_.task == "train" else set()
-        if open_.task == "train":
-            aside |= self._screened(open_, accepted)
+        judged = self._judged(open_, accepted)
+        aside = {e for e, verdict in judged.items() if verdict.reason}
         folded = {e: a.examples for e, a in accepted.items() if e not in aside}
         if not folded:
             self._abandon("every update was set aside")
@@ -492,7 +512,7 @@ class Coordinator:
             aside=tuple(sorted(aside)),
             staleness={str(e): open_.number - a.based_on for e, a in accepted.items() if a.based_on != open_.number},
         )
-        self._journal.commit_round(done, self._screen.state(), self._at_work(open_))
+        self._journal.commit_round(done, self._screen.state(), self._at_work(open_), judged=judged)
         metrics = _weighted_metrics(accepted, folded)
         self._emit(
             "committed",
@@ -502,7 +522,7 @@ class Coordinator:
             folded=done.folded,
             aside=done.aside,
             metrics=metrics,
-            screen=self._screen_scores,
+            screen={str(e): verdict.score for e, verdict in judged.items() if verdict.threshold},
         )
         self._open = self._state = None
         self._pace.committed(open_.participants)
@@ -513,20 +533,35 @@ class Coordinator:
         else:
             self._maybe_open()
 
-    def _screened(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> set[EdgeId]:
-        """Ask the screen; whom it refuses is set aside and quarantined. Trees have no coordinates that it could compare."""
+    def _judged(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> dict[EdgeId, Judged]:
+        """What becomes of each update: whom the screen refuses is set aside, as is who was quarantined before."""
+        if open_.task != "train":
+            return {e: Judged("") for e in accepted}
+        before = self._journal.quarantined(open_.number)
+        verdicts = self._screened(open_, accepted)
+        judged: dict[EdgeId, Judged] = {}
+        for edge in accepted:
+            verdict = verdicts.get(edge)
+            score, threshold = (verdict.score, verdict.threshold) if verdict is not None else (0.0, 0.0)
+            if verdict is not None and not verdict.accepted:
+                judged[edge] = Judged(verdict.reason, f"score {score:.3g}, threshold {threshold:.3g}", score, threshold)
+            elif edge in before:
+                judged[edge] = Judged(IN_QUARANTINE, before[edge], score, threshold)
+            else:
+                judged[edge] = Judged("", "", score, threshold)
+        return judged
+
+    def _screened(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> Mapping[str, Verdict]:
+        """Ask the screen; whom it refuses is quarantined. Trees have no coordinates that it could compare."""
         if self._strategy.rule.trees:
-            return set()
+            return {}
         with ExitStack() as opened:
             stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
             updates = {str(e): self._reception.decoded(tensors, open_.base) for e, tensors in stored.items()}
             verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
-        self._screen_scores = {edge: verdict.score for edge, verdict in verdicts.items()}
-        refused: set[EdgeId] = set()
         for edge, verdict in sorted(verdicts.items()):
             if verdict.accepted or edge not in accepted:
                 continue
-            refused.add(EdgeId(edge))
             until = open_.number + self.study.triage.quarantine_rounds
             self._journal.quarantine(EdgeId(edge), until, verdict.reason)
             self._emit(
@@ -537,7 +572,7 @@ class Coordinator:
                 threshold=verdict.threshold,
                 until_round=until,
             )
-        return refused
+        return verdicts
 
     def _fold(self, open_: OpenRound, accepted: Sequence[Accepted]) -> Folded:
         with ExitStack() as opened:
@@ -599,11 +634,17 @@ class Coordinator:
 
     def _refused(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
         with self._lock:
+            self._note_refusal(edge, upload, error)
             if error.reason == "round":  # late: known, answered, nobody's fault
                 return
             self._emit("refused", edge=edge, reason=error.reason, detail=str(error))
             if self._asked(edge)[0] == upload.round_number:
                 self._step(rounds.Failed(edge, error.reason))
+
+    def _note_refusal(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
+        verdict = "late" if error.reason in ("round", "late") else "refused"
+        facts = (verdict, error.reason, str(error)[:300], upload.sha256, upload.examples)
+        self._journal.refuse(Refusal(self._clock.now_us(), upload.round_number, edge, *facts))
 
     def _emit(self, kind: str, *, round_number: int | None = None, **facts: object) -> None:
         number = round_number if round_number is not None else self._open.number if self._open else self._next_number()

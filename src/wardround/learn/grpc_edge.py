@@ -20,7 +20,7 @@ from wardround.learn.condition import Condition
 from wardround.learn.frames import frame
 from wardround.learn.grpc_wire import IDLE_S, SERVICE, Beat, Stride, condition_to_wire, order_of, release_of
 from wardround.learn.learners import LEARNERS
-from wardround.learn.messages import Done, Order, Release, Upload
+from wardround.learn.messages import Done, Order, Release, Upload, UploadReceipt
 from wardround.learn.participant import Participant, Ready
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
@@ -69,7 +69,6 @@ class EdgeLink:
         self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
-        self._refusals: list[tuple[int, str]] = []
 
     @property
     def working_on(self) -> str:
@@ -120,6 +119,11 @@ class EdgeLink:
                     await self._drop()
                 elif kind == "release" and self._hold is not None:
                     self._start_holding(self._hold, release_of(message.release))
+                elif kind == "notice":
+                    said = message.notice
+                    await asyncio.to_thread(
+                        self._participant.receipts.note, said.study, said.round, said.verdict, said.reason, said.detail
+                    )
         finally:
             beating.cancel()
             call.cancel()
@@ -234,7 +238,7 @@ class EdgeLink:
                 if resumed:
                     position = await self._position(ready.upload)
                     if position.accepted:
-                        await asyncio.to_thread(self._participant.settle, order.study, counts=True)
+                        await asyncio.to_thread(self._participant.answered, order, UploadReceipt(accepted=True))
                         return
                     attempt = 0 if position.offset > offset else attempt
                     offset = position.offset
@@ -263,9 +267,9 @@ class EdgeLink:
         raise TrainingFailed("the hub does not say whether the last update counts", remedy="wait for the next order")
 
     async def _answered(self, order: Order, receipt: pb.UpdateReceipt) -> None:
-        await asyncio.to_thread(self._participant.settle, order.study, counts=receipt.accepted)
+        answer = UploadReceipt(receipt.accepted, receipt.reason, receipt.detail)
+        await asyncio.to_thread(self._participant.answered, order, answer)
         if not receipt.accepted:
-            self._refusals = [*self._refusals[-20:], (order.round_number, receipt.reason)]
             log.warning("update refused", study=order.study, round_number=order.round_number, reason=receipt.reason)
 
     async def _position(self, upload: Upload) -> pb.UploadOffset:

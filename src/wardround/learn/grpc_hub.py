@@ -23,7 +23,7 @@ from wardround.learn.condition import Condition
 from wardround.learn.frames import FrameMalformed, frame, unframe
 from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, Stride, beat_of, condition_of, head_of, receipt_of, to_wire, upload_of
 from wardround.learn.manifests import Signed, make_manifest
-from wardround.learn.messages import Order, Release, Upload, UploadReceipt, model_digest
+from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt, model_digest
 from wardround.records import EdgeId
 from wardround.wire import wardround_pb2 as pb
 
@@ -98,7 +98,7 @@ class HubLink:
         """Edges whose stream is open."""
         return set(self._queues)
 
-    def send(self, edge: EdgeId, message: Order | rounds.Cancel | Release, study: str) -> None:
+    def send(self, edge: EdgeId, message: Order | rounds.Cancel | Release | Notice, study: str) -> None:
         """Push a message down an edge's stream, from any thread; an edge that is gone gets it when it attaches again."""
         if isinstance(message, Order):
             message = replace(message, relay_address=self._relays.get(EdgeId(message.relay), ""))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.manifests import Signed
-from wardround.learn.messages import Order, Release, Upload, UploadReceipt
+from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt
 from wardround.wire import wardround_pb2 as pb
 
 SERVICE = "wardround.v1.Learn"
@@ -126,7 +126,17 @@ def receipt_of(receipt: UploadReceipt) -> pb.UpdateReceipt:
     return pb.UpdateReceipt(accepted=receipt.accepted, reason=receipt.reason, detail=receipt.detail)
 
 
-def to_wire(message: Order | rounds.Cancel | Release, study: str) -> pb.HubMessage:
+def to_wire(message: Order | rounds.Cancel | Release | Notice, study: str) -> pb.HubMessage:
+    if isinstance(message, Notice):
+        return pb.HubMessage(
+            notice=pb.Notice(
+                study=message.study,
+                round=message.round_number,
+                verdict=message.verdict,
+                reason=message.reason,
+                detail=message.detail,
+            )
+        )
     if isinstance(message, Release):
         return pb.HubMessage(
             release=pb.Release(

@@ -13,10 +13,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from wardround.records import EdgeId, ModelDigest
 
 PAST_NORMS = 20
+COUNT_MAX = 2**63 - 1  # SQLite's largest
+REFUSALS_MAX, REFUSALS_EDGE_MAX = 10_000, 1_000  # the newest are kept, and no edge takes the place of all others
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accepted (round INTEGER, edge TEXT, sha256 TEXT NOT NULL, examples INTEGER NOT NULL,
@@ -25,6 +28,11 @@ CREATE UNIQUE INDEX IF NOT EXISTS accepted_once ON accepted (edge, based_on);
 CREATE TABLE IF NOT EXISTS signatures (edge TEXT, based_on INTEGER, announcement BLOB NOT NULL, signature BLOB NOT NULL,
     serial TEXT NOT NULL, t_us INTEGER NOT NULL, PRIMARY KEY (edge, based_on)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS certificates (serial TEXT PRIMARY KEY, pem BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS judged (round INTEGER, edge TEXT, reason TEXT NOT NULL, detail TEXT NOT NULL, score REAL NOT NULL,
+    threshold REAL NOT NULL, PRIMARY KEY (round, edge)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS refusals (number INTEGER PRIMARY KEY, t_us INTEGER NOT NULL, round INTEGER NOT NULL,
+    edge TEXT NOT NULL, verdict TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, sha256 TEXT NOT NULL,
+    examples INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS committed (round INTEGER PRIMARY KEY, model TEXT NOT NULL, base TEXT NOT NULL, t_us INTEGER NOT NULL,
     seconds REAL NOT NULL, folded TEXT NOT NULL, aside TEXT NOT NULL, staleness TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS quarantine (edge TEXT PRIMARY KEY, until_round INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
@@ -74,6 +82,41 @@ class SignedAnnouncement:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of an accepted update when its round was committed. `reason` is a constant, empty when it is in the fold;
+    score and threshold are the screen's, 0 where it said nothing."""
+
+    reason: str
+    detail: str = ""
+    score: float = 0.0
+    threshold: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An order that brought no update: `verdict` is refused, late or failed; `examples` as claimed."""
+
+    t_us: int
+    round_number: int
+    edge: EdgeId
+    verdict: str
+    reason: str
+    detail: str
+    sha256: str = ""
+    examples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Everything the journal has of an accepted update."""
+
+    round_number: int
+    update: Accepted
+    signed: SignedAnnouncement | None
+    judged: Judged | None
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """A round that is over: the model it made, and who is in it."""
 
@@ -97,6 +140,9 @@ class Rollback:
     request: str  # what it was asked with; empty: not by a request
     who: str
     reason: str
+
+
+NOBODY: Mapping[EdgeId, Judged] = MappingProxyType({})
 
 
 class Journal:
@@ -153,19 +199,41 @@ class Journal:
         with self._lock:
             return bool(self._db.execute("SELECT 1 FROM accepted WHERE edge = ? AND based_on = ?", (edge, based_on)).fetchone())
 
-    def signatures(self, round_number: int) -> dict[EdgeId, SignedAnnouncement]:
-        """The signatures of a round's updates, by edge; those that were accepted before signatures were kept have none."""
-        query = """SELECT r.edge, announcement, signature, serial, pem, t_us FROM signatures r JOIN certificates USING (serial)
-            JOIN accepted a ON a.edge = r.edge AND a.based_on = r.based_on WHERE a.round = ?"""
+    def kept(self, round_number: int | None = None, edge: str = "", limit: int = -1) -> list[Kept]:
+        """Accepted updates, newest round first: of one round, of one edge, at most `limit`."""
+        query = """SELECT a.round, a.edge, a.sha256, a.examples, a.norm, a.metrics, a.based_on,
+                s.announcement, s.signature, s.serial, c.pem, s.t_us, j.reason, j.detail, j.score, j.threshold
+            FROM accepted a LEFT JOIN signatures s ON s.edge = a.edge AND s.based_on = a.based_on
+            LEFT JOIN certificates c USING (serial) LEFT JOIN judged j ON j.round = a.round AND j.edge = a.edge
+            WHERE (?1 IS NULL OR a.round = ?1) AND (?2 = '' OR a.edge = ?2) ORDER BY a.round DESC, a.edge LIMIT ?3"""
         with self._lock:
-            return {
-                EdgeId(e): SignedAnnouncement(a, s, n, pem, t) for e, a, s, n, pem, t in self._db.execute(query, (round_number,))
-            }
+            rows = self._db.execute(query, (round_number, edge, limit)).fetchall()
+        return [
+            Kept(
+                row[0],
+                Accepted(EdgeId(row[1]), row[2], row[3], row[4], json.loads(row[5]), row[6]),
+                SignedAnnouncement(*row[7:12]) if row[7] is not None and row[10] is not None else None,
+                Judged(*row[12:16]) if row[12] is not None else None,
+            )
+            for row in rows
+        ]
 
-    def rounds(self) -> list[int]:
-        """Every round that an update was accepted in, in order."""
+    def refuse(self, refusal: Refusal) -> None:
+        """Record an order that brought no update; of these the newest are kept."""
+        row = [getattr(refusal, name) for name in Refusal.__slots__]
+        row[-1] = min(refusal.examples, COUNT_MAX)  # what is claimed may be any number
+        drop = "DELETE FROM refusals WHERE number <= (SELECT number FROM refusals {} ORDER BY number DESC LIMIT 1 OFFSET ?) {}"
+        with self._transaction():
+            self._db.execute("INSERT INTO refusals VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._db.execute(drop.format("WHERE edge = ?", "AND edge = ?"), (refusal.edge, REFUSALS_EDGE_MAX, refusal.edge))
+            self._db.execute(drop.format("", ""), (REFUSALS_MAX,))
+
+    def refusals(self, round_number: int | None = None, edge: str = "", limit: int = -1) -> list[Refusal]:
+        """Orders that brought no update, the newest first: of one round, of one edge, at most `limit`."""
+        query = """SELECT t_us, round, edge, verdict, reason, detail, sha256, examples FROM refusals
+            WHERE (?1 IS NULL OR round = ?1) AND (?2 = '' OR edge = ?2) ORDER BY number DESC LIMIT ?3"""
         with self._lock:
-            return [int(n) for (n,) in self._db.execute("SELECT DISTINCT round FROM accepted ORDER BY round")]
+            return [Refusal(*row) for row in self._db.execute(query, (round_number, edge, limit))]
 
     def fleet(self) -> int:
         """Edges that have ever had an update accepted."""
@@ -180,8 +248,10 @@ class Journal:
         screen_state: bytes,
         owed: Mapping[str, tuple[int, str]] | None = None,
         rollback: Rollback | None = None,
+        judged: Mapping[EdgeId, Judged] = NOBODY,
     ) -> None:
-        """The round is over: its result, the screen's history, who is still at work, and the end of the open round, in one.
+        """The round is over: its result, what became of each update, the screen's history, who is still at work, and the end
+        of the open round, in one.
 
         With `rollback` it has ended without a fold, and the study goes back.
         """
@@ -202,6 +272,8 @@ class Journal:
             if rollback is not None:
                 values = [getattr(rollback, name) for name in Rollback.__slots__]
                 self._db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, ?, ?, ?)", values)
+            verdicts = [(done.number, e, j.reason, j.detail, j.score, j.threshold) for e, j in judged.items()]
+            self._db.executemany("INSERT INTO judged VALUES (?, ?, ?, ?, ?, ?)", verdicts)
             self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (json.dumps(dict(owed or {})),))
             self._db.execute("DELETE FROM facts WHERE key = 'open'")

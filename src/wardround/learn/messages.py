@@ -68,6 +68,17 @@ class UploadReceipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """What became of an update that had its receipt: `verdict` is aside or released."""
+
+    study: str
+    round_number: int
+    verdict: str
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RoundEvent:
     """What the rest of the hub is told. Fields that do not apply are empty.
 

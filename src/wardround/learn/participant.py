@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from wardround.clock import Clock, SystemClock
 from wardround.learn.blobs import Blobs
-from wardround.learn.messages import Done, Order, Upload, new_upload
+from wardround.learn.messages import Done, Order, Upload, UploadReceipt, new_upload
+from wardround.learn.receipts import Receipts
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -37,8 +39,10 @@ class Ready:
 class Participant:
     """One edge's memory of its rounds: at most one kept update a study."""
 
-    def __init__(self, blobs: Blobs) -> None:
+    def __init__(self, blobs: Blobs, clock: Clock | None = None) -> None:
+        """`clock` stamps the receipts; the machine's own if left out."""
         self._blobs = blobs
+        self.receipts = Receipts(blobs, (clock or SystemClock()).now_us)
 
     def ready(self, order: Order) -> Ready | None:
         """The kept update that answers this order; None when it has to be trained."""
@@ -78,6 +82,12 @@ class Participant:
         self._blobs.delete(f"{study}.next.safetensors")
         if not counts:  # it would be refused again in the next attempt at the same round
             self._blobs.delete(f"{study}.json")
+
+    def answered(self, order: Order, receipt: UploadReceipt) -> None:
+        """The hub's answer to the update of an order: what the edge keeps follows it, and a person can see it."""
+        self.settle(order.study, counts=receipt.accepted)
+        verdict = "accepted" if receipt.accepted else "refused"
+        self.receipts.note(order.study, order.round_number, verdict, receipt.reason, receipt.detail)
 
     def keep(self, order: Order, done: Done) -> Ready:
         """Keep a finished update; durable when this returns. The facts follow the data, so half a write is no update."""

@@ -412,7 +412,7 @@ class _Hub:
             shape=(FEATURES, CLASSES),
             strategy=make_strategy(sim.study.strategy, sim.study.learner),
             screen=Screens("simulation"),
-            journal=sim.fragile(Journal(sim.hub_storage.connect), HUB, "accept", "open_round", "commit_round"),
+            journal=sim.fragile(Journal(sim.hub_storage.connect), HUB, "accept", "refuse", "open_round", "commit_round"),
             blobs=sim.fragile(sim.hub_blobs, HUB, "write", "finish"),
             clock=sim.clock,
             send=self._send,
@@ -484,7 +484,7 @@ class _Edge:
             clock=sim.clock,
             simulated=True,
         )
-        self._participant = Participant(sim.fragile(self._blobs, who, "write"))
+        self._participant = Participant(sim.fragile(self._blobs, who, "write"), sim.clock)
         self._forwarder = Forwarder(self.spool, lambda: (self.consents.generation, self.consents.records()))
         self._order = None
         for process in (self._gate(), self._forward(), self._stay_attached()):
@@ -601,7 +601,7 @@ class _Edge:
             except Unreachable:
                 yield 0.4
                 continue
-            self._participant.settle(order.study, counts=receipt.accepted)
+            self._participant.answered(order, receipt)
             if receipt.accepted:
                 self._sim.accepted.add((self.name, order.round_number))
             self._order = None

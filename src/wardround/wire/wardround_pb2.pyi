@@ -547,22 +547,35 @@ Global___Cancel: _TypeAlias = Cancel  # noqa: Y015
 
 @_typing.final
 class Notice(_message.Message):
+    """What became of an update that had its receipt."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     STUDY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     study: _builtins.str
     reason: _builtins.str
-    """for example: quarantined until round 30"""
+    """a constant"""
+    round: _builtins.int
+    verdict: _builtins.str
+    """"aside" (it is kept, and weighs nothing) or "released" (the edge counts again)"""
+    detail: _builtins.str
+    """for example: until round 30"""
     def __init__(
         self,
         *,
         study: _builtins.str = ...,
         reason: _builtins.str = ...,
+        round: _builtins.int = ...,
+        verdict: _builtins.str = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "study", b"study"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "reason", b"reason", "round", b"round", "study", b"study", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
