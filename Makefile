@@ -36,10 +36,11 @@ test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts,
 check: $(VENV)/.dev  ## lint, types, import rules
 	@scripts/check
 
-bench: $(VENV)/.dev  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
+bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
 	@$(BIN)/python bench/round_latency.py
 	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/fold.py
+	@$(BIN)/python bench/flower.py
 	@$(BIN)/python bench/processing.py
 	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@if [ -d "$(DATA)" ]; then \

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from wardround.errors import UpdateRefused
 from wardround.flower.parcel import ARRAYS, METRICS, ArrayPart, Record
 from wardround.learn.study import TriageSettings
-from wardround.learn.triage import check_norm
+from wardround.learn.triage import PAST_MIN
 
 EXAMPLES_KEYS = ("num-examples", "num_examples")  # of Flower's own strategies, and of its older interface
 BLOCK = 65_536
@@ -40,7 +41,6 @@ def check_reply(
     *,
     train: bool,
     same_shapes: bool,
-    past_norms: Sequence[float],
     settings: TriageSettings,
 ) -> Checked:
     """Check a reply against the message that it answers.
@@ -49,7 +49,7 @@ def check_reply(
         train: a reply to a train message: its arrays must be finite and, with `same_shapes`, like those sent.
 
     Raises:
-        UpdateRefused: "malformed", "array-type", "names", "shape", "dtype", "not-finite", "examples" or "norm".
+        UpdateRefused: "malformed", "array-type", "names", "shape", "dtype", "not-finite" or "examples".
     """
     examples = _examples(reply, settings)
     metrics = _metrics(reply)
@@ -69,9 +69,24 @@ def check_reply(
     bad = next((name for name, value in metrics.items() if not math.isfinite(value)), None)
     if bad is not None:
         raise UpdateRefused("not-finite", f"metric `{bad[:60]}` is {metrics[bad]}")
-    norm = math.sqrt(squares)
-    check_norm(norm, past_norms, settings)
-    return Checked(examples, norm, metrics)
+    return Checked(examples, math.sqrt(squares), metrics)
+
+
+def far_off(norms: Mapping[str, float], past: Mapping[str, Sequence[float]], settings: TriageSettings) -> dict[str, str]:
+    """Whose norm is far beyond both its own past and its round, in words.
+
+    Own past alone would refuse every edge of an app that starts a second model once the first has settled.
+    """
+    if not norms:
+        return {}
+    middle, limit = statistics.median(norms.values()), settings.norm_ratio_max
+    found = {}
+    for edge, norm in norms.items():
+        own = past.get(edge, ())
+        usual = statistics.median(own) if len(own) >= PAST_MIN else math.inf
+        if norm > limit * max(usual, middle):
+            found[edge] = f"its norm is {norm:.3g}: this edge's usual is {usual:.3g}, this round's middle {middle:.3g}"
+    return found
 
 
 def _pairs(reply: Sequence[Record], sent: Sequence[Record]) -> dict[str, Record]:

@@ -17,7 +17,7 @@ import structlog
 
 from wardround.clock import Clock
 from wardround.errors import StudyError, UpdateRefused
-from wardround.flower.check import Checked, check_reply
+from wardround.flower.check import Checked, check_reply, far_off
 from wardround.flower.parcel import decode
 from wardround.learn import rounds
 from wardround.learn.blobs import Blobs
@@ -148,7 +148,7 @@ class FlowerRun:
         self._waiting: collections.deque[Batch] = collections.deque()
         self._open: _Open | None = None
         self._asked_for: collections.deque[tuple[str, str]] = collections.deque(maxlen=64)  # kinds and groups of rounds so far
-        self._norms: dict[EdgeId, collections.deque[float]] = {}
+        self._norms: dict[str, collections.deque[float]] = {}
         self._contents: dict[str, int] = {}  # the round that used one last
         self._numbers: dict[int, list[int]] = {}  # messages of each round
 
@@ -279,8 +279,7 @@ class FlowerRun:
         try:
             with self._lock:
                 asked = self._check_order(edge, upload)
-                past = tuple(self._norms.get(edge, ())) if _is_train(asked) else ()
-            checked = self._check(edge, upload, asked, past)
+            checked = self._check(edge, upload, asked)
         except UpdateRefused as error:
             self._blobs.delete(_partial(edge, upload))
             with self._lock:
@@ -293,8 +292,6 @@ class FlowerRun:
             if self._asked(edge, upload.round_number) is None or self._open is None:
                 return UploadReceipt(accepted=False, reason="late", detail="the round was over when the reply was complete")
             self._blobs.finish(_partial(edge, upload), _reply(upload.round_number, edge))
-            if _is_train(asked):
-                self._norms.setdefault(edge, collections.deque(maxlen=NORMS_KEPT)).append(checked.norm)
             self._open.checked[edge] = checked
             self._emit("accepted", edge=edge, metrics=checked.metrics)
             self._step(rounds.Delivered(edge))
@@ -379,11 +376,13 @@ class FlowerRun:
         """Hand over what came of the open round, and begin the next."""
         open_ = self._open
         assert open_ is not None  # noqa: S101 - only an open round is decided
+        there = sorted(open_.state.delivered - self._set_aside(open_))
+        if not abandoned and len(there) < open_.state.quorum:
+            abandoned = f"{len(there)} of {open_.state.quorum} needed are left"
         self._open = None
         if abandoned:
             self._abandoned(open_.batch, abandoned, {open_.asked[e].number: f for e, f in open_.failed.items()})
         else:
-            there = sorted(open_.state.delivered)
             replies = tuple((open_.asked[e].number, _reply(open_.asked[e].number, e)) for e in there)
             came = {number for number, _ in replies}
             words = {open_.asked[e].number: f for e, f in open_.failed.items()}
@@ -395,6 +394,18 @@ class FlowerRun:
             said = f"round {open_.batch.batch} ({_what(open_.batch)}): {len(replies)} of {len(open_.batch.messages)} edges"
             self._decided(Decided(open_.batch.batch, replies, failed, f"{said}, {seconds:.2f} s{_reasons(failed)}"))
         self._next()
+
+    def _set_aside(self, open_: _Open) -> set[EdgeId]:
+        """Who is far off in the round that is being decided; the norms of the others become their past."""
+        norms = {str(e): c.norm for e, c in open_.checked.items() if _is_train(open_.asked[e])}
+        aside = far_off(norms, self._norms, self._limits.triage)
+        for edge, norm in norms.items():
+            if (words := aside.get(edge)) is None:
+                self._norms.setdefault(edge, collections.deque(maxlen=NORMS_KEPT)).append(norm)
+            else:
+                self._failed(EdgeId(edge), REPLY_UNAVAILABLE, f"refused: norm: {words}")
+                self._emit("refused", edge=edge, reason="norm", detail=words)
+        return {EdgeId(edge) for edge in aside}
 
     def _abandoned(self, batch: Batch, reason: str, known: Mapping[int, tuple[int, str]] | None = None) -> None:
         self._emit("abandoned", round_number=batch.batch, reason=reason)
@@ -430,7 +441,7 @@ class FlowerRun:
             raise UpdateRefused("base", "the reply does not answer the message that was sent")
         return asked
 
-    def _check(self, edge: EdgeId, upload: Upload, asked: Asked, past_norms: Sequence[float]) -> Checked:
+    def _check(self, edge: EdgeId, upload: Upload, asked: Asked) -> Checked:
         partial = _partial(edge, upload)
         if (size := self._blobs.size(partial)) != upload.size:
             raise UpdateRefused("truncated", f"{size} of {upload.size} bytes arrived")
@@ -441,7 +452,6 @@ class FlowerRun:
             decode(self._blobs.read(_content(asked.content))) if _is_train(asked) else (),
             train=_is_train(asked),
             same_shapes=self._limits.same_shapes,
-            past_norms=past_norms,
             settings=self._limits.triage,
         )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wardround.errors import UpdateRefused
-from wardround.flower.check import check_reply
+from wardround.flower.check import check_reply, far_off
 from wardround.flower.parcel import ARRAYS, METRICS, ArrayPart, Record
 from wardround.learn.study import TriageSettings
 
@@ -35,8 +35,8 @@ SENT = [arrays(array(np.zeros((4, 3), np.float32)))]
 ONES = np.ones((4, 3), np.float32)
 
 
-def check(*reply, sent=SENT, train=True, same_shapes=True, past=()):
-    return check_reply(reply, sent, train=train, same_shapes=same_shapes, past_norms=past, settings=SETTINGS)
+def check(*reply, sent=SENT, train=True, same_shapes=True):
+    return check_reply(reply, sent, train=train, same_shapes=same_shapes, settings=SETTINGS)
 
 
 def test_a_good_reply_says_its_examples_and_how_far_it_went():
@@ -86,9 +86,20 @@ def test_an_object_array_is_never_unpickled():
         check(arrays(array(ONES, data=out.getvalue())))
 
 
-def test_a_norm_far_from_the_edges_own_past_is_refused():
-    with pytest.raises(UpdateRefused, match="times this edge's usual"):
-        check(arrays(array(100 * ONES)), past=(1.0, 1.2, 0.9))
+PAST = {"a": (1.0, 1.2, 0.9), "b": (1.0, 1.0, 1.0), "c": (1.0, 1.0, 1.0)}
+
+
+def test_a_norm_far_from_its_own_past_and_from_its_round_is_named():
+    assert list(far_off({"a": 100.0, "b": 1.0, "c": 1.1}, PAST, SETTINGS)) == ["a"]
+    assert "this edge's usual is 1" in far_off({"a": 100.0, "b": 1.0, "c": 1.1}, PAST, SETTINGS)["a"]
+
+
+def test_a_second_model_is_no_fault_of_the_edges():
+    assert far_off({"a": 100.0, "b": 110.0, "c": 90.0}, PAST, SETTINGS) == {}
+
+
+def test_an_edge_without_a_past_is_not_judged_by_its_norm():
+    assert far_off({"d": 100.0, "b": 1.0, "c": 1.1}, PAST, SETTINGS) == {}
 
 
 def test_float64_answers_to_float32_and_the_other_way_round():

@@ -269,3 +269,17 @@ def test_an_upload_goes_on_where_it_stopped():
     assert world.run.position(EDGES[0], upload) == (len(data), True)
     assert world.run.finish(EDGES[0], upload).accepted
     assert sum(e.kind == "accepted" for e in world.events) == 1
+
+
+def test_an_edge_that_is_suddenly_far_off_is_set_aside_when_the_round_is_decided():
+    world = World(quorum=3)
+    for batch in range(1, 5):
+        world.push(batch, taken=batch - 1, group=str(batch))
+        for edge in EDGES[:3]:
+            assert world.reply(edge).accepted
+        assert world.reply(EDGES[3], parcel([500, 500, 500] if batch == 4 else [1, 1, 1], 10)).accepted
+    assert [len(d.replies) for d in world.decided] == [4, 4, 4, 3]
+    ((number, code, words),) = world.decided[3].failed
+    assert (number, code) == (43, 4)
+    assert words.startswith("refused: norm")
+    assert ("refused", "edge-3", "norm") in {(e.kind, e.edge, e.reason) for e in world.events}
