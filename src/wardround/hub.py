@@ -196,7 +196,12 @@ class Hub:
             sign=self._signed,
         )
         self.flower = FlowerDoor(
-            self.home, clock=self.clock, attached=lambda: link.attached, send=link.send, on_event=self._round_event
+            self.home,
+            clock=self.clock,
+            attached=lambda: link.attached,
+            known=lambda: [EdgeId(e.name) for e in self.store.edges() if e.revoked_us is None],
+            send=link.send,
+            on_event=self._round_event,
         )
         door = await self.flower.open()
         opened.push_async_callback(self.flower.close)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from wardround.demo.programs import Program
 
 APPS = Path(__file__).parents[1] / "flower_apps"
 TRUE = [1.5, -2.0, 0.5]
@@ -121,7 +125,6 @@ def test_a_slow_edge_is_left_behind_at_the_deadline(run_app):
 
 
 def test_an_app_that_the_edges_do_not_hold_is_refused_by_them(run_app, flower_site, flower_python, command, tmp_path):
-    import shutil
 
     other = shutil.copytree(APPS / "ward-numpy", tmp_path / "ward-numpy", ignore=shutil.ignore_patterns("__pycache__"))
     task = other / "ward_numpy" / "task.py"
@@ -145,3 +148,27 @@ def test_a_hub_that_does_not_run_is_said_so(tmp_path, command, flower_python):
     done = command("flower", "run", str(APPS / "ward-numpy"), "--home", str(tmp_path), "--python", flower_python)
     assert done.returncode == 2
     assert "no hub runs" in done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_a_hub_that_is_killed_in_the_middle_of_a_run_costs_no_round(flower_site, flower_python, tmp_path):
+    out, log = tmp_path / "out.json", tmp_path / "log"
+    arguments = ["flower", "run", str(APPS / "ward-numpy"), "--home", str(flower_site.home), "--python", flower_python]
+    program = Program("run", ["wardround.cli.main", *arguments, "-c", f'nodes={EDGES} num-server-rounds=40 out="{out}"'], log)
+    program.start()
+    wait(lambda: "[ROUND 8/40]" in log.read_text(), program)
+    flower_site.hub.kill()
+    flower_site.start_hub()
+    wait(lambda: not program.running, program)
+    assert program.process.returncode == 0, log.read_text()[-3_000:]
+    (result,) = json.loads(out.read_text())
+    assert sorted(map(int, result["train"])) == list(range(1, 41))
+    assert "the hub is away" in log.read_text()
+    assert result["train"]["40"]["seen"] == 40.0  # nothing was trained twice, and no state was lost
+
+
+def wait(holds, program, seconds=80):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, program.tail(40)
+        time.sleep(0.05)

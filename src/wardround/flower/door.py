@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,13 @@ class FlowerDoor:
         *,
         clock: Clock,
         attached: Callable[[], set[EdgeId]],
+        known: Callable[[], Collection[EdgeId]],
         send: Callable[[EdgeId, Order | rounds.Cancel, str], None],
         on_event: Callable[[RoundEvent], None],
     ) -> None:
-        """`home` is the hub's; `attached()` is who is there when a run begins."""
+        """`home` is the hub's; `attached()` is who is there when a run begins, `known()` who has joined."""
         self._folder = home / "flower"
-        self._clock, self._attached, self._send, self._on_event = clock, attached, send, on_event
+        self._clock, self._attached, self._known, self._send, self._on_event = clock, attached, known, send, on_event
         self.runs: dict[str, FlowerRun] = {}
         self._queues: dict[str, asyncio.Queue[Decided]] = {}
         self._ending: dict[str, asyncio.TimerHandle] = {}
@@ -169,6 +170,7 @@ class FlowerDoor:
             blobs=FolderBlobs(self._folder / hello.run),
             clock=self._clock,
             node_of=node_id,
+            known=self._known,
             send=lambda edge, message: self._send(edge, message, hello.run),
             on_event=self._on_event,
             decided=lambda decided: _put(loop, queue, decided),

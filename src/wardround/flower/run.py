@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -134,13 +134,17 @@ class FlowerRun:
         blobs: Blobs,
         clock: Clock,
         node_of: Callable[[EdgeId], int],
+        known: Callable[[], Collection[EdgeId]],
         send: Callable[[EdgeId, Order | rounds.Cancel], None],
         on_event: Callable[[RoundEvent], None],
         decided: Callable[[Decided], None],
     ) -> None:
-        """`node_of(edge)` is its node id; `send`, `on_event` and `decided` return at once, and are called under the lock."""
+        """`node_of(edge)` is its node id, `known()` the edges of this hub, here or not.
+
+        `send`, `on_event` and `decided` return at once, and are called under the lock.
+        """
         self.name, self._hello, self._limits = hello.run, hello, hello.limits
-        self._blobs, self._clock, self._node_of = blobs, clock, node_of
+        self._blobs, self._clock, self._node_of, self._known = blobs, clock, node_of, known
         self._send, self._on_event, self._decided = send, on_event, decided
         self._lock = threading.RLock()
         self._attached: set[EdgeId] = set()
@@ -319,11 +323,11 @@ class FlowerRun:
         """Open the next round, if none is."""
         while self._open is None and self._waiting:
             batch = self._waiting.popleft()
-            nodes = {self._node_of(e): e for e in self._attached}
+            nodes = {self._node_of(e): e for e in {*self._known(), *self._attached}}
             asked = {nodes[m.node]: m for m in batch.messages if m.node in nodes}
             quorum = min(self._limits.quorum, len(batch.messages))
             if len(asked) < quorum:
-                self._abandoned(batch, f"{len(asked)} of the edges asked are here, {quorum} are needed")
+                self._abandoned(batch, f"{len(asked)} of the edges asked are known here, {quorum} are needed")
                 continue
             now_s = self._clock.monotonic_s()
             limit_s = min([self._limits.deadline_s, *(m.message.ttl for m in asked.values())])

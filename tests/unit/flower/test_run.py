@@ -57,6 +57,7 @@ class World:
             blobs=self.blobs,
             clock=self.clock,
             node_of=node_id,
+            known=lambda: EDGES,
             send=lambda edge, message: self.sent.append((edge, message)),
             on_event=self.events.append,
             decided=self.decided.append,
@@ -204,20 +205,33 @@ def test_an_edge_that_is_gone_holds_nobody_up():
     assert len(world.decided[0].replies) == 3
 
 
-def test_nodes_that_are_not_here_are_errors():
+def test_nodes_that_are_not_here_or_not_known_are_errors():
     world = World(edges=EDGES[:3])
-    world.push()
+    world.push(edges=[*EDGES, EdgeId("nobody")])
     for edge in EDGES[:3]:
         world.reply(edge)
     (decided,) = world.decided
-    assert [n for n, _, _ in decided.failed] == [13]
+    assert [n for n, _, _ in decided.failed] == [13, 14]
 
 
-def test_too_few_edges_here_give_the_round_up():
-    world = World(edges=EDGES[:1])
-    world.push()
+def test_too_few_known_edges_give_the_round_up():
+    world = World()
+    world.push(edges=[EDGES[0], EdgeId("nobody"), EdgeId("nowhere")])
     assert not world.decided[0].replies
-    assert len(world.decided[0].failed) == 4
+    assert len(world.decided[0].failed) == 3
+
+
+def test_a_round_waits_for_its_quorum_until_the_deadline():
+    world = World(edges=[])  # the hub has just started, and its edges come back one by one
+    world.push()
+    assert not world.decided
+    for edge in EDGES:
+        world.run.attach(edge)
+    assert set(world.orders()) == set(EDGES)
+    world.reply(EDGES[0])
+    world.clock.advance(61)
+    world.run.tick()
+    assert not world.decided[0].replies
 
 
 def test_fewer_messages_than_the_quorum_are_refused_unless_they_follow_one():
