@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from wardround.cli.hub import DEFAULT_HOME, Home
 from wardround.errors import SettingsError, StudyError
 from wardround.flower.apps import open_app, overridden
 
-app = typer.Typer(no_args_is_help=True, help="Flower apps over Wardround edges, unchanged: docs/flower.md.")
+app = typer.Typer(no_args_is_help=True, help="Flower, both ways: their apps over Wardround edges, a study on their federations.")
 AppDir = Annotated[Path, typer.Argument(help="The app's folder: the one with pyproject.toml.")]
 
 
@@ -72,3 +73,21 @@ def run(
         raise SettingsError(f"{python} cannot be started: {exc.strerror}", remedy="name the interpreter with --python") from exc
     if done.returncode:
         raise typer.Exit(done.returncode if done.returncode > 0 else 1)
+
+
+@app.command()
+def export(
+    study_file: Annotated[Path, typer.Argument(help="The study's file, for example study.toml.")],
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Where the app goes: a folder that is not there yet.")],
+    wardround_python: Annotated[
+        str, typer.Option(help="The interpreter with Wardround at the SuperLink and its SuperNodes; this one if none is given.")
+    ] = "",
+) -> None:
+    """Write a study as a Flower app, to be run by `flwr run` on a Flower federation.
+
+    A SuperNode's node-config names the home of an edge, whose local store it trains on: wardround-home="/var/lib/edge".
+    """
+    from wardround.flower.study_export import export_study  # noqa: PLC0415
+
+    name = export_study(study_file.read_text(encoding="utf-8"), folder, wardround_python or sys.executable)
+    typer.echo(f"{folder} is the Flower app {name}: flwr run {folder} FEDERATION")

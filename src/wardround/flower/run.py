@@ -20,6 +20,7 @@ from wardround.errors import StudyError, UpdateRefused
 from wardround.flower.check import Checked, check_reply, far_off
 from wardround.flower.parcel import decode
 from wardround.learn import rounds
+from wardround.learn.announcements import check_signed
 from wardround.learn.blobs import Blobs
 from wardround.learn.condition import Condition
 from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
@@ -260,8 +261,9 @@ class FlowerRun:
         """Check what an upload announces; at offset 0 it starts anew.
 
         Raises:
-            UpdateRefused: it answers nothing that was asked, or is too large.
+            UpdateRefused: its edge has not signed it, it answers nothing that was asked, or is too large.
         """
+        check_signed(edge, upload)
         with self._lock:
             self._check_order(edge, upload)
         check_claim(size=upload.size, examples=max(1, upload.examples), settings=self._limits.triage)
@@ -281,6 +283,7 @@ class FlowerRun:
         if self._blobs.size(_reply(upload.round_number, edge)):
             return UploadReceipt(accepted=True)
         try:
+            self.begin(edge, upload)
             with self._lock:
                 asked = self._check_order(edge, upload)
             checked = self._check(edge, upload, asked)

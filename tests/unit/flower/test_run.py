@@ -18,6 +18,7 @@ from wardround.learn import rounds
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.messages import Upload
 from wardround.records import EdgeId
+from wardround.simulation.toy import signed
 
 EDGES = [EdgeId(f"edge-{i}") for i in range(4)]
 
@@ -78,7 +79,7 @@ class World:
     def reply(self, edge, data=None, *, number=None, base=DIGEST):
         data = data if data is not None else parcel([1, 1, 1], 10)
         number = self.orders()[edge].round_number if number is None else number
-        upload = Upload("a-run", number, "flower", base, len(data), hashlib.sha256(data).hexdigest(), 10)
+        upload = signed(edge, Upload("a-run", number, "flower", base, len(data), hashlib.sha256(data).hexdigest(), 10))
         try:
             self.run.begin(edge, upload, 0)
             self.run.append(edge, upload, 0, data)
@@ -161,6 +162,15 @@ def test_an_answer_to_another_message_is_refused():
     world = World()
     world.push()
     assert world.reply(EDGES[0], base="0" * 64).reason == "base"
+
+
+def test_a_reply_that_another_edge_has_signed_is_refused():
+    world = World()
+    world.push()
+    data = parcel([1, 1, 1], 10)
+    upload = signed(EDGES[1], Upload("a-run", 10, "flower", DIGEST, len(data), hashlib.sha256(data).hexdigest(), 10))
+    world.run.append(EDGES[0], upload, 0, data)
+    assert world.run.finish(EDGES[0], upload).reason == "signature"
 
 
 def test_rounds_follow_one_another():
@@ -274,7 +284,7 @@ def test_an_upload_goes_on_where_it_stopped():
     world = World()
     world.push()
     data = parcel([1, 1, 1], 10)
-    upload = Upload("a-run", 10, "flower", DIGEST, len(data), hashlib.sha256(data).hexdigest(), 10)
+    upload = signed(EDGES[0], Upload("a-run", 10, "flower", DIGEST, len(data), hashlib.sha256(data).hexdigest(), 10))
     world.run.begin(EDGES[0], upload, 0)
     world.run.append(EDGES[0], upload, 0, data[:50])
     assert world.run.position(EDGES[0], upload) == (50, False)

@@ -1,0 +1,45 @@
+"""One training for a study on a Flower federation: `python -m wardround.flower.study_edge FD`, a frame in, a frame out."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import sys
+
+from wardround.flower.frames import receive, send
+from wardround.learn.limits import end_with
+from wardround.learn.trainer import Source, Work, Worker, said
+
+EXAMPLES = "wardround.training_data:examples_of"
+
+
+def main(descriptor: str) -> int:
+    """Answer one order."""
+    end_with(os.getppid())
+    link = socket.socket(fileno=int(descriptor))
+    header, payload = receive(link)
+    at = header["model_size"]
+    work = Work(
+        Source(EXAMPLES, header["home"], header["edge"]),
+        header["task"],
+        base64.b64decode(header["settings"]),
+        payload[:at],
+        header["round"],
+        payload[at:],
+    )
+    try:
+        done = Worker().run(work)
+    except Exception as error:  # noqa: BLE001 - whatever a learner does, the node gets an answer
+        send(link, {"op": "failed", "reason": said(error)})
+        return 1
+    send(
+        link,
+        {"op": "update", "size": len(done.data), "examples": done.examples, "metrics": dict(done.metrics)},
+        done.data + done.kept,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
