@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from motion import recording
+from wardround.collect.local_store import LocalStore
+from wardround.collect.storage import FolderStorage
 from wardround.demo.programs import Program
+from wardround.learn.study import ScoreSettings, is_held_back
 
 APPS = Path(__file__).parents[1] / "flower_apps"
 TRUE = [1.5, -2.0, 0.5]
@@ -122,6 +126,26 @@ def test_a_slow_edge_is_left_behind_at_the_deadline(run_app):
     assert code == 0, said
     assert "no reply before the round was decided" in said
     assert result["evaluate"]["1"]["loss"] < 1.0
+
+
+@pytest.mark.timeout(120)
+def test_an_app_is_given_the_edges_own_examples_without_who_is_held_back(run_app, flower_site):
+    names = [f"subject-{i}" for i in range(40)]
+    held_back = [n for n in names if is_held_back(ScoreSettings(held_back=0.5), n, "edge-0")][:1]
+    others = [n for n in names if not is_held_back(ScoreSettings(held_back=0.5), n, "edge-0")][:2]
+    for i in range(EDGES):
+        store = LocalStore(FolderStorage(flower_site.folder / f"edge-{i}" / "local"))
+        for name in (*held_back, *others):
+            store.keep(list(recording(name, f"edge-{i}", i)))
+        store.close()
+    options = ("--task", "activity", "--held-back")
+    rows = {}
+    for share in ("0.0", "0.5"):
+        (result,), said, code = run_app("ward-numpy", "num-server-rounds=1", *options, share)
+        assert code == 0, said
+        rows[share] = result["train"]["1"]["own-rows"]
+        assert result["train"]["1"]["own-labelled"] > 0
+    assert rows["0.5"] == pytest.approx(rows["0.0"] * 2 / 3)
 
 
 def test_an_app_that_the_edges_do_not_hold_is_refused_by_them(run_app, flower_site, flower_python, command, tmp_path):

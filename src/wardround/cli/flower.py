@@ -15,6 +15,7 @@ import typer
 from wardround.cli.hub import DEFAULT_HOME, Home
 from wardround.errors import SettingsError, StudyError
 from wardround.flower.apps import open_app, overridden
+from wardround.process.transforms import TASKS
 
 app = typer.Typer(no_args_is_help=True, help="Flower, both ways: their apps over Wardround edges, a study on their federations.")
 AppDir = Annotated[Path, typer.Argument(help="The app's folder: the one with pyproject.toml.")]
@@ -32,6 +33,15 @@ def run(
     ] = None,
     quorum: Annotated[int, typer.Option(min=1, help="Replies without which a round gives the Strategy none.")] = 3,
     deadline: Annotated[float, typer.Option(min=0.1, help="Seconds after which a round goes on without who is late.")] = 600.0,
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Give the app each edge's own examples of this task, as a .npz file in node_config[wardround-examples]."
+        ),
+    ] = "",
+    held_back: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="Share of subjects whose examples it is not given, chosen as studies choose.")
+    ] = 0.2,
     any_shapes: Annotated[
         bool, typer.Option("--any-shapes", help="Let train replies hold other arrays than were sent (trees, for example).")
     ] = False,
@@ -49,6 +59,8 @@ def run(
             "which Python has Flower? Its libraries and Wardround's want an environment each",
             remedy="python3.11 -m venv flower && flower/bin/pip install flwr==1.42.0, then say --python flower/bin/python",
         )
+    if task and task not in TASKS:
+        raise StudyError(f"there is no task {task!r}", remedy=f"choose one of: {', '.join(sorted(TASKS))}")
     path = home.resolve() / "flower" / SOCKET
     if not path.exists():
         raise StudyError(f"no hub runs in {home}", remedy="start it with `wardround hub run`, or give --home")
@@ -60,6 +72,7 @@ def run(
         "digest": found.digest,
         "run_config": config,
         "limits": {"quorum": quorum, "deadline_s": deadline, "same_shapes": not any_shapes},
+        "data": {"task": task, "held_back": held_back},
     }
     start = {"folder": str(found.folder), "serverapp": found.serverapp, "hello": hello}
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}

@@ -13,17 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from wardround.errors import LearnError, StudyError
 from wardround.flower.apps import open_app
 from wardround.flower.check import EXAMPLES_KEYS
 from wardround.flower.frames import receive, send
 from wardround.flower.parcel import METRICS, decode
-from wardround.flower.run import CRASHED, EdgeOrder
+from wardround.flower.run import CRASHED, Data, EdgeOrder
 from wardround.learn.messages import Done
+from wardround.learn.study import ScoreSettings, is_held_back
 from wardround.learn.trainer import Work
+from wardround.process.transforms import TASKS
+from wardround.records import Examples
 from wardround.settings import EdgeSettings, FlowerSettings, load_settings
+from wardround.training_data import examples_of
 
+EXAMPLES_KEY = "wardround-examples"  # in Context.node_config
 GUEST = Path(__file__).with_name("guest")
 
 
@@ -42,6 +48,7 @@ class _Guest:
 
 
 _guests: dict[str, _Guest] = {}  # by the edge's home: one each
+_written: dict[str, tuple[Path, float, Examples]] = {}  # examples as they were written last, by home
 
 
 def answer(home: str, work: Work) -> Done:
@@ -53,11 +60,14 @@ def answer(home: str, work: Work) -> Done:
     order = msgspec.msgpack.decode(work.settings, type=EdgeOrder)
     settings = load_settings(Path(home) / "edge.toml", EdgeSettings).flower
     guest = _guest(home, settings, order)
+    config = dict(settings.node_config)
+    if order.data.task:
+        config[EXAMPLES_KEY] = str(_examples_file(home, work.source.edge, order.data))
     header = {
         "op": "message",
         "message": msgspec.to_builtins(order.message),
         "content_size": len(work.model),
-        "node_config": settings.node_config,
+        "node_config": config,
     }
     try:
         send(guest.link, header, work.model + work.kept)
@@ -124,6 +134,37 @@ def _guest(home: str, settings: FlowerSettings, order: EdgeOrder) -> _Guest:
         _guests.pop(home).end()
         raise LearnError(f"the ClientApp cannot be loaded: {said['reason']}")
     return guest
+
+
+def _examples_file(home: str, edge: str, data: Data) -> Path:
+    """The edge's own examples for a task as a .npz file: features, labels (-1: none), subjects, feature_names; as they are now.
+
+    Raises:
+        LearnError: there are none.
+    """
+    if data.task not in TASKS:
+        raise StudyError(f"this edge knows no task {data.task[:60]!r}", remedy="bring edge and hub to the same version")
+    examples = examples_of(home, data.task)
+    path = Path(home) / "learn" / "flower" / f"{data.task}.npz"
+    written = _written.get(home)
+    if written is not None and written[:2] == (path, data.held_back) and written[2] is examples and path.exists():
+        return path
+    score = ScoreSettings(held_back=data.held_back)
+    own = examples.where(np.array([not is_held_back(score, str(s), edge) for s in examples.subjects], bool))
+    if len(own) == 0:
+        raise LearnError(f"there are no examples of {data.task} here", remedy="wait for more data")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(
+        partial,
+        features=own.features,
+        labels=own.labels,
+        subjects=np.asarray(own.subjects, np.str_),
+        feature_names=np.array(own.feature_names, np.str_),
+    )
+    partial.replace(path)  # an app that reads meets the one or the other, whole
+    _written[home] = (path, data.held_back, examples)
+    return path
 
 
 def _examples(reply: bytes) -> int:

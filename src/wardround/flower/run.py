@@ -48,6 +48,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     triage: TriageSettings = TriageSettings()
 
 
+class Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of an edge's own data its app is given; an empty task: nothing."""
+
+    task: str = ""
+    held_back: float = 0.2  # share of subjects whose examples are left out, chosen as studies choose them
+
+
 class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a ServerApp's process says when it connects."""
 
@@ -58,6 +65,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     digest: str
     run_config: dict[str, Scalar]
     limits: Limits = Limits()
+    data: Data = Data()
 
 
 class MessageFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +106,7 @@ class EdgeOrder(msgspec.Struct, frozen=True):
     node_id: int
     run_config: dict[str, Scalar]
     message: MessageFacts
+    data: Data = Data()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +157,7 @@ class FlowerRun:
         self._blobs, self._clock, self._node_of, self._known = blobs, clock, node_of, known
         self._send, self._on_event, self._decided = send, on_event, decided
         self._lock = threading.RLock()
+        self._checking = threading.Lock()  # one at a time: memory for two models, however many edges
         self._attached: set[EdgeId] = set()
         self._conditions: dict[EdgeId, Condition] = {}
         self._waiting: collections.deque[Batch] = collections.deque()
@@ -367,7 +377,7 @@ class FlowerRun:
         assert self._open is not None  # noqa: S101 - a dispatch belongs to an open round
         asked, hello = self._open.asked[edge], self._hello
         size = self._blobs.size(_content(asked.content))
-        settings = EdgeOrder(hello.app, hello.digest, hello.run_id, asked.node, hello.run_config, asked.message)
+        settings = EdgeOrder(hello.app, hello.digest, hello.run_id, asked.node, hello.run_config, asked.message, hello.data)
         return Order(
             study=self.name,
             round_number=asked.number,
@@ -454,13 +464,14 @@ class FlowerRun:
             raise UpdateRefused("truncated", f"{size} of {upload.size} bytes arrived")
         if self._blobs.sha256(partial) != upload.sha256:
             raise UpdateRefused("digest", "the bytes do not have the digest that was announced")
-        return check_reply(
-            decode(self._blobs.read(partial)),
-            decode(self._blobs.read(_content(asked.content))) if _is_train(asked) else (),
-            train=_is_train(asked),
-            same_shapes=self._limits.same_shapes,
-            settings=self._limits.triage,
-        )
+        with self._checking:
+            return check_reply(
+                decode(self._blobs.read(partial)),
+                decode(self._blobs.read(_content(asked.content))) if _is_train(asked) else (),
+                train=_is_train(asked),
+                same_shapes=self._limits.same_shapes,
+                settings=self._limits.triage,
+            )
 
     def _failed(self, edge: EdgeId, code: int, reason: str) -> None:
         if self._open is not None:

@@ -36,6 +36,9 @@ def train_message(msg: Message, context: Context) -> Message:
     elif fault == "slow":
         time.sleep(30)
     metrics = MetricRecord({"num-examples": examples, "loss": found, "seen": seen})
+    if "wardround-examples" in context.node_config:  # the edge's own
+        with np.load(str(context.node_config["wardround-examples"])) as own:
+            metrics["own-rows"], metrics["own-labelled"] = len(own["features"]), int((own["labels"] >= 0).sum())
     return Message(RecordDict({"arrays": ArrayRecord([weights]), "metrics": metrics}), reply_to=msg)
 
 
