@@ -6,20 +6,24 @@ import collections
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from wardround.clock import Clock
+from wardround.clock import Clock, utc
 from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, StudyView
+from wardround.errors import WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation
 from wardround.store import Store
 from wardround.studies import RunningStudy
 from wardround.trust.passwords import SignIn
 from wardround.watch.alerts import Alert, needs_person
+from wardround.watch.delivery.outbox import Outbox
 from wardround.watch.watcher import Watch
 
 RATE_S = 10.0
 LINES_MAX = 200
 ALERTS_SHOWN = 500
+SINKS, SILENCES = "alert-sinks", "alert-silences"  # what other processes see of them, in the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,7 @@ class HubDesk:
         clock: Clock,
         store: Store,
         watch: Watch,
+        outbox: Outbox,
         arrivals: Arrivals,
         beats: Mapping[str, Beat],
         attached: Callable[[], set[str]],
@@ -81,6 +86,7 @@ class HubDesk:
         behind_s: Callable[[], float | None],
     ) -> None:
         self._place, self._clock, self._store, self._watch = place, clock, store, watch
+        self._outbox = outbox
         self._arrivals, self._beats, self._attached = arrivals, beats, attached
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
         self._sign_in = SignIn(clock)
@@ -126,6 +132,35 @@ class HubDesk:
             running.coordinator.release(EdgeId(edge))
         self.refresh()
         return bool(command)
+
+    def answer(self, act: str, body: Mapping[str, Any], who: str) -> str:
+        """Do what somebody asks of alerts from the command line; words for who asked.
+
+        Raises:
+            WardroundError: it cannot be done, and why.
+        """
+        alert, reason = str(body.get("alert", "")), str(body.get("reason", ""))
+        if act == "silence":
+            try:
+                made = self._watch.silence(body["matchers"], until_us=int(body["until_us"]), who=who, reason=reason)
+            except ValueError as error:
+                raise WardroundError(str(error), remedy="see `wardround alert silence --help`") from error
+            return f"{made.silence_id} holds until {utc(made.until_us):%Y-%m-%d %H:%M} UTC"
+        if act == "test":
+            sinks = self._outbox.test()
+            if not sinks:
+                raise WardroundError("hub.toml names no sink", remedy="add [[notify]] and start the hub again: docs/alerts.md")
+            return f"sent to {', '.join(sinks)}"
+        if act == "acknowledge":
+            done, words, why_not = self.acknowledge(alert, who), f"{alert} is acknowledged by {who}", "is not open, or is taken"
+        elif act == "undo":
+            done, words, why_not = self.undo(alert, who, reason), f"what was done about {alert} is undone", "has nothing to undo"
+        else:
+            alert = str(body.get("silence", ""))
+            done, words, why_not = self._watch.unsilence(alert), f"{alert} has ended", "does not hold"
+        if not done:
+            raise WardroundError(f"{alert} {why_not}", remedy="`wardround alert list` and `silences` show what there is")
+        return words
 
     # -- the read model
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import secrets
 import signal
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from wardround.collect.intake import Committer, Intake
 from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
-from wardround.desk import Arrivals, HubDesk, Place
+from wardround.desk import SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
 from wardround.flower.door import FlowerDoor
 from wardround.learn.grpc_hub import HubLink, Taking
@@ -50,7 +50,9 @@ from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
 from wardround.trust.signatures import HubSigner
 from wardround.watch.alerts import Alert
-from wardround.watch.notify import Outbox, message
+from wardround.watch.delivery.messages import Origin
+from wardround.watch.delivery.outbox import Outbox
+from wardround.watch.delivery.routes import routes
 from wardround.watch.watcher import Watch
 
 log = structlog.get_logger(__name__)
@@ -59,6 +61,7 @@ LOOK_S = 1.0
 CERTIFICATE_LOOK_S = 60.0
 DENY_LOOK_S = 0.5  # a revocation by another process is seen within so long
 APPENDS_MAX = 100_000
+TOLD_AGAIN_US = 3_600_000_000
 HUB_CERTIFICATE_HOURS = 24.0 * 90
 
 
@@ -113,7 +116,6 @@ class Hub:
         self.inbox = Inbox(FolderStorage(home / "inbox"))
         self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.happened)
         self.lake = self.processing.lake
-        self.outbox = self._make_outbox()
         self.watch = Watch(
             clock=self.clock,
             heartbeat_s=self.settings.heartbeat_s,
@@ -121,6 +123,7 @@ class Hub:
             on_change=self._alert_changed,
             saved=self.store.load_state("alert-book") or b"",
         )
+        self.outbox = self._make_outbox()
         self.intake = Intake(
             inbox=self.inbox,
             consent=self.consents.choose,
@@ -144,6 +147,7 @@ class Hub:
         self._authority, self._signer = Authority.load(home / "pki"), HubSigner(home / "pki")
         self._on_certificate: list[Callable[[], None]] = []
         self._denied = self.store.denied(self.clock.now_us())
+        self._shown: dict[str, bytes] = {}  # what other processes were last shown
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
         self.desk = HubDesk(
@@ -151,6 +155,7 @@ class Hub:
             clock=self.clock,
             store=self.store,
             watch=self.watch,
+            outbox=self.outbox,
             arrivals=self.arrivals,
             beats=self.beats,
             attached=lambda: set(self.link.attached) if self.link is not None else set(),
@@ -240,14 +245,16 @@ class Hub:
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]
-        if self.outbox is not None:
-            self.outbox.start()
+        recent_us = self.clock.now_us() - TOLD_AGAIN_US
+        for alert in self.watch.alerts():  # what a kill came before; what a sink has is not sent again
+            if alert.open or alert.changed_us > recent_us:
+                self.outbox.put(alert)
+        self.outbox.start()
         return {"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port}
 
     def close(self) -> None:
         """Close files and workers."""
-        if self.outbox is not None:
-            self.outbox.close()
+        self.outbox.close()
         self.processing.close()
         self.inbox.close()
         self.consents.close()
@@ -294,6 +301,7 @@ class Hub:
     async def _look(self) -> None:
         """See what the store asks for: new studies, nodes, jobs."""
         edges = await asyncio.to_thread(self.store.edges)
+        await asyncio.to_thread(self._answer_alerts)
         await asyncio.to_thread(self.processing.look)
         await self.studies.look(self.link.attached if self.link is not None else set())
         if self.link is not None:
@@ -302,6 +310,20 @@ class Hub:
     def _taking(self) -> dict[str, Taking]:
         """What edges work for: studies, and runs of Flower apps."""
         return {**self.studies.coordinators, **(self.flower.runs if self.flower is not None else {})}
+
+    def _answer_alerts(self) -> None:
+        """What people ask of alerts from the command line, and how the sinks do, for those who look there."""
+        for request in self.store.requests("alerts"):
+            try:
+                answered = replace(request, state="done", answer=self.desk.answer(request.act, request.body, request.who))
+            except WardroundError as error:
+                answered = replace(request, state="refused", answer=str(error))
+            self.store.put_request(answered)
+        for key, value in ((SINKS, self.outbox.states()), (SILENCES, self.watch.silences())):
+            data = msgspec.json.encode(value)
+            if self._shown.get(key) != data:
+                self._shown[key] = data
+                self.store.save_state(key, data)
 
     def _save_tree(self, link: HubLink, edges: Sequence[str]) -> None:
         """How models reach the edges, for `wardround edge tree`."""
@@ -463,8 +485,7 @@ class Hub:
         log.warning(
             "alert", alert_id=alert.alert_id, state=alert.state.value, kind=alert.finding.kind, edge_id=alert.finding.edge
         )
-        if self.outbox is not None:
-            self.outbox.put(message(alert, site=self.settings.site, simulated=self.settings.simulated))
+        self.outbox.put(alert)
 
     def _make_study(self, record: StudyRecord) -> RunningStudy:
         assert self.link is not None  # noqa: S101 - studies are looked at once the link is there
@@ -511,15 +532,11 @@ class Hub:
             return Listening(console.host, console.port)
         return Listening(console.host, console.port, self.home / "pki" / "hub.pem", self.home / "pki" / "hub.key")
 
-    def _make_outbox(self) -> Outbox | None:
-        if not self.settings.webhook_url:
-            return None
-        if not self.settings.webhook_url.startswith(("https://", "http://")):
-            raise WardroundError("webhook_url is not an http(s) address", remedy="correct hub.toml")
-        key_path = self.home / "webhook.key"
-        if not key_path.exists():
-            write_private(key_path, secrets.token_hex(32).encode())
-        return Outbox(self.home / "outbox.sqlite", self.settings.webhook_url, key_path.read_bytes())
+    def _make_outbox(self) -> Outbox:
+        own = self.settings
+        origin = Origin(hub=own.name, site=own.site, simulated=own.simulated, console=own.public_url)
+        ways = routes(own.notify, self.home, origin, write_private)
+        return Outbox(self.home / "outbox.sqlite", ways, self.clock, self.watch.open_alerts)
 
     def _renew_certificate(self) -> bool:
         """The hub is its own authority: its certificate is renewed at two thirds of its life; whether it was."""

@@ -132,6 +132,22 @@ class ProcessingSettings(Settings, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
 
 
+class NotifySettings(Settings, frozen=True, kw_only=True):
+    """One way to people: a `[[notify]]` table of hub.toml."""
+
+    kind: typing.Literal["webhook", "smtp", "alertmanager", "apprise"]
+    url: str = ""  # without a password
+    url_file: str = ""  # the address in a file of mode 0600, where it is a secret itself
+    name: str = ""  # how it is called in `wardround alert sinks`; empty: its kind
+    priority_min: typing.Literal["high", "medium", "low", "info"] = "medium"
+    level: int = 0  # of escalation: 1 is told what nobody has acknowledged in time
+    group_s: float = 10.0  # how long what is not urgent waits for others of its kind
+    refresh_s: float = 0.0  # a sign of life so often, for a dead man's switch; 0: none, but 60 for alertmanager
+    sender: str = ""  # smtp
+    to: tuple[str, ...] = ()  # smtp
+    password_file: str = ""  # smtp: of mode 0600
+
+
 class HubSettings(Settings, frozen=True, kw_only=True):
     """hub.toml: the central hub."""
 
@@ -145,7 +161,8 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     certificate_hours: float = 24.0  # life of an edge's certificate; the edge renews it at two thirds
     processing: ProcessingSettings = ProcessingSettings()
     heartbeat_s: float = 2.0  # edges are called silent after three missed ones
-    webhook_url: str = ""
+    public_url: str = ""  # of the console, for people who are told of an alert
+    notify: tuple[NotifySettings, ...] = ()
 
 
 def load_settings(path: Path, kind: type[T]) -> T:
@@ -196,10 +213,11 @@ def _unknown_key(data: dict[str, Any], kind: type[Any], prefix: str) -> tuple[st
         if key not in known:
             return prefix + key, list(known)
         inner = _struct_of(known[key])
-        if inner is not None and isinstance(value, dict):
-            found = _unknown_key(value, inner, f"{prefix}{key}.")
-            if found is not None:
-                return found
+        for part in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(part, dict):
+                found = _unknown_key(part, inner, f"{prefix}{key}.")
+                if found is not None:
+                    return found
     return None
 
 
@@ -208,4 +226,6 @@ def _struct_of(hint: Any) -> type[Any] | None:
         return hint
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return next((s for s in map(_struct_of, typing.get_args(hint)) if s is not None), None)
+    if typing.get_origin(hint) in (tuple, list):
+        return _struct_of(typing.get_args(hint)[0])
     return None

@@ -29,6 +29,7 @@ from wardround.store.records import (
     ModelRecord,
     Person,
     Quarantined,
+    Request,
     RoundRecord,
     StudyRecord,
     StudyRequest,
@@ -44,6 +45,7 @@ __all__ = [
     "ModelRecord",
     "Person",
     "Quarantined",
+    "Request",
     "RoundRecord",
     "Store",
     "StudyRecord",
@@ -54,6 +56,7 @@ __all__ = [
 HAPPENINGS_MAX = 10_000
 JOB_RUNS_MAX = 1_000
 STUDY_REQUESTS_MAX = 1_000
+REQUESTS_MAX = 1_000
 QUARANTINE_MAX = 100_000
 LIVE_CERTIFICATES_MAX = 32  # of one edge: an edge that asks without end is told to wait
 KEEP_EXPIRED_US = 90 * 86_400_000_000
@@ -249,6 +252,28 @@ class Store:
         table = schema.study_requests
         rows = list(self._rows(sa.select(table).where(table.c.request_id == request_id)))
         return StudyRequest(**rows[0]) if rows else None
+
+    # -- what is asked of the hub
+
+    def put_request(self, request: Request) -> None:
+        """Ask something, or note the answer; the oldest answered ones go beyond REQUESTS_MAX."""
+        table = schema.requests
+        self._upsert(table, ["request_id"], _values(request))
+        if request.state != "asked":
+            newest = sa.select(table.c.request_id).order_by(table.c.asked_us.desc()).limit(REQUESTS_MAX)
+            with self._engine.begin() as db:
+                db.execute(sa.delete(table).where(table.c.request_id.not_in(newest), table.c.state != "asked"))
+
+    def requests(self, topic: str) -> list[Request]:
+        """What nobody has answered yet, oldest first."""
+        table = schema.requests
+        query = sa.select(table).where(table.c.topic == topic, table.c.state == "asked").order_by(table.c.asked_us)
+        return [Request(**row) for row in self._rows(query)]
+
+    def request(self, request_id: str) -> Request | None:
+        """One of them."""
+        rows = list(self._rows(sa.select(schema.requests).where(schema.requests.c.request_id == request_id)))
+        return Request(**rows[0]) if rows else None
 
     # -- alerts, happenings, quarantine
 

@@ -151,3 +151,17 @@ class StudyRequest:
     asked_us: int
     state: str = "asked"
     answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asks of the running hub from another process: asked, then done or refused with an answer."""
+
+    request_id: str
+    topic: str
+    act: str
+    body: Mapping[str, Any]
+    who: str
+    asked_us: int
+    state: str = "asked"
+    answer: str = ""

@@ -172,3 +172,17 @@ study_requests = sa.Table(
     sa.Column("answer", sa.Text, nullable=False),
 )
 sa.Index("study_requests_by_asked", study_requests.c.asked_us)
+
+requests = sa.Table(
+    "requests",
+    metadata,
+    sa.Column("request_id", sa.Text, primary_key=True),
+    sa.Column("topic", sa.Text, nullable=False),  # alerts
+    sa.Column("act", sa.Text, nullable=False),
+    sa.Column("body", sa.JSON, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("asked_us", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),  # asked, done, refused
+    sa.Column("answer", sa.Text, nullable=False),
+)
+sa.Index("requests_by_asked", requests.c.asked_us)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from wardround.clock import Clock
 from wardround.records import Observation
-from wardround.watch.alerts import Alert, AlertBook, Finding, Response
+from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.detectors.sensors import SensorChange, Sensors
 
 MISSED_BEATS = 3.0
@@ -231,6 +231,7 @@ class Watch:
                     self._edge_silent(edge, seen.last_us, now_us)
             for change in self._sensors.tick(now_us, {edge for edge, seen in self._edges.items() if seen.silent}):
                 self._sensor(change)
+            self._settle(now_us)
 
     # -- what people do
 
@@ -246,7 +247,31 @@ class Watch:
             command = known.response.undo if known is not None and known.response is not None else ""
             return command if self._changed(self._book.undone(alert_id, who, reason, self._clock.now_us())) else ""
 
+    def silence(self, matchers: Mapping[str, str], *, until_us: int, who: str, reason: str) -> Silence:
+        """Tell nobody of alerts that fit, until a time.
+
+        Raises:
+            ValueError: it makes no sense, and why.
+        """
+        with self._lock:
+            now_us = self._clock.now_us()
+            silence = self._book.silence(matchers, until_us=until_us, who=who, reason=reason, now_us=now_us)
+            self._settle(now_us)
+            return silence
+
+    def unsilence(self, silence_id: str) -> bool:
+        """End a silence now."""
+        with self._lock:
+            ended = self._book.unsilence(silence_id)
+            self._settle(self._clock.now_us())
+            return ended
+
     # -- what can be seen
+
+    def silences(self) -> list[Silence]:
+        """The silences that hold."""
+        with self._lock:
+            return self._book.silences()
 
     def alerts(self) -> list[Alert]:
         """Every alert, newest first."""
@@ -325,6 +350,11 @@ class Watch:
     def _clear(self, fingerprint: str) -> None:
         with self._lock:
             self._changed(self._book.clear(fingerprint, self._clock.now_us()))
+
+    def _settle(self, now_us: int) -> None:
+        """What a new or ended silence changes."""
+        for alert in self._book.tick(now_us):
+            self._on_change(alert)
 
     def _changed(self, alert: Alert | None) -> bool:
         if alert is None:

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wardround.clock import ManualClock
 from wardround.records import Observation, Quality
-from wardround.watch.alerts import COOL_DOWN_US, AlertBook, Finding, Response, State, needs_person
+from wardround.watch.alerts import (
+    COOL_DOWN_US,
+    FLAP_CHANGES,
+    FLAP_US,
+    AlertBook,
+    Finding,
+    Policy,
+    Response,
+    Rules,
+    State,
+    needs_person,
+)
 from wardround.watch.detectors.sensors import Sensors
 from wardround.watch.watcher import Watch
 
@@ -187,3 +200,158 @@ def test_the_sensors_memory_is_bounded(monkeypatch):
     for i in range(100):
         sensors.observe(chunk(device=f"d{i}"), i)
     assert len(sensors._streams) == len(sensors._device_last_us) == 10
+
+
+MINUTE = 60_000_000
+PATIENT = Rules(policies={"sensor-dead": Policy(pending_us=10, keep_us=20)}, escalate_us={"high": (100, 300)})
+
+
+def states(alert):
+    return [t.what for t in alert.history]
+
+
+def test_a_cause_that_does_not_last_is_forgotten_and_one_that_does_fires_by_the_clock():
+    book = AlertBook(PATIENT)
+    assert book.raise_(finding(), 5) is None
+    assert book.open_alerts() == []
+    assert book.clear(finding().fingerprint, 6) is None
+    assert book.alerts() == []
+    book.raise_(finding(since_us=100), 105)
+    assert book.tick(109) == []
+    (fires,) = book.tick(110)
+    assert fires.state is State.FIRING
+    assert states(fires) == ["pending", "firing"]
+
+
+def test_an_alert_is_held_for_a_while_once_its_cause_has_gone():
+    book = AlertBook(PATIENT)
+    book.raise_(finding(), 10)
+    assert book.clear(finding().fingerprint, 50) is None
+    assert book.raise_(finding(), 60) is None  # back: nobody noticed that it was away
+    assert book.tick(75) == []
+    book.clear(finding().fingerprint, 80)
+    assert book.tick(99) == []
+    (over,) = book.tick(100)
+    assert over.state is State.RESOLVED
+
+
+def test_a_flapping_cause_is_one_line_and_few_messages():
+    book, messages = AlertBook(), 0
+    for now in range(0, 20 * MINUTE, MINUTE):
+        messages += book.raise_(finding(), now) is not None
+        messages += book.clear(finding().fingerprint, now + MINUTE // 2) is not None
+        messages += len(book.tick(now + MINUTE // 2))
+    (alert,) = book.alerts()
+    assert alert.flapping
+    assert alert.open
+    assert messages <= FLAP_CHANGES + 2  # of 40 changes
+    (over,) = book.tick(20 * MINUTE + FLAP_US)
+    assert (over.state, over.flapping) == (State.RESOLVED, False)
+
+
+def test_a_silence_keeps_alerts_quiet_until_its_time_and_hides_none():
+    book = AlertBook()
+    book.silence({"edge": "icu-*", "kind": "sensor-dead"}, until_us=100, who="oncall", reason="works on the ward", now_us=0)
+    alert = book.raise_(finding(), 1)
+    assert (alert.quiet, alert.told) == (True, False)
+    assert book.raise_(finding(edge="lab"), 1).told
+    assert len(book.open_alerts()) == 2
+    assert [a.finding.edge for a in needs_person(book.open_alerts())] == ["lab"]
+    assert book.tick(99) == []
+    (woken,) = book.tick(100)
+    assert (woken.quiet, woken.told) == (False, True)
+    assert book.silences() == []
+
+
+@pytest.mark.parametrize(
+    ("matchers", "until_us", "words"),
+    [
+        ({}, 10, "at least one"),
+        ({"edge": ""}, 10, "at least one"),
+        ({"subject": "p1"}, 10, "no label `subject`"),
+        ({"edge": "a"}, 1, "future"),
+    ],
+)
+def test_a_silence_that_makes_no_sense_is_refused(matchers, until_us, words):
+    with pytest.raises(ValueError, match=words):
+        AlertBook().silence(matchers, until_us=until_us, who="oncall", reason="", now_us=1)
+
+
+def test_one_alert_explains_another():
+    book = AlertBook()
+    dead = book.raise_(finding(), 1)
+    silent = book.raise_(finding("edge-silent"), 2)
+    (explained,) = book.tick(3)
+    assert (explained.alert_id, explained.inhibited_by) == (dead.alert_id, silent.alert_id)
+    other = book.raise_(finding(edge="icu-b"), 4)
+    assert not other.inhibited_by
+    book.clear(finding("edge-silent").fingerprint, 5)
+    (again,) = book.tick(6)
+    assert (again.alert_id, again.quiet) == (dead.alert_id, False)
+
+
+def test_what_nobody_takes_is_escalated_and_what_somebody_took_is_not():
+    book = AlertBook(PATIENT)
+    book.raise_(finding("a", priority="high"), 0)
+    taken = book.raise_(finding("b", priority="high"), 0)
+    book.raise_(finding("c", priority="high"), 0, Response(what="handled"))
+    book.acknowledge(taken.alert_id, "oncall", 1)
+    assert book.tick(99) == []
+    assert [(a.finding.kind, a.level) for a in book.tick(100)] == [("a", 1)]
+    assert book.tick(200) == []
+    assert [(a.finding.kind, a.level) for a in book.tick(301)] == [("a", 2)]
+    assert book.tick(10_000) == []
+
+
+KINDS = ("edge-silent", "sensor-dead", "signal-silent", "update-poisoned", "update-refused")
+ACTS = st.one_of(
+    st.tuples(st.sampled_from(["raise", "clear"]), st.sampled_from(KINDS), st.sampled_from("ab")),
+    st.tuples(st.just("acknowledge"), st.integers(1, 6), st.just("")),
+    st.tuples(st.just("silence"), st.sampled_from(KINDS), st.integers(1, 40)),
+    st.tuples(st.sampled_from(["restart", "tick", "tick"]), st.just(""), st.just("")),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 8), ACTS), max_size=60))
+def test_whatever_happens_nobody_is_left_untold(steps):
+    """Told here is what a person was told: each alert handed out that is worth telling. Times are minutes."""
+    rules = Rules(policies={"signal-silent": Policy(pending_us=3 * MINUTE, keep_us=5 * MINUTE)})
+    book, now, causes, told = AlertBook(rules), 0, set(), {}
+
+    def tell(*alerts):
+        for alert in alerts:
+            if alert is not None and alert.worth_telling:
+                told[alert.alert_id] = alert
+
+    for wait, (act, what, arg) in steps:
+        now += wait * MINUTE
+        if act == "raise":
+            causes.add((what, arg))
+            tell(book.raise_(finding(what, arg, since_us=now), now))
+        elif act == "clear":
+            causes.discard((what, arg))
+            tell(book.clear(finding(what, arg).fingerprint, now))
+        elif act == "acknowledge":
+            tell(book.acknowledge(f"A-{what:04d}", "oncall", now))
+        elif act == "silence":
+            book.silence({"kind": what}, until_us=now + arg * MINUTE, who="x", reason="", now_us=now)
+        elif act == "restart":
+            saved, book = book.save(), AlertBook(rules)
+            book.restore(saved)
+            assert book.save() == saved
+        tell(*book.tick(now))
+        fingerprints = [a.finding.fingerprint for a in book.alerts() if a.open]
+        assert len(fingerprints) == len(set(fingerprints))  # one alert per cause
+        for alert in book.alerts():
+            if alert.open and not alert.quiet:
+                assert told[alert.alert_id].open, "it fires and nobody was told"
+        for cause in causes:
+            assert book.is_open(finding(*cause).fingerprint), "a cause is there and no alert is"
+    for cause in sorted(causes):
+        tell(book.clear(finding(*cause).fingerprint, now))
+    for _ in range(3):
+        now += 40 * MINUTE
+        tell(*book.tick(now))
+    assert [a for a in book.alerts() if a.open] == []
+    assert not [a for a in told.values() if a.open], "over, and those who know of it were not told"
