@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import itertools
 import json
 import multiprocessing as mp
@@ -17,6 +18,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from wardround.clock import SystemClock
 from wardround.collect.storage import FolderStorage
@@ -29,6 +31,8 @@ from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
 from wardround.learn.grpc_wire import RELAY, SERVICE, Beat
 from wardround.learn.journal import Journal
 from wardround.learn.manifests import Signed
+from wardround.learn.messages import Done, Order
+from wardround.learn.models import Parameters
 from wardround.learn.participant import Participant
 from wardround.learn.schedule import lacks
 from wardround.learn.shelf import Shelf
@@ -61,22 +65,63 @@ def make_identities(home: Path, edges: list[str]) -> None:
         write_private(folder / "ca.pem", authority.pem, 0o644)
 
 
+# -- what is trained
+
+
+class Parts(Protocol):
+    """What a study needs beside rounds; given to processes by its name, "module:attribute"."""
+
+    shape: tuple[int, int]  # features, classes
+
+    def settings(self, study: Study) -> bytes: ...
+
+    def initial(self, study: Study) -> Parameters: ...
+
+    def train(self, edge: str, order: Order, model: bytes, kept: bytes) -> Done: ...
+
+
+class Toy:
+    """A training that costs nothing."""
+
+    shape = (FEATURES, CLASSES)
+
+    def settings(self, study):
+        return b""
+
+    def initial(self, study):
+        return toy_model(study.learner.seed)
+
+    def train(self, edge, order, model, kept):
+        return toy_training(edge, order, model, kept)
+
+
+toy = Toy()
+TOY = "tests.rounds.programs:toy"
+
+
+def _parts(name: str) -> Parts:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
 # -- the hub's process
 
 
-def hub_main(home: Path, text: str, port: int) -> None:
-    asyncio.run(_hub(home, text, port))
+def hub_main(home: Path, text: str, port: int, parts: str = TOY, edges: int = 0) -> None:
+    asyncio.run(_hub(home, text, port, _parts(parts), edges))
 
 
-async def _hub(home: Path, text: str, port: int) -> None:
+async def _hub(home: Path, text: str, port: int, parts: Parts, edges: int) -> None:
+    """With `edges` the first round waits until so many have attached."""
     study = parse_study(text, where="test")
+    attached: set[str] = set()
     coordinators: dict[str, Coordinator] = {}
     signer = HubSigner(home / "pki")
     link = HubLink(
         studies=lambda: coordinators,
         peer_name=peer_name,
         peer_certificate=peer_certificate,
-        on_attached=lambda _edge, _version: None,
+        on_attached=lambda edge, _version: attached.add(edge),
         on_beat=lambda _edge, _beat: None,
         on_lost=lambda _edge: None,
         sign=lambda manifest: Signed(manifest, signer.sign(manifest), signer.certificate),
@@ -84,9 +129,9 @@ async def _hub(home: Path, text: str, port: int) -> None:
     folder = home / "study"
     coordinators[study.name] = coordinator = Coordinator(
         study,
-        settings=b"",
-        initial=lambda: toy_model(study.learner.seed),
-        shape=(FEATURES, CLASSES),
+        settings=parts.settings(study),
+        initial=lambda: parts.initial(study),
+        shape=parts.shape,
         strategy=make_strategy(study.strategy, study.learner),
         screen=Screens("test"),
         journal=Journal(FolderStorage(folder).connect),
@@ -100,6 +145,7 @@ async def _hub(home: Path, text: str, port: int) -> None:
         {SERVICE: link.handlers()}, host="127.0.0.1", port=port, pki=home / "pki", denied=lambda _name, _serial: False
     )
     while server is not None:
+        coordinator.pause(paused=len(attached) < edges)
         await asyncio.to_thread(coordinator.tick)
         (home / "hub.json").write_text(json.dumps({"sent": link.sent_bytes, "rounds": len(coordinator.committed())}))
         if coordinator.finished:
@@ -110,8 +156,8 @@ async def _hub(home: Path, text: str, port: int) -> None:
 # -- an edge's process
 
 
-def edge_main(home: Path, name: str, port: int, relay_port: int, seed: int, train_s: float) -> None:
-    asyncio.run(_edge(home, name, port, relay_port, random.Random(f"{seed}/{name}"), train_s))
+def edge_main(home: Path, name: str, port: int, relay_port: int, seed: int, train_s: float, parts: str = TOY) -> None:
+    asyncio.run(_edge(home, name, port, relay_port, random.Random(f"{seed}/{name}"), train_s, _parts(parts)))
 
 
 class ToldParticipant(Participant):
@@ -131,7 +177,7 @@ class ToldParticipant(Participant):
                 os.fsync(out.fileno())
 
 
-async def _edge(home: Path, name: str, port: int, relay_port: int, chance: random.Random, train_s: float) -> None:
+async def _edge(home: Path, name: str, port: int, relay_port: int, chance: random.Random, train_s: float, parts: Parts) -> None:
     identity = home / name
     channel = edge_channel(identity, "127.0.0.1", port)
     authority = (identity / "ca.pem").read_bytes()
@@ -175,7 +221,7 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
 
     async def train(order, model, kept):
         await asyncio.sleep(chance.uniform(0, train_s))
-        return toy_training(name, order, model, kept)
+        return await asyncio.to_thread(parts.train, name, order, model, kept)
 
     link = EdgeLink(
         channel=channel,
@@ -232,15 +278,17 @@ async def _sick(home: Path, port: int) -> None:
 class World:
     """The processes of one run, by name; kill and start them as you like."""
 
-    def __init__(self, home: Path, text: str, edges: list[str], *, seed: int = 0, train_s: float = 0.05, relays=()) -> None:
+    def __init__(
+        self, home: Path, text: str, edges: list[str], *, seed: int = 0, train_s: float = 0.05, relays=(), parts: str = TOY
+    ) -> None:
         self.home, self.text, self.edges = home, text, edges
         self.study: Study = parse_study(text, where="test")
         make_identities(home, edges)
         self._port = free_port()
         self._relays = {edge: free_port() for edge in relays}
-        self._seed, self._train_s = seed, train_s
+        self._seed, self._train_s, self._parts = seed, train_s, parts
         self._context = mp.get_context("forkserver")
-        self._context.set_forkserver_preload(["tests.rounds.programs"])
+        self._context.set_forkserver_preload(["tests.rounds.programs", parts.partition(":")[0]])
         self._processes: dict[str, mp.process.BaseProcess] = {}
 
     def __enter__(self) -> World:
@@ -256,9 +304,11 @@ class World:
         if name == "sick":
             process = self._context.Process(target=sick_main, args=(self.home, self._port), daemon=True)
         elif name == "hub":
-            process = self._context.Process(target=hub_main, args=(self.home, self.text, self._port), daemon=True)
+            together = 0 if self._parts == TOY else len(self.edges)
+            arguments = (self.home, self.text, self._port, self._parts, together)
+            process = self._context.Process(target=hub_main, args=arguments, daemon=True)
         else:
-            arguments = (self.home, name, self._port, self._relays.get(name, 0), self._seed, self._train_s)
+            arguments = (self.home, name, self._port, self._relays.get(name, 0), self._seed, self._train_s, self._parts)
             process = self._context.Process(target=edge_main, args=arguments, daemon=True)
         process.start()
         self._processes[name] = process
