@@ -91,7 +91,10 @@ def _guest(home: str, settings: FlowerSettings, order: EdgeOrder) -> _Guest:
         _guests.pop(home).end()
     if not settings.python or not settings.apps:
         raise StudyError("this edge runs no Flower apps", remedy="set flower.python and flower.apps in its edge.toml")
-    app = open_app(Path(settings.apps) / Path(order.app).name)
+    folder = Path(settings.apps) / Path(order.app).name
+    if not folder.is_dir():
+        raise StudyError(f"this edge has no Flower app {folder.name}", remedy="put a copy of it into its flower.apps folder")
+    app = open_app(folder)
     if app.digest != order.digest:
         raise StudyError(
             f"Flower app {app.name} is another version here ({app.digest[:12]}) than at the hub ({order.digest[:12]})",

@@ -33,6 +33,7 @@ TASK = "flower"
 INLINE_BYTES = 1_000_000  # a message up to here travels inside its order
 BATCHES_MAX, MESSAGES_MAX = 1_000, 10_000
 NORMS_KEPT = 20
+QUORUM_OF = ("train", "evaluate")  # categories of messages whose replies are folded
 CRASHED = "the ClientApp's process ended"
 UNKNOWN, RAISED, REPLY_UNAVAILABLE, NODE_UNAVAILABLE, APP_CRASHED = 0, 2, 4, 5, 8  # Flower's ErrorCode
 
@@ -329,7 +330,12 @@ class FlowerRun:
     # -- rounds
 
     def _quorum(self, batch: Batch) -> int:
-        """Replies without which a round gives none: those that follow a quorum of the same kind and group are part of it."""
+        """Replies without which a round gives none: of what is folded, train and evaluate.
+
+        A round that follows one of the same kind and group is part of it, and needs no more.
+        """
+        if _category(batch.messages[0]) not in QUORUM_OF:
+            return 1
         return 1 if _kind(batch) in self._asked_for else self._limits.quorum
 
     def _next(self) -> None:
@@ -338,7 +344,7 @@ class FlowerRun:
             batch = self._waiting.popleft()
             nodes = {self._node_of(e): e for e in {*self._known(), *self._attached}}
             asked = {nodes[m.node]: m for m in batch.messages if m.node in nodes}
-            quorum = min(self._limits.quorum, len(batch.messages))
+            quorum = min(self._limits.quorum, len(batch.messages)) if _category(batch.messages[0]) in QUORUM_OF else 1
             if len(asked) < quorum:
                 self._abandoned(batch, f"{len(asked)} of the edges asked are known here, {quorum} are needed")
                 continue
@@ -483,7 +489,12 @@ class FlowerRun:
 
 
 def _is_train(asked: Asked) -> bool:
-    return asked.message.type.partition(".")[0] == "train"
+    return _category(asked) == "train"
+
+
+def _category(asked: Asked) -> str:
+    """A message's type without its action."""
+    return asked.message.type.partition(".")[0]
 
 
 def _kind(batch: Batch) -> tuple[str, str]:

@@ -256,6 +256,13 @@ def test_fewer_messages_than_the_quorum_are_refused_unless_they_follow_one():
     assert [len(d.replies) for d in world.decided] == [3, 1]
 
 
+def test_what_is_not_folded_needs_no_quorum():
+    world = World(quorum=3)
+    world.push(1, EDGES[:1], kind="get_parameters")
+    world.reply(EDGES[0])
+    assert len(world.decided[0].replies) == 1
+
+
 def test_two_messages_to_one_edge_are_not_one_round():
     world = World()
     with pytest.raises(StudyError, match="one edge"):

@@ -32,6 +32,7 @@ from wardround.flower.guest.records import packed, unpacked
 HUB_AWAY_S = 60.0  # a hub that is not back by then ends the run
 RETRY_S = 0.2
 BATCHES_MAX = 1_000  # pushed and not decided
+QUORUM_OF = ("train", "evaluate")  # as run.py's, which this environment cannot import
 QUIET_S = 0.01  # single messages that come no further apart are one round
 QUORUM_WAIT_S = 5.0  # how long fewer than a quorum wait for more
 MESSAGE_UNAVAILABLE = 3  # Flower's ErrorCode
@@ -124,7 +125,7 @@ class WardroundGrid(Grid):  # type: ignore[misc]  # flwr is not there for the ty
             else:
                 free.append(message)
         for asked in rounds:
-            if len(asked) < self._quorum:
+            if len(asked) < self._quorum and asked[0].metadata.message_type.partition(".")[0] in QUORUM_OF:
                 self._gather(asked, timeout_s)
             else:
                 self._push(asked, timeout_s)

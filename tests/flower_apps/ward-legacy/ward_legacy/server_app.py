@@ -1,11 +1,10 @@
-"""server_fn with the older FedAvg, which speaks through Flower's compatibility layer; writes what came of it to `out`."""
+"""server_fn with the older FedAvg, which asks a client for the first parameters; writes what came of it to `out`."""
 
 import json
 import time
 from pathlib import Path
 
-import numpy as np
-from flwr.common import ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.common import parameters_to_ndarrays
 from flwr.server import ServerAppComponents, ServerConfig
 from flwr.server.strategy import FedAvg
 from flwr.serverapp import ServerApp
@@ -41,7 +40,6 @@ def server_fn(context):
         min_fit_clients=nodes,
         min_evaluate_clients=nodes,
         min_available_clients=nodes,
-        initial_parameters=ndarrays_to_parameters([np.zeros(3, dtype=np.float32)]),
     )
     strategy.out, strategy.rounds = str(context.run_config["out"]), int(context.run_config["num-server-rounds"])
     return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=strategy.rounds))
