@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -55,6 +56,10 @@ def rehearse(
     fast: Annotated[
         bool, typer.Option("--fast", help="No triage and no screen: several times faster, and nobody is found out.")
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(min=0, max=256, help="Processes that train, over examples on disk: for fleets larger than memory."),
+    ] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Write rehearsal.json, model.safetensors and score.svg to this folder.")
     ] = None,
@@ -77,19 +82,25 @@ def rehearse(
     screen = Console(stderr=True)
     with _progress(screen) as progress:
         population = _population(study, data, edges, alpha, progress)
-        rehearsal = Rehearsal(study, population, len(task.classes), study.score.metric or task.metric, wrong, fast)
-        bar = progress.add_task("rounds", total=study.rounds.count)
-        began = time.perf_counter()
-        for done in rehearsal.run():
-            score = "" if done.score is None else f"{rehearsal.metric} {done.score:.3f}, "
-            each = (time.perf_counter() - began) / done.number
-            said = f"round {done.number}: {score}{done.participants} edges, {each:.2g} s a round"
-            progress.update(bar, completed=done.number, description=said)
+        rehearsal = Rehearsal(study, population, len(task.classes), study.score.metric or task.metric, wrong, fast, workers)
+        with closing(rehearsal):
+            _run(rehearsal, progress)
     written = rehearsal.write(out) if out is not None else []
     if as_json:
         typer.echo(json.dumps(rehearsal.facts(), indent=2))
         return
     _report(rehearsal, written)
+
+
+def _run(rehearsal: Rehearsal, progress: Progress) -> None:
+    """All rounds, with a bar."""
+    bar = progress.add_task("rounds", total=rehearsal.study.rounds.count)
+    began = time.perf_counter()
+    for done in rehearsal.run():
+        score = "" if done.score is None else f"{rehearsal.metric} {done.score:.3f}, "
+        each = (time.perf_counter() - began) / done.number
+        said = f"round {done.number}: {score}{done.participants} edges, {each:.2g} s a round"
+        progress.update(bar, completed=done.number, description=said)
 
 
 def _adapted(study: Study, rounds: int | None, seed: int | None) -> Study:

@@ -25,6 +25,7 @@ from wardround.learn.pace import RETRY_S, RETRY_S_MAX
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.schedule import is_open, lacks, opens_us
 from wardround.learn.selection import Turns, choose
+from wardround.learn.spread import Spread
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import Study
 from wardround.learn.trees import check_trees
@@ -75,15 +76,16 @@ class Fleet:
         faults: Faults = Faults(),  # noqa: B008 - frozen
         screen: Screen | None = None,
         reference: Examples | None = None,
+        spread: Spread | None = None,
     ) -> None:
-        """`reference` are examples that the hub itself holds, for strategies that ask for them.
+        """`reference` are examples that the hub itself holds, for strategies that ask for them; `spread` trains elsewhere.
 
         Raises:
             LearnError: no edge has enough labelled examples.
         """
         self.study = study
         self._strategy = make_strategy(study.strategy, study.learner)
-        self.edges = VirtualEdges(study, edges, classes=classes, strategy=self._strategy)
+        self.edges = VirtualEdges(study, edges, classes=classes, strategy=self._strategy, spread=spread)
         self._faults, self._screen, self._reference = faults, screen, reference
         self.sent_bytes = 0  # of compressed updates
         self._means_do = self.edges.means_do and screen is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from wardround.learn.learners import Learner, make_learner
 from wardround.learn.learners.jax_learner import JaxLearner, Many, Pool
 from wardround.learn.local import Local, train_locally
 from wardround.learn.models import MemoryTensors, Parameters, TensorSource, decode_model
+from wardround.learn.spread import Results, Share, Spread
 from wardround.learn.strategies import Strategy
 from wardround.learn.study import CompressionSettings, LocalRule, Study
 from wardround.records import Examples
@@ -47,13 +49,21 @@ class Made:
 class VirtualEdges:
     """Memory: the examples twice, of at most POOL_BYTES_MAX, and as many models as a call of `each` makes updates."""
 
-    def __init__(self, study: Study, edges: Mapping[str, Examples], *, classes: int, strategy: Strategy) -> None:
-        """Edges with too few labelled examples are left out.
+    def __init__(
+        self,
+        study: Study,
+        edges: Mapping[str, Examples],
+        *,
+        classes: int,
+        strategy: Strategy,
+        spread: Spread | None = None,
+    ) -> None:
+        """Edges with too few labelled examples are left out. With `spread` they are trained in other processes.
 
         Raises:
             LearnError: no edge has enough labelled examples.
         """
-        self._study, self._rule = study, strategy.rule
+        self._study, self._rule, self._spread = study, strategy.rule, spread
         usable = {n: e for n, e in sorted(edges.items()) if int((e.labels >= 0).sum()) >= study.rounds.examples_min}
         if not usable:
             raise LearnError("no edge of the rehearsal has enough labelled examples", remedy="lower rounds.examples_min")
@@ -79,6 +89,8 @@ class VirtualEdges:
             LearnError: an update is not finite.
         """
         assert self._together is not None  # noqa: S101 - asked for where `means_do` alone
+        if self._spread is not None:
+            return [cast("Mean", m) for part in self._spread.run(self._shares(model, edges, number, means=True)) for m in part]
         found: list[Mean] = []
         for pool, members in self._pools(self._together, edges):
             many = self._train(model, pool, members, number)
@@ -92,11 +104,20 @@ class VirtualEdges:
         return found
 
     def each(self, model: Parameters, edges: Sequence[str], number: int) -> Iterator[tuple[str, Made | str]]:
-        """Every edge's update, or the words of its failure."""
+        """Every edge's update as its hub reads it, or the words of its failure."""
+        for edge, local in self.trained(model, edges, number):
+            yield edge, local if isinstance(local, str) else self._made(model, edge, local)
+
+    def trained(self, model: Parameters, edges: Sequence[str], number: int) -> Iterator[tuple[str, Local | str]]:
+        """Every edge's training, or the words of its failure."""
+        if self._spread is not None:
+            for found in self._spread.run(self._shares(model, edges, number, means=False)):
+                yield from cast("Results", found)
+            return
         if self._together is None:
             for edge in edges:
                 try:
-                    yield edge, self._made(model, edge, self._alone(model, edge, number))
+                    yield edge, self._alone(model, edge, number)
                 except LearnError as error:
                     yield edge, str(error)
             return
@@ -113,8 +134,15 @@ class VirtualEdges:
                     if not all(np.isfinite(t).all() for t in update.values()):
                         yield edge, "training diverged: the update is not finite"
                         continue
-                    local = Local(update, int(many.counts[i]), {"loss": float(many.losses[i])}, {})
-                    yield edge, self._made(model, edge, local)
+                    yield edge, Local(update, int(many.counts[i]), {"loss": float(many.losses[i])}, {})
+
+    def _shares(self, model: Parameters, edges: Sequence[str], number: int, *, means: bool) -> list[Share]:
+        """A round's edges in as many parts as are trained side by side."""
+        assert self._spread is not None  # noqa: S101 - asked for where it is there alone
+        size = max(1, -(-len(edges) // self._spread.ways))
+        parts = [tuple(edges[start : start + size]) for start in range(0, len(edges), size)]
+        kept = [{e: self.kept[e] for e in part if e in self.kept} for part in parts]
+        return [Share(number, part, model, means, k) for part, k in zip(parts, kept, strict=True)]
 
     def _train(self, model: Parameters, pool: Pool, members: Sequence[int], number: int, *, each: bool = False) -> Many:
         assert self._together is not None  # noqa: S101 - asked for where it is there alone

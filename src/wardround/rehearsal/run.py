@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from wardround.learn.fleet import Fleet
 from wardround.learn.learners import check_learner
 from wardround.learn.models import Parameters, encode_model
 from wardround.learn.scores import METRICS
+from wardround.learn.spread import Spread
 from wardround.learn.study import Study
 from wardround.records import Examples, concatenate
 from wardround.rehearsal.chart import svg_chart
 from wardround.rehearsal.data import Population
+from wardround.rehearsal.workers import dask_spread
 from wardround.watch.detectors.screens import Screens
 
 REFERENCE_EVERY = 20  # of each edge's examples
@@ -54,6 +57,7 @@ class Rehearsal:
     metric: str
     faults: Faults = field(default_factory=Faults)
     fast: bool = False
+    workers: int = 0  # processes that train; 0: this one alone
     rounds: list[Rehearsed] = field(default_factory=list)
     aside: Counter[str] = field(default_factory=Counter)  # rounds in which an edge was set aside
 
@@ -68,13 +72,19 @@ class Rehearsal:
         seed, flip = self.study.learner.seed, self.faults.label_flip
         self.flipped = frozenset(name for name in self.population.edges if struck(flip, seed, "label-flip", name))
         edges = {n: flipped(e, self.classes) if n in self.flipped else e for n, e in self.population.edges.items()}
+        self._held = ExitStack()
+        spread: Spread | None = None
+        given: Mapping[str, Examples] = edges
+        if self.workers:
+            spread, given = self._held.enter_context(dask_spread(self.study, edges, self.classes, self.workers))
         self.fleet = Fleet(
             self.study,
-            edges,
+            given,
             classes=self.classes,
             faults=self.faults,
             screen=None if self.fast else self._screen(),
             reference=self._reference(edges),
+            spread=spread,
         )
         if len(self.fleet.names) < self.study.rounds.edges_min:
             raise StudyError(
@@ -83,6 +93,10 @@ class Rehearsal:
                 remedy="rehearse more edges, or lower rounds.edges_min or rounds.examples_min",
             )
         self.model: Parameters = {}
+
+    def close(self) -> None:
+        """End the workers."""
+        self._held.close()
 
     def _screen(self) -> Screens:
         """The study's own, with a secret that the seed makes."""
