@@ -18,11 +18,13 @@ from wardround.studies import RunningStudy
 from wardround.trust.passwords import SignIn
 from wardround.watch.alerts import Alert, needs_person
 from wardround.watch.delivery.outbox import Outbox
+from wardround.watch.metrics import EdgeFacts, Facts, SinkFacts, StudyFacts
 from wardround.watch.watcher import Watch
 
 RATE_S = 10.0
 LINES_MAX = 200
 ALERTS_SHOWN = 500
+JOB_RUNS_LOOKED_AT = 100
 SINKS, SILENCES = "alert-sinks", "alert-silences"  # what other processes see of them, in the store
 
 
@@ -84,11 +86,14 @@ class HubDesk:
         subjects: Callable[[], int],
         waiting: Callable[[], int],
         behind_s: Callable[[], float | None],
+        certificate_us: Callable[[], int],
     ) -> None:
+        """`certificate_us()` is when the hub's own certificate ends."""
         self._place, self._clock, self._store, self._watch = place, clock, store, watch
         self._outbox = outbox
         self._arrivals, self._beats, self._attached = arrivals, beats, attached
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
+        self._certificate_us = certificate_us
         self._sign_in = SignIn(clock)
         self._overview = Overview(
             clock.now_us(), place.hub, place.version, place.site, simulated=place.simulated, subjects=subjects()
@@ -161,6 +166,48 @@ class HubDesk:
         if not done:
             raise WardroundError(f"{alert} {why_not}", remedy="`wardround alert list` and `silences` show what there is")
         return words
+
+    def facts(self) -> Facts:
+        """How the hub stands, for Prometheus."""
+        overview, seen = self._overview, self._watch.edges()
+        views = {view.name: view for view in overview.edges}
+        edges = []
+        for record in self._store.edges():
+            if record.revoked_us is None:
+                known, beat, view = seen.get(record.name), self._beats.get(record.name), views.get(record.name)
+                edges.append(
+                    EdgeFacts(
+                        record.name,
+                        up=view is not None and view.state != "silent",
+                        seen_us=known.last_us if known is not None else 0,
+                        spooled=beat.spooled if beat is not None else 0,
+                        spool_bytes=beat.spool_bytes if beat is not None else 0,
+                        certificate_us=record.not_after_us,
+                    )
+                )
+        succeeded: dict[str, int] = {}
+        for run in self._store.job_runs(limit=JOB_RUNS_LOOKED_AT):
+            if run.state == "done":
+                succeeded[run.job] = max(succeeded.get(run.job, 0), run.changed_us)
+        return Facts(
+            version=overview.version,
+            simulated=overview.simulated,
+            edges=edges,
+            studies=[self._study_facts(running) for running in self._studies().values()],
+            sinks=[SinkFacts(n, s.waiting, s.delivered, s.given_up, bool(s.failing)) for n, s in self._outbox.states().items()],
+            alerts=[(a.finding.priority, a.state.value) for a in self._watch.open_alerts()],
+            inbox_waiting=overview.waiting,
+            set_aside=overview.set_aside,
+            behind_s=overview.behind_s,
+            jobs=sorted(succeeded.items()),
+            hub_certificate_us=self._certificate_us(),
+        )
+
+    def _study_facts(self, running: RunningStudy) -> StudyFacts:
+        view = self._study(running)
+        assert view is not None  # noqa: S101 - of a running study
+        accepted = sum(1 for _, part in view.parts if part == "accepted")
+        return StudyFacts(view.name, view.round_number, accepted, len(view.parts), view.metric, view.score, view.worst)
 
     # -- the read model
 

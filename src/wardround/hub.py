@@ -53,6 +53,7 @@ from wardround.watch.alerts import Alert
 from wardround.watch.delivery.messages import Origin
 from wardround.watch.delivery.outbox import Outbox
 from wardround.watch.delivery.routes import routes
+from wardround.watch.metrics import Metrics
 from wardround.watch.watcher import Watch
 
 log = structlog.get_logger(__name__)
@@ -163,7 +164,9 @@ class Hub:
             subjects=lambda: len(self._subject_edge),
             waiting=self.inbox.waiting,
             behind_s=self._behind_s,
+            certificate_us=lambda: describe((home / "pki" / "hub.pem").read_bytes()).not_after_us,
         )
+        self.metrics = Metrics(self.desk.facts)
 
     # -- running
 
@@ -250,6 +253,9 @@ class Hub:
             if alert.open or alert.changed_us > recent_us:
                 self.outbox.put(alert)
         self.outbox.start()
+        if settings.metrics.port:
+            opened.callback(self.metrics.close)
+            self.metrics.serve(settings.metrics.host, settings.metrics.port)
         return {"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port}
 
     def close(self) -> None:
@@ -401,6 +407,7 @@ class Hub:
 
     def _committed(self, observations: Sequence[Observation]) -> None:
         self.arrivals.add(observations)
+        self.metrics.arrived(len(observations), sum(o.n for o in observations))
         self._subject_edge.update({o.subject: o.edge for o in observations})
         self.watch.observe(observations)
 
@@ -444,15 +451,22 @@ class Hub:
         study, number = event.study, event.round_number
         if event.kind == "committed":
             self.watch.round_committed(study)
+            self.metrics.round_committed(study, event.seconds, event.t_us)
             for edge, score in event.screen.items():
                 if edge not in event.aside:
                     self.watch.score(study, edge, number, score)
+                self._scored(study, edge, score)
             log.info("round committed", study=study, round_number=number, edges=len(event.folded), duration_s=event.seconds)
+        elif event.kind in ("accepted", "failed"):
+            self.metrics.update(study, "accepted" if event.kind == "accepted" else "failed")
         elif event.kind == "refused":
+            self.metrics.update(study, "refused")
             self.store.set_aside(Quarantined(event.t_us, event.edge, "update", event.reason, event.detail))
             self.watch.update_refused(study, event.edge, number, event.reason, event.detail)
         elif event.kind == "quarantined":
             self._tell(EdgeId(event.edge), Notice(study, number, "aside", event.reason, f"until round {event.until_round}"))
+
+            self.metrics.update(study, "quarantined")
             self.watch.edge_quarantined(
                 study,
                 event.edge,
@@ -468,6 +482,7 @@ class Hub:
             self.happened(f"{event.edge} counts again", f"from round {number} of {study}")
         elif event.kind == "abandoned":
             self.watch.round_abandoned(study, number, event.reason)
+            self.metrics.round_abandoned(study)
         elif event.kind == "finished":
             self.studies.finished(study)
             self.happened(f"Study {study} finished", f"{number} rounds, model {event.model[:8]}")
@@ -475,6 +490,11 @@ class Hub:
     def _tell(self, edge: EdgeId, notice: Notice) -> None:
         if self.link is not None:
             self.link.send(edge, notice, notice.study)
+
+    def _scored(self, study: str, edge: str, score: float) -> None:
+        running = self.studies.running.get(study)
+        if running is not None:
+            self.metrics.scored(study, edge, score, running.study.triage.screen_threshold)
 
     def _alert_changed(self, alert: Alert) -> None:
         body = msgspec.to_builtins(alert)

@@ -157,6 +157,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     grpc: ListenSettings = ListenSettings(port=7443)
     enrolment: ListenSettings = ListenSettings(port=7444)
     console: ListenSettings = ListenSettings(port=7480)
+    metrics: ListenSettings = ListenSettings()  # for Prometheus; port 0: nobody asks
     public_host: str = "127.0.0.1"  # what edges connect to; it stands in the hub's certificate
     certificate_hours: float = 24.0  # life of an edge's certificate; the edge renews it at two thirds
     processing: ProcessingSettings = ProcessingSettings()

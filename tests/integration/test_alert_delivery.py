@@ -9,6 +9,7 @@ import json
 import multiprocessing as mp
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -30,6 +31,7 @@ from wardround.watch.alerts import AlertBook, Finding
 from wardround.watch.delivery.messages import Origin, message
 from wardround.watch.delivery.outbox import Outbox, Route
 from wardround.watch.delivery.sinks import Alertmanager, Apprise, DeliveryFailed, Mail, Webhook
+from wardround.watch.metrics import EdgeFacts, Facts, Metrics
 
 ORIGIN = Origin(hub="hub", site="St. Anne")
 KEY = b"k" * 32
@@ -300,7 +302,7 @@ class Groups:
 
     def of(self, name, status):
         return [
-            {a["labels"]["edge"] for a in g["alerts"] if a["status"] == status}
+            {a["labels"].get("edge", "") for a in g["alerts"] if a["status"] == status}
             for g in self.told
             if g["groupLabels"].get("alertname") == name and g["status"] == status
         ]
@@ -438,3 +440,72 @@ def test_an_edge_falls_silent_and_people_are_told_and_act(site, command):
         edge.start()
         until(lambda: len([a for _, a in receiver.taken if a == "A-0001"]) >= 3, 30)  # firing, acknowledged, resolved
         assert "Nothing is wrong" in alert("list")[1]
+
+
+# -- Prometheus, as Debian has it, over our /metrics and our rules
+
+needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="Debian's prometheus is not installed")
+PROMETHEUS = """\
+global: {{scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms}}
+scrape_configs:
+  - job_name: wardround
+    static_configs: [{{targets: ["{target}"]}}]
+rule_files: [{rules}]
+alerting:
+  alertmanagers: [{{static_configs: [{{targets: ["{manager}"]}}]}}]
+"""
+
+
+@needs_prometheus
+@needs_alertmanager
+@pytest.mark.timeout(180)
+def test_prometheus_fires_our_rules_and_alertmanager_tells_and_is_told_when_it_is_over(tmp_path):
+    """The product's own rules, with seconds instead of their minutes; every part is killed and started again once."""
+    state = {"up": True}
+    metrics = Metrics(lambda: Facts(edges=[EdgeFacts("e1", up=state["up"]), EdgeFacts("e2", up=state["up"])]))
+    target = metrics.serve(LOOPBACK, free_port())
+    rules = (Path(__file__).parents[2] / "deploy/prometheus/wardround.rules.yml").read_text()
+    (tmp_path / "rules.yml").write_text(re.sub(r"for: \d+m", "for: 1s", rules))
+    groups = Groups()
+    manager = Manager(tmp_path, CONFIG.format(url=groups.url).replace("[alertname, hub]", "[alertname]"))
+    manager.start()
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        PROMETHEUS.format(target=f"{LOOPBACK}:{target}", rules=tmp_path / "rules.yml", manager=f"{LOOPBACK}:{manager.port}")
+    )
+    port = free_port()
+    command = [
+        "prometheus",
+        f"--config.file={config}",
+        f"--storage.tsdb.path={tmp_path / 'tsdb'}",
+        f"--web.listen-address={LOOPBACK}:{port}",
+        "--rules.alert.resend-delay=1s",
+    ]
+
+    def start():
+        with (tmp_path / "prometheus.log").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    prometheus = start()
+    try:
+        until(lambda: groups.of("WardroundWatchdog", "firing"), 40)
+        assert not groups.of("WardroundEdgeDown", "firing")
+        state["up"] = False
+        until(lambda: {"e1", "e2"} in groups.of("WardroundEdgeDown", "firing"), 30)  # one message for both
+        prometheus.kill()
+        prometheus.wait(10)
+        manager.stop()
+        shutil.rmtree(tmp_path / "data")
+        groups.told.clear()
+        manager.start()
+        prometheus = start()
+        until(lambda: {"e1", "e2"} in groups.of("WardroundEdgeDown", "firing"), 40)  # told again by itself
+        state["up"] = True
+        until(lambda: {"e1", "e2"} in groups.of("WardroundEdgeDown", "resolved"), 40)
+    finally:
+        prometheus.kill()
+        prometheus.wait(10)
+        manager.stop()
+        metrics.close()
+        groups.server.shutdown()
+        groups.server.server_close()
