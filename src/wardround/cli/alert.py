@@ -157,7 +157,7 @@ def silences(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 
 @app.command()
 def sinks(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
-    """List where alerts go (`[[notify]]` of hub.toml): what waits there, what was delivered, and why a delivery fails."""
+    """List where alerts go (`notify` in hub.toml): what waits there, what was delivered, and why a delivery fails."""
     from wardround.store import opened  # noqa: PLC0415
 
     with opened(home / "hub.sqlite") as store:
