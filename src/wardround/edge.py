@@ -53,6 +53,7 @@ from wardround.training_data import local_store
 from wardround.trust.certificates import check_certificate
 from wardround.trust.channel import HubChannel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
+from wardround.trust.denied import DenyList
 from wardround.trust.identity import IdentityFolder
 from wardround.trust.pseudonyms import Pseudonyms
 from wardround.trust.renewal import Renewer
@@ -160,7 +161,7 @@ class Edge:
         )
         self._clock = clock
         self._participant = Participant(FolderBlobs(home.path / "learn"))
-        self._identity = identity
+        self._identity, self._denied = identity, DenyList()
         self._shelf = Shelf(
             FolderBlobs(home.path / "learn" / "models"), verify=self._check_manifest, keep=settings.relay.models_max
         )
@@ -202,6 +203,7 @@ class Edge:
             sign=signer.sign,
             relay_address=address,
             hold=lambda release: self._held.hold(release, self._shelf, [hub]),
+            on_denied=self._deny,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
         forwarder = Forwarder(self._spool, self._consent_records, pace=Pace(settings.link), clock=self._clock)
@@ -310,10 +312,17 @@ class Edge:
             host=settings.host,
             port=settings.port,
             files=files,
-            denied=lambda _name, _serial: False,  # the hub names who may fetch, and names nobody it has denied
+            denied=self._is_denied,
             setting="relay.port",
         )
         return f"{settings.host}:{port}", lambda: server.stop(0.2)
+
+    def _deny(self, denied: DenyList) -> None:
+        """Whom the hub has shut out: the list it sent replaces the one before."""
+        self._denied = denied
+
+    def _is_denied(self, name: str, serial: str) -> bool:
+        return self._denied.holds(name, serial)
 
     async def _fetch(self, order: Order, relay: RelayLink, hub: HubSource) -> bytes:
         """The base model of an order: from the edge it names, or from the hub.

@@ -45,6 +45,7 @@ from wardround.trust import renewal
 from wardround.trust.certificates import HUB_NAME, Authority, describe, key_pem, names_host, new_key, write_private
 from wardround.trust.channel import few_arenas, peer_certificate, peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
+from wardround.trust.denied import DenyList
 from wardround.trust.enrolment import EnrolmentListener
 from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
@@ -147,7 +148,7 @@ class Hub:
         }
         self._authority, self._signer = Authority.load(home / "pki"), HubSigner(home / "pki")
         self._on_certificate: list[Callable[[], None]] = []
-        self._denied = self.store.denied(self.clock.now_us())
+        self._denied = DenyList(*self.store.denied(self.clock.now_us()))
         self._shown: dict[str, bytes] = {}  # what other processes were last shown
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
@@ -287,7 +288,9 @@ class Hub:
     async def _denials(self) -> None:
         """Keep the deny-list: a loop of its own, so that nothing slow delays a revocation."""
         while True:
-            self._denied = await asyncio.to_thread(self.store.denied, self.clock.now_us())
+            self._denied = DenyList(*await asyncio.to_thread(self.store.denied, self.clock.now_us()))
+            if self.link is not None:
+                self.link.deny(self._denied)
             await asyncio.sleep(DENY_LOOK_S)
 
     async def _certificate(self) -> None:
@@ -301,8 +304,7 @@ class Hub:
                 log.info("the hub's certificate is renewed")
 
     def _is_denied(self, name: str, serial: str) -> bool:
-        names, serials = self._denied
-        return name in names or serial in serials
+        return self._denied.holds(name, serial)
 
     async def _look(self) -> None:
         """See what the store asks for: new studies, nodes, jobs."""

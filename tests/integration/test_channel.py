@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
-from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
+from wardround.trust.channel import HubChannel, edge_channel, peer_name, start_hub_listener
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -36,6 +36,17 @@ async def quiet(_requests, _context):
     await asyncio.sleep(30)
 
 
+async def takes(requests, _context):
+    async for _ in requests:
+        pass
+    return b"all"
+
+
+async def gives(_request, _context):
+    yield b"here"
+    await asyncio.sleep(30)
+
+
 class Hub:
     """A listener with one method that answers and one stream that says little."""
 
@@ -50,6 +61,8 @@ class Hub:
         handlers = {
             "Echo": grpc.unary_unary_rpc_method_handler(echo),
             "Quiet": grpc.stream_stream_rpc_method_handler(quiet),
+            "Takes": grpc.stream_unary_rpc_method_handler(takes),
+            "Gives": grpc.unary_stream_rpc_method_handler(gives),
         }
         self._server, self.port = await start_hub_listener(
             {"test.Test": handlers},
@@ -129,25 +142,104 @@ def test_an_edge_does_not_talk_to_another_hub(hub, tmp_path):
     assert asyncio.run(run()) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def test_a_revoked_edge_gets_no_answer_and_its_open_stream_ends(hub, tmp_path):
+async def quiet_both_ways(channel):
+    call = channel.stream_stream("/test.Test/Quiet")()
+    assert await call.read() == b"here"
+    return call.read
+
+
+async def quiet_upload(channel):
+    call = channel.stream_unary("/test.Test/Takes")()
+    await call.write(b"part")
+
+    async def end():
+        await call
+
+    return end
+
+
+async def quiet_download(channel):
+    call = channel.unary_stream("/test.Test/Gives")(b"")
+    assert await call.read() == b"here"
+    return call.read
+
+
+@pytest.mark.parametrize("open_stream", [quiet_both_ways, quiet_upload, quiet_download])
+def test_a_revoked_edge_gets_no_answer_and_its_open_stream_ends(hub, tmp_path, open_stream):
     edge = identity(tmp_path / "a", hub.authority, "icu-a")
+
+    async def run():
+        async with hub:
+            channel = edge_channel(edge, "127.0.0.1", hub.port)
+            end = await open_stream(channel)
+            await asyncio.sleep(0.2)
+            hub.denied.add("icu-a")
+            began = time.monotonic()
+            code = await code_of(end())
+            took_s = time.monotonic() - began
+            await channel.close(None)
+            return took_s, code, await code_of(hub.ask(edge))
+
+    took_s, ended, code = asyncio.run(run())
+    assert took_s < 5.0
+    assert ended is code is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_calls_under_way_end_on_the_connection_they_began_on(hub, tmp_path):
+    """A renewed identity is used by the next call, and an upload in the middle goes on with the one before."""
+    edge = identity(tmp_path / "a", hub.authority, "icu-a")
+    after = identity(tmp_path / "b", hub.authority, "icu-b")
+
+    async def run():
+        async with hub:
+            channel = HubChannel(edge, "127.0.0.1", hub.port)
+            upload = channel.stream_unary("/test.Test/Takes")()
+            await upload.write(b"first part")
+            before = await channel.unary_unary("/test.Test/Echo")(b"x")
+            for name in ("edge.key", "edge.pem"):
+                (after / name).replace(edge / name)
+            channel.renew()
+            then = await channel.unary_unary("/test.Test/Echo")(b"x")
+            await upload.write(b"second part")
+            await upload.done_writing()
+            whole = await upload
+            for _ in range(50):  # the older connection closes once nothing is under way on it
+                if not channel._retiring:
+                    break
+                await asyncio.sleep(0.1)
+            left = len(channel._retiring)
+            await channel.close()
+            return before, then, whole, left
+
+    assert asyncio.run(run()) == (b"icu-a:x", b"icu-b:x", b"all", 0)
+
+
+def test_a_listeners_renewed_certificate_is_used_from_the_next_connection_on(hub, tmp_path):
+    edge = identity(tmp_path / "a", hub.authority, "icu-a")
+
+    def serial(port):
+        context = ssl.create_default_context(cafile=edge / "ca.pem")
+        context.load_cert_chain(edge / "edge.pem", edge / "edge.key")
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5), server_hostname="127.0.0.1") as tls:
+            return tls.getpeercert()["serialNumber"]
 
     async def run():
         async with hub:
             channel = edge_channel(edge, "127.0.0.1", hub.port)
             call = channel.stream_stream("/test.Test/Quiet")()
             assert await call.read() == b"here"
-            hub.denied.add("icu-a")
-            began = time.monotonic()
-            with pytest.raises(grpc.aio.AioRpcError):
-                await call.read()
-            took_s = time.monotonic() - began
+            first = await asyncio.to_thread(serial, hub.port)
+            key = new_key()
+            write_private(hub.folder / "pki" / "hub.key", key_pem(key))
+            half = await asyncio.to_thread(serial, hub.port)  # the key is there, its certificate not yet
+            pem = hub.authority.issue_hub("hub", key.public_key(), ["127.0.0.1"], 1.0)
+            write_private(hub.folder / "pki" / "hub.pem", pem, 0o644)
+            second = await asyncio.to_thread(serial, hub.port)
+            open_still = not call.done()
             await channel.close(None)
-            return took_s, await code_of(hub.ask(edge))
+            return first == half, first != second, open_still
 
-    took_s, code = asyncio.run(run())
-    assert took_s < 5.0
-    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert asyncio.run(run()) == (True, True, True)
 
 
 def test_older_tls_is_refused(hub, tmp_path):

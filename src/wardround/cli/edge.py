@@ -31,6 +31,8 @@ app.command()(status)
 app.command("completeness")(edge_completeness)
 quarantine = typer.Typer(no_args_is_help=True, help="What this edge could not take: look at it, replay it.")
 app.add_typer(quarantine, name="quarantine")
+devices = typer.Typer(no_args_is_help=True, help="The devices of this edge: see them, shut one out.")
+app.add_typer(devices, name="devices")
 
 
 @app.command()
@@ -93,6 +95,37 @@ def device(
         register.close()
     typer.echo(f"{name}: {secret}")
     typer.echo(f"It connects to port {opened.settings.mqtt.port} with TLS and publishes under wr/dev/{name}/up", err=True)
+
+
+@devices.command("list")
+def devices_list(home: Home = DEFAULT_HOME, as_json: Annotated[bool, typer.Option("--json", help="Facts.")] = False) -> None:
+    """The devices that are registered here. Patients' names stay on this edge: this table shows them."""
+    from wardround.edge import EdgeHome  # noqa: PLC0415
+
+    rows = [
+        {"device": d.device_id, "patient": d.patient, "format": d.format, "state": "revoked" if d.revoked else "may sign in"}
+        for d in sorted(EdgeHome.open(home).registry().all(), key=lambda d: d.device_id)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    table = Table("device", "patient", "format", "state", box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row.values())
+    Console(markup=False).print(table)
+
+
+@devices.command("revoke")
+def devices_revoke(name: Annotated[str, typer.Argument(help="The device.")], home: Home = DEFAULT_HOME) -> None:
+    """Shut a device out: its open session ends within two seconds, and its secret opens none any more.
+
+    `wardround edge device` with the same name gives it a new secret. What it has sent stays.
+    """
+    from wardround.edge import EdgeHome  # noqa: PLC0415
+
+    if not EdgeHome.open(home).registry().revoke(name):
+        raise SettingsError(f"no device is called {name!r}", remedy="`wardround edge devices list` shows them")
+    typer.echo(f"{name} is revoked")
 
 
 @app.command("map")

@@ -36,6 +36,7 @@ from wardround.errors import PortTaken
 
 log = structlog.get_logger(__name__)
 CONNECTIONS_MAX = 500
+REVOKED_LOOK_S = 1.0
 IN_FLIGHT_MAX = 64  # messages of one device that wait for their commit
 RELEASE_S = 20.0  # how long a device may take to answer a PUBREC
 _brokers: dict[str, EmbeddedBroker] = {}  # the plugins are made by the library from a name: this is how they find their edge
@@ -50,6 +51,8 @@ class EmbeddedBroker:
         self._key = secrets.token_hex(8)
         self._broker: _Broker | None = None
         self._context: ssl.SSLContext | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.signed_in: dict[str, str] = {}  # device -> what its secret was kept as when it signed in
 
     async def start(self) -> int:
         """Listen; the bound port.
@@ -85,6 +88,7 @@ class EmbeddedBroker:
         except BrokerError as exc:
             raise PortTaken(self._host, self._port, setting="mqtt.port") from exc
         self._context = self._broker.context
+        self._watching = asyncio.create_task(self._watch())
         return self._bound_port()
 
     def renew(self) -> None:
@@ -98,9 +102,23 @@ class EmbeddedBroker:
         assert broker is not None  # noqa: S101 - our own order of calls
         await self._collector.run(lambda topic, body: broker.internal_message_broadcast(topic, body, 0))
 
+    async def _watch(self) -> None:
+        """End the sessions of devices that were revoked, or have a new secret."""
+        while True:
+            await asyncio.sleep(REVOKED_LOOK_S)
+            for session, handler in list(self._broker._sessions.values()) if self._broker is not None else ():
+                name = session.username or ""
+                if session.transitions.is_connected() and self.registry.secret_hash(name) != self.signed_in.get(name, ""):
+                    log.warning("a device's session is ended: it is revoked or has a new secret", device=name)
+                    session.will_flag = False
+                    await handler.handle_connection_closed()
+
     async def stop(self) -> None:
         """Stop listening and close every connection."""
         _brokers.pop(self._key, None)
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._broker is not None:
             with contextlib.suppress(Exception):
                 await self._broker.shutdown()
@@ -211,7 +229,10 @@ class DeviceSignIn(BaseAuthPlugin):  # type: ignore[misc]  # the library is unty
         broker = _brokers.get(self.config.broker)
         if broker is None or not session.username or not session.password:
             return False
-        return broker.registry.check(session.username, session.password)
+        if not broker.registry.check(session.username, session.password):
+            return False
+        broker.signed_in[session.username] = broker.registry.secret_hash(session.username)
+        return True
 
     @dataclass
     class Config:

@@ -164,7 +164,7 @@ class Mosquitto:
 
     def _write_passwords(self, devices: Iterable[Device]) -> bool:
         """Whether they have changed. A salt is kept, so that the same devices give the same file."""
-        lines = [f"{d.device_id}:{d.mosquitto_hash}" for d in devices if d.mosquitto_hash]
+        lines = [f"{d.device_id}:{d.mosquitto_hash}" for d in devices if d.mosquitto_hash and not d.revoked]
         secret = self.collector_secret
         salt = hashlib.sha256(secret.encode()).digest()[:12]
         lines.append(f"{self._collector}:{mosquitto_hash(secret, salt)}")

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -39,6 +39,7 @@ class Device:
     user: int | None = None  # the patient's number on a device that several people use
     every_s: float = 0.0  # how often it sends a value; 0: as the code table says
     mosquitto_hash: str = ""  # of its secret, as Mosquitto's password file has it
+    revoked: bool = False  # signs in no more, until it is registered anew
 
     def zone(self) -> ZoneInfo | None:
         """The zone of its clock; None when it is not known."""
@@ -94,13 +95,29 @@ class DeviceRegistry:
         self._write()
         return secret
 
-    def get(self, device_id: str) -> Device | None:
-        """A device by its name."""
+    def revoke(self, device_id: str) -> bool:
+        """Shut a device out; False when none is called so. A new secret (`add`) lets it in again."""
         self._reload()
-        return self._devices.get(device_id)
+        device = self._devices.get(device_id)
+        if device is None:
+            return False
+        self._devices[device_id] = replace(device, revoked=True)
+        self._write()
+        return True
+
+    def get(self, device_id: str) -> Device | None:
+        """A device by its name; None when there is none, or it is revoked."""
+        self._reload()
+        device = self._devices.get(device_id)
+        return None if device is None or device.revoked else device
+
+    def secret_hash(self, device_id: str) -> str:
+        """What its present secret is kept as; empty when it may not sign in. It changes with the secret."""
+        device = self.get(device_id)
+        return device.secret_hash if device is not None else ""
 
     def all(self) -> list[Device]:
-        """Every device."""
+        """Every device, revoked ones too."""
         self._reload()
         return list(self._devices.values())
 
@@ -148,6 +165,7 @@ def _section(device: Device) -> str:
     lines += [f'format = "{device.format}"'] if device.format != "senml" else []
     lines += [f'time_zone = "{device.time_zone}"'] if device.time_zone else []
     lines += [f"user = {device.user}"] if device.user is not None else []
+    lines += ["revoked = true"] if device.revoked else []
     return "\n".join(lines) + "\n\n"
 
 

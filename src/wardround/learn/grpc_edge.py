@@ -18,12 +18,13 @@ from wardround.errors import LearnError, WardroundError
 from wardround.learn.announcements import announcement
 from wardround.learn.condition import Condition
 from wardround.learn.frames import frame
-from wardround.learn.grpc_wire import IDLE_S, SERVICE, Beat, Stride, condition_to_wire, order_of, release_of
+from wardround.learn.grpc_wire import IDLE_S, SERVICE, Beat, Stride, condition_to_wire, denied_of, order_of, release_of
 from wardround.learn.learners import LEARNERS
 from wardround.learn.messages import Done, Order, Release, Upload, UploadReceipt
 from wardround.learn.participant import Participant, Ready
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
+from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -52,10 +53,11 @@ class EdgeLink:
         sign: Callable[[bytes], bytes],
         relay_address: str = "",
         hold: Callable[[Release], Awaitable[None]] | None = None,
+        on_denied: Callable[[DenyList], None] = lambda _denied: None,
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
         `hold(release)` keeps the model to predict with, or raises a WardroundError; `sign(announcement)` puts this edge's name
-        to an upload.
+        to an upload; `on_denied(list)` is told whom this edge must give no model.
 
         `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
         `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
@@ -65,7 +67,7 @@ class EdgeLink:
         self._training = False
         self._turn = 0
         self._call: Any = None  # the newest stream to the hub
-        self._sign, self._hold = sign, hold
+        self._sign, self._hold, self._on_denied = sign, hold, on_denied
         self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
@@ -124,6 +126,8 @@ class EdgeLink:
                     await asyncio.to_thread(
                         self._participant.receipts.note, said.study, said.round, said.verdict, said.reason, said.detail
                     )
+                elif kind == "denied":
+                    self._on_denied(denied_of(message.denied))
         finally:
             beating.cancel()
             call.cancel()

@@ -21,10 +21,23 @@ from wardround.errors import StorageFull, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.frames import FrameMalformed, frame, unframe
-from wardround.learn.grpc_wire import CHUNK, IDLE_S, Beat, Stride, beat_of, condition_of, head_of, receipt_of, to_wire, upload_of
+from wardround.learn.grpc_wire import (
+    CHUNK,
+    IDLE_S,
+    Beat,
+    Stride,
+    beat_of,
+    condition_of,
+    denied_to_wire,
+    head_of,
+    receipt_of,
+    to_wire,
+    upload_of,
+)
 from wardround.learn.manifests import Signed, make_manifest
 from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt, model_digest
 from wardround.records import EdgeId
+from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -90,6 +103,7 @@ class HubLink:
         self._relays: dict[EdgeId, str] = {}  # addresses of edges that pass models on
         self.sent_bytes: dict[EdgeId, int] = {}  # of models, to each edge
         self._queues: dict[EdgeId, asyncio.Queue[pb.HubMessage | None]] = {}
+        self._denied = pb.HubMessage(denied=pb.Denied())
         self._loop = asyncio.get_running_loop()
         self._committing: set[asyncio.Task[None]] = set()
 
@@ -104,6 +118,16 @@ class HubLink:
             message = replace(message, relay_address=self._relays.get(EdgeId(message.relay), ""))
             self._count(edge, len(message.model))
         self._loop.call_soon_threadsafe(self._put, edge, to_wire(message, study))
+
+    def deny(self, denied: DenyList) -> None:
+        """Tell every edge whom it gives no model; from any thread. An edge that attaches later is told then."""
+        self._loop.call_soon_threadsafe(self._deny, denied_to_wire(denied))
+
+    def _deny(self, message: pb.HubMessage) -> None:
+        if message != self._denied:
+            self._denied = message
+            for edge in list(self._queues):
+                self._put(edge, message)
 
     @property
     def relays(self) -> dict[EdgeId, str]:
@@ -155,6 +179,7 @@ class HubLink:
     async def _attach(self, messages: AsyncIterator[pb.EdgeMessage], context: Any) -> AsyncIterator[pb.HubMessage]:
         edge = self._peer_name(context)
         queue: asyncio.Queue[pb.HubMessage | None] = asyncio.Queue(QUEUE_MAX)
+        queue.put_nowait(self._denied)
         older = self._queues.get(edge)
         if older is not None:
             with contextlib.suppress(asyncio.QueueFull):

@@ -10,6 +10,7 @@ from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt
+from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
 SERVICE = "wardround.v1.Learn"
@@ -166,6 +167,14 @@ def to_wire(message: Order | rounds.Cancel | Release | Notice, study: str) -> pb
             kept_since=message.kept_since,
         )
     )
+
+
+def denied_to_wire(denied: DenyList) -> pb.HubMessage:
+    return pb.HubMessage(denied=pb.Denied(names=sorted(denied.names), serials=sorted(denied.serials)))
+
+
+def denied_of(message: pb.Denied) -> DenyList:
+    return DenyList(frozenset(message.names), frozenset(message.serials))
 
 
 def release_of(message: pb.Release) -> Release:

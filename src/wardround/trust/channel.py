@@ -25,7 +25,7 @@ from wardround.trust.certificates import HUB_NAME, describe, load_key, public_ke
 
 log = structlog.get_logger(__name__)
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
-DENY_CHECK_S = 1.0
+DENY_CHECK_S = 0.5
 RETIRE_S = 10.0  # after the certificate's end: until then the hub has ended what was under way
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -134,7 +134,6 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         if handler.request_streaming and handler.response_streaming:
 
             async def stream_stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-                await self._check(context)
                 async with _watched(context, self._check):
                     with _told():
                         async for response in handler.stream_stream(incoming(requests, context), context):
@@ -145,19 +144,19 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         if handler.request_streaming:
 
             async def stream_unary(requests: AsyncIterator[Any], context: Any) -> Any:
-                await self._check(context)
-                with _told():
-                    return await handler.stream_unary(incoming(requests, context), context)
+                async with _watched(context, self._check):
+                    with _told():
+                        return await handler.stream_unary(incoming(requests, context), context)
 
             return grpc.stream_unary_rpc_method_handler(stream_unary, handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
 
             async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                await self._check(context)
-                with _told():
-                    async for response in handler.unary_stream(request, context):
-                        await self._check(context)
-                        yield response
+                async with _watched(context, self._check):
+                    with _told():
+                        async for response in handler.unary_stream(request, context):
+                            await self._check(context)
+                            yield response
 
             return grpc.unary_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
 
@@ -185,12 +184,13 @@ def _told() -> Iterator[None]:
 
 
 class _watched:  # noqa: N801 - a context manager, used as a statement
-    """While a stream is quiet, look at the deny-list once a second, so that a revoked edge's open stream ends."""
+    """Check a stream's peer when it opens and, while it is quiet, every half second: a revoked edge's open stream ends."""
 
     def __init__(self, context: Any, check: Callable[[Any], Awaitable[None]]) -> None:
         self._context, self._check = context, check
 
     async def __aenter__(self) -> None:
+        await self._check(self._context)
         self._call = asyncio.current_task()
         self._task = asyncio.create_task(self._watch())
 
