@@ -8,6 +8,7 @@ secret and a signing request. Its name comes from the token, never from the requ
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import socket
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 REQUEST_BYTES_MAX = 16_384
 CONNECTIONS_MAX = 32
 DEADLINE_S = 5.0
+VISIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,10 @@ class _Server(ThreadingHTTPServer):
         if not self._slots.acquire(blocking=False):
             self.shutdown_request(request)
             return
+        # Each read has a deadline, and so has the whole visit: a byte now and then would hold a place for ever.
+        held = request.dup()
+        end = threading.Timer(VISIT_S, _hang_up, [held])
+        end.start()
         try:
             request.settimeout(DEADLINE_S)
             wrapped = self._context.wrap_socket(request, server_side=True)
@@ -147,7 +153,14 @@ class _Server(ThreadingHTTPServer):
         except OSError:  # an interrupted handshake is the visitor's matter
             self.shutdown_request(request)
         finally:
+            end.cancel()
+            held.close()
             self._slots.release()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has gone by itself
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _handler(listener: EnrolmentListener) -> type[BaseHTTPRequestHandler]:
