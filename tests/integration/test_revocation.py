@@ -141,9 +141,14 @@ def test_one_certificate_alone_can_be_revoked(site, command):
 
 
 @pytest.mark.timeout(120)
-def test_a_revoked_devices_open_session_ends_and_its_secret_opens_none(site, command):
+@pytest.mark.parametrize("broker", ["embedded", "mosquitto"])
+def test_a_revoked_devices_open_session_ends_and_its_secret_opens_none(site, command, broker):
+    if broker == "mosquitto" and shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("mosquitto is not installed: apt install mosquitto")
     site.start_hub()
     edge = site.edge("icu-a")
+    settings = site.folder / "icu-a" / "edge.toml"
+    settings.write_text(settings.read_text() + f'broker = "{broker}"\n')
     secrets = {name: site.device("icu-a", name, Consent.RAW)[0] for name in ("d1", "d2")}
     edge.start()
     edge.wait_ready(60)

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from wardround.cli import alert, demo, doctor, edge, flower, hub, node, process, study, trend
+from wardround.cli import alert, demo, doctor, edge, flower, hub, node, process, study, trend, wifi
 from wardround.errors import WardroundError
 from wardround.log_lines import write_log_lines
 
@@ -39,6 +39,7 @@ app.add_typer(node.app, name="node")
 app.add_typer(study.app, name="study")
 app.add_typer(flower.app, name="flower")
 app.add_typer(alert.app, name="alert")
+app.add_typer(wifi.app, name="wifi")
 app.command("trend")(trend.trend)
 app.command("doctor")(doctor.doctor)
 

@@ -11,7 +11,7 @@ import datetime as dt
 import ipaddress
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,8 @@ from wardround.errors import CertificateRefused, TrustError
 URI_PREFIX = "spiffe://wardround/"
 RESERVED = ".wardround.internal"  # names that only the authority gives: no edge can ask for one
 HUB_NAME = "hub" + RESERVED  # what edges verify their hub by, whatever its address
+RADIUS_NAME = "radius" + RESERVED  # what edges verify the network by, before they show it their certificate
+CRL_HOURS = 24.0
 BACKDATE = dt.timedelta(hours=1)
 CALLS, SERVES = (ExtendedKeyUsageOID.CLIENT_AUTH,), (ExtendedKeyUsageOID.SERVER_AUTH,)
 BOTH = (*CALLS, *SERVES)
@@ -35,7 +37,7 @@ BOTH = (*CALLS, *SERVES)
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """What a certificate says: `role` is edge, hub, listener or worker."""
+    """What a certificate says: `role` is edge, hub, listener, radius or worker."""
 
     name: str
     role: str
@@ -209,6 +211,29 @@ class Authority:
     def issue_hub(self, name: str, key: ec.EllipticCurvePublicKey, hosts: Sequence[str], hours: float) -> bytes:
         """The hub's certificate (serverAuth), PEM."""
         return self._issue(name, key, hours, "hub", [*hosts, HUB_NAME], SERVES)
+
+    def issue_radius(self, key: ec.EllipticCurvePublicKey, hours: float) -> bytes:
+        """The certificate of whoever admits edges to the Wi-Fi (serverAuth), PEM."""
+        return self._issue("radius", key, hours, "radius", [RADIUS_NAME], SERVES)
+
+    def revocation_list(self, revoked: Iterable[tuple[str, int]], *, now_us: int, hours: float = CRL_HOURS) -> bytes:
+        """A CRL, PEM. `revoked` gives serials in hexadecimal and when each was revoked, microseconds since 1970.
+
+        For programs that know nothing of the hub's deny-list, such as an access point: it holds for `hours`.
+        """
+        now = utc(now_us).replace(microsecond=0)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(now - BACKDATE)
+            .next_update(now + dt.timedelta(hours=hours))
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(x509.CRLNumber(now_us), critical=False)
+        )
+        for serial, revoked_us in sorted(revoked):
+            entry = x509.RevokedCertificateBuilder().serial_number(int(serial, 16)).revocation_date(utc(revoked_us))
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def issue_worker(self, name: str, key: ec.EllipticCurvePublicKey, hours: float) -> bytes:
         """A certificate for one end of processing, scheduler or worker: each calls the other, so it holds both purposes, PEM."""
