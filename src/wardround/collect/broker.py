@@ -20,7 +20,7 @@ import structlog
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import Action, BaseContext
-from amqtt.errors import BrokerError
+from amqtt.errors import AMQTTError, BrokerError, MQTTError, NoDataError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
 from amqtt.mqtt.pubcomp import PubcompPacket
@@ -36,6 +36,9 @@ from wardround.errors import PortTaken
 
 log = structlog.get_logger(__name__)
 CONNECTIONS_MAX = 500
+CONNECT_S = 10.0  # from the connection to the CONNECT
+KEEPALIVE_S_MAX, KEEPALIVE_GRACE_S = 1_800, 2  # a device that promises none is not waited for without end
+PACKET_BYTES_MAX = 8_000_000
 REVOKED_LOOK_S = 1.0
 IN_FLIGHT_MAX = 64  # messages of one device that wait for their commit
 RELEASE_S = 20.0  # how long a device may take to answer a PUBREC
@@ -75,7 +78,6 @@ class EmbeddedBroker:
                     "max_connections": CONNECTIONS_MAX,
                 }
             },
-            "timeout_disconnect_delay": 2,
             "plugins": {
                 "wardround.collect.broker.DeviceSignIn": {"broker": self._key},
                 "wardround.collect.broker.OwnTopics": {},
@@ -110,7 +112,6 @@ class EmbeddedBroker:
                 name = session.username or ""
                 if session.transitions.is_connected() and self.registry.secret_hash(name) != self.signed_in.get(name, ""):
                     log.warning("a device's session is ended: it is revoked or has a new secret", device=name)
-                    session.will_flag = False
                     await handler.handle_connection_closed()
 
     async def stop(self) -> None:
@@ -150,10 +151,39 @@ class _Broker(Broker):  # type: ignore[misc]  # the library is untyped
     async def _initialize_client_session(
         self, reader: ReaderAdapter, writer: WriterAdapter, remote_address: str, remote_port: int
     ) -> tuple[BrokerProtocolHandler, Session]:
-        handler, session = await super()._initialize_client_session(reader, writer, remote_address, remote_port)
+        """Read the CONNECT. A session is its connection's alone, and ends with it.
+
+        The library looks sessions up by the identifier that is claimed, before it knows by whom: anybody could end another's
+        session, or be given it. And it publishes a last will without asking whose topic that is: a receipt could be forged.
+        """
         assert isinstance(reader, _Gate)  # noqa: S101 - as it came from above
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                handler, session = await BrokerProtocolHandler.init_from_connect(reader, writer, self.plugins_manager)
+        except (TimeoutError, AMQTTError, MQTTError, NoDataError) as error:
+            await writer.close()
+            raise MQTTError(f"no CONNECT that holds: {error}") from error
+        session.client_id = f"{remote_address}:{remote_port}-{secrets.token_hex(8)}"
+        session.clean_session, session.parent = True, 0
+        session.will_flag = False
+        session.keep_alive = min(session.keep_alive or KEEPALIVE_S_MAX, KEEPALIVE_S_MAX) + KEEPALIVE_GRACE_S
         handler.handle_publish = _Publisher(handler, reader, self.collector).publish
         return handler, session
+
+    async def _handle_client_session(
+        self,
+        reader: ReaderAdapter,
+        writer: WriterAdapter,
+        client_session: Session,
+        handler: BrokerProtocolHandler,
+        server: Any,
+        listener_name: str,
+    ) -> None:
+        try:
+            await super()._handle_client_session(reader, writer, client_session, handler, server, listener_name)
+        finally:  # refused ones would be kept for ever
+            self._sessions.pop(client_session.client_id, None)
+            await self._del_all_subscriptions(client_session)
 
 
 class _Gate(ReaderAdapter):  # type: ignore[misc]  # the library is untyped
@@ -165,6 +195,8 @@ class _Gate(ReaderAdapter):  # type: ignore[misc]  # the library is untyped
         self.room.set()
 
     async def read(self, n: int = -1) -> bytes:
+        if n > PACKET_BYTES_MAX:
+            raise NoDataError(f"a packet of {n} bytes is not taken")
         await self.room.wait()
         return bytes(await self._reader.read(n))
 

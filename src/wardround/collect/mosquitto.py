@@ -47,6 +47,7 @@ keyfile {identity}/edge.key
 tls_version tlsv1.2
 max_connections 500
 allow_anonymous false
+use_username_as_clientid true
 password_file {folder}/passwords
 acl_file {folder}/acl
 pid_file {folder}/pid
