@@ -16,7 +16,9 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,7 @@ from wardround.records import Examples
 FEATURES, CLASSES, EXAMPLES, BATCH, RATE = 561, 6, 50, 10, 0.1
 WARM = 3  # rounds that are not timed: they compile
 Weights = dict[str, jax.Array]
+T = TypeVar("T")
 
 
 def main() -> None:
@@ -44,10 +47,15 @@ def main() -> None:
     study = _study(arguments)
     edges = make_edges(arguments.edges)
     fleet = Fleet(study, edges, classes=CLASSES)
-    rounds, ours = _timed(fleet.run())
-    by_hand, theirs = _by_hand(study, fleet, edges, rounds, clips=True)
-    _, bare = _by_hand(study, fleet, edges, rounds, clips=False)
-    model = rounds[-1].model
+    loops = {clips: Loop(study, fleet.first_model(), edges, clips=clips) for clips in (True, False)}
+    spent: dict[str, list[float]] = {"ours": [], "by hand": [], "bare": []}
+    rounds = fleet.run()
+    for _ in range(study.rounds.count):  # one after the other, so that what else runs on the machine meets all three
+        done = _timed(spent["ours"], lambda: next(rounds))
+        _timed(spent["by hand"], partial(loops[True].play, done))
+        _timed(spent["bare"], partial(loops[False].play, done))
+    ours, theirs, bare = (own[WARM:] for own in spent.values())
+    model, by_hand = done.model, loops[True].model()
     apart = max(float(np.abs(model[n] - by_hand[n]).max()) for n in by_hand)
     facts = {
         "edges": arguments.edges,
@@ -95,39 +103,35 @@ def _study(arguments: argparse.Namespace) -> Study:
     return Study(name="fleet", task="activity", learner=learner, rounds=rounds)
 
 
-def _timed(rounds: Iterable[RehearsedRound]) -> tuple[list[RehearsedRound], list[float]]:
-    """Every round, and the CPU seconds of each that is not for warming up."""
-    done: list[RehearsedRound] = []
-    spent: list[float] = []
+def _timed(spent: list[float], work: Callable[[], T]) -> T:
+    """What `work` gives; its CPU seconds go to `spent`."""
     began = time.process_time()
-    for one in rounds:
-        ended = time.process_time()
-        done.append(one)
-        spent.append(ended - began)
-        began = time.process_time()
-    return done, spent[WARM:]
+    found = work()
+    spent.append(time.process_time() - began)
+    return found
 
 
-def _by_hand(
-    study: Study, fleet: Fleet, edges: dict[str, Examples], rounds: list[RehearsedRound], *, clips: bool
-) -> tuple[Parameters, list[float]]:
+class Loop:
     """The loop: the same edges in the same rounds, rows in the same order."""
-    first = fleet.first_model()
-    place = {name: i for i, name in enumerate(edges)}
-    x = jnp.asarray(np.stack([scaled(e.features, first, study.learner.clip) for e in edges.values()]))
-    y = jnp.asarray(np.stack([e.labels for e in edges.values()]))
-    weights = {n: jnp.asarray(t) for n, t in first.items() if not n.startswith("scale.")}
-    step = _loop(len(weights) // 2, clips=clips)
-    spent = []
-    for one in rounds:
-        began = time.process_time()
-        ids = np.array([place[name] for name in one.participants])
-        order = row_order(EXAMPLES, 1, study.learner.seed, one.number)[0].reshape(-1, BATCH)
-        weights = step(weights, x, y, ids, order)
-        for tensor in weights.values():
+
+    def __init__(self, study: Study, first: Parameters, edges: dict[str, Examples], *, clips: bool) -> None:
+        self._place, self._seed = {name: i for i, name in enumerate(edges)}, study.learner.seed
+        self._x = jnp.asarray(np.stack([scaled(e.features, first, study.learner.clip) for e in edges.values()]))
+        self._y = jnp.asarray(np.stack([e.labels for e in edges.values()]))
+        self._weights = {n: jnp.asarray(t) for n, t in first.items() if not n.startswith("scale.")}
+        self._step = _loop(len(self._weights) // 2, clips=clips)
+
+    def play(self, one: RehearsedRound) -> None:
+        """One round."""
+        ids = np.array([self._place[name] for name in one.participants])
+        order = row_order(EXAMPLES, 1, self._seed, one.number)[0].reshape(-1, BATCH)
+        self._weights = self._step(self._weights, self._x, self._y, ids, order)
+        for tensor in self._weights.values():
             tensor.block_until_ready()
-        spent.append(time.process_time() - began)
-    return {n: np.asarray(w) for n, w in weights.items()}, spent[WARM:]
+
+    def model(self) -> Parameters:
+        """The weights now."""
+        return {n: np.asarray(w) for n, w in self._weights.items()}
 
 
 def _loop(layers: int, *, clips: bool) -> Callable[..., Weights]:

@@ -67,8 +67,9 @@ def rehearse(
 ) -> None:
     """Run a study over virtual edges on this machine: will it learn, how many rounds does it take, what do faults do to it?
 
-    The same learner, strategy, compression and selection as a hub with as many edges, and the same model to float tolerance;
-    links and disks alone are left out. Every model is scored on subjects held back by the study's own rule. See docs/rehearse.md.
+    Learner, strategy, compression, rounds and triage are those of a hub with as many edges; links and disks alone are left out.
+
+    Every model is scored on subjects that the study's own rule holds back. docs/rehearse.md has more.
     """
     from wardround.learn.faults import parse_faults  # noqa: PLC0415 - JAX and SciPy, about two seconds
     from wardround.rehearsal.run import Rehearsal  # noqa: PLC0415

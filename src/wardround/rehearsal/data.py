@@ -5,7 +5,8 @@ Everything goes through the same transforms as at an edge: recordings become obs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from wardround.rehearsal.split import split_by_label
 
 EXAMPLES_EACH = 60  # of a virtual edge with simulated patients, on average
 PATIENTS_MIN = 40  # so that held-back ones are several
+PATIENTS_MAX = 1_000  # a quarter of an hour of simulation
 PATIENT_S = (120.0, 1500.0)  # of a simulated recording: the least and the most
 MESSAGE_S = 10.0
 TABLE_SUFFIXES = (".parquet", ".csv")
@@ -51,6 +53,12 @@ def simulated_population(task: Task, score: ScoreSettings, *, edges: int, alpha:
     wanted = edges * EXAMPLES_EACH / max(0.1, 1 - score.held_back)
     duration_s = min(PATIENT_S[1], max(PATIENT_S[0], wanted / PATIENTS_MIN / per_s))
     patients = max(PATIENTS_MIN, round(wanted / per_s / duration_s))
+    if patients > PATIENTS_MAX:
+        most = round(edges * PATIENTS_MAX / patients)
+        raise StudyError(
+            f"{edges} edges need {patients} simulated patients, more than {PATIENTS_MAX}",
+            remedy=f"rehearse at most {most} edges, or give recordings or tables with --data",
+        )
     signals = load_signals()
     parts: list[Examples] = []
     for i in range(patients):
@@ -84,7 +92,9 @@ def recorded_population(
     Raises:
         WardroundError: the folder holds neither, or nothing of it fits the task.
     """
-    tables = sorted(p for p in folder.glob("*") if p.suffix in TABLE_SUFFIXES and is_table(p, task)) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise StudyError(f"{folder} is not a folder", remedy="give a folder of recordings, or of tables, to --data")
+    tables = sorted(p for p in folder.glob("*") if p.suffix in TABLE_SUFFIXES and is_table(p, task))
     own: dict[str, Examples] = {}
     if tables:
         for i, path in enumerate(tables):
@@ -155,8 +165,9 @@ def is_table(path: Path, task: Task) -> bool:
     """Whether a file is a table with the task's features, rather than a recording."""
     import polars as pl  # noqa: PLC0415 - half a second of import that only tables pay
 
-    names = pl.scan_parquet(path) if path.suffix == ".parquet" else pl.scan_csv(path)
-    return set(task.feature_names) <= set(names.collect_schema().names())
+    table = pl.scan_parquet(path) if path.suffix == ".parquet" else pl.scan_csv(path)
+    with _readable(path):
+        return set(task.feature_names) <= set(table.collect_schema().names())
 
 
 def read_table(path: Path, task: Task) -> dict[str, Examples]:
@@ -167,7 +178,9 @@ def read_table(path: Path, task: Task) -> dict[str, Examples]:
     """
     import polars as pl  # noqa: PLC0415
 
-    table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+    with _readable(path):
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
+        features = table.select(pl.col(list(task.feature_names)).cast(pl.Float32)).to_numpy().astype(np.float32)
     if "label" not in table.columns:
         raise StudyError(
             f"{path} has no column `label`", remedy=f"add one with {', '.join(task.classes)}, or their numbers from 0"
@@ -176,7 +189,7 @@ def read_table(path: Path, task: Task) -> dict[str, Examples]:
     labels = [_label(value, path, task) for value in table["label"].to_list()]
     subjects = table["subject"].cast(pl.String).to_list() if "subject" in table.columns else [path.stem] * n
     examples = Examples(
-        features=table.select(pl.col(list(task.feature_names)).cast(pl.Float32)).to_numpy().astype(np.float32),
+        features=features,
         labels=np.array(labels, np.int32),
         subjects=np.array(subjects, np.str_),
         t_us=np.zeros(n, np.int64),
@@ -186,6 +199,19 @@ def read_table(path: Path, task: Task) -> dict[str, Examples]:
         return {path.stem: examples}
     owner = np.array(table["edge"].cast(pl.String).to_list(), np.str_)
     return {str(edge): examples.where(owner == edge) for edge in np.unique(owner)}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    from polars.exceptions import PolarsError  # noqa: PLC0415
+
+    try:
+        yield
+    except PolarsError as exc:
+        words = (str(exc).splitlines() or [""])[0]
+        raise StudyError(
+            f"{path} cannot be read: {words[:200]}", remedy="every feature's column holds numbers or nothing"
+        ) from exc
 
 
 def _label(value: object, path: Path, task: Task) -> int:

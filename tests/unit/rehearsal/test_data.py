@@ -94,3 +94,20 @@ def test_what_a_folder_lacks_is_said(tmp_path):
     table(tmp_path / "a.parquet", BEATS, 2, label=pl.Series([None, None], dtype=pl.Int64))
     with pytest.raises(StudyError, match="labelled"):
         recorded(tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"no table")
+    with pytest.raises(StudyError, match="cannot be read"):
+        recorded(tmp_path)
+    with pytest.raises(StudyError, match="not a folder"):
+        recorded(tmp_path / "none")
+
+
+def test_a_feature_that_is_no_number_is_said(tmp_path):
+    table(tmp_path / "a.csv", BEATS, 2, label=[0, 1], **{BEATS.feature_names[0]: ["fast", "slow"]})
+    with pytest.raises(StudyError, match=r"a\.csv cannot be read"):
+        recorded(tmp_path)
+
+
+def test_more_edges_than_patients_can_be_simulated_for_are_refused_at_once():
+    with pytest.raises(StudyError, match="more than 1000") as refused:
+        simulated_population(BEATS, ScoreSettings(), edges=10**6, alpha=0.5, seed=1, heard=quiet)
+    assert "at most" in refused.value.remedy
