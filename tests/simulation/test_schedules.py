@@ -16,6 +16,7 @@ from wardround.collect.gateway import Gateway
 from wardround.collect.inbox import Inbox
 from wardround.collect.spool import Spool
 from wardround.learn import coordinator, reception
+from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.journal import Journal
 from wardround.learn.participant import Participant
 from wardround.simulation.runs import Faults, Outcome, Simulation, _Lake
@@ -119,11 +120,15 @@ def never_stale(real):
 
 
 def accept_sometimes(real):
-    def accept(self, round_number, update, signed):
+    def accept(self, round_number, updates):
         if round_number % 2 == 0:
-            real(self, round_number, update, signed)
+            real(self, round_number, updates)
 
     return accept
+
+
+def never_synced(_real):
+    return lambda _self, _partial: None
 
 
 def travel_always(real):
@@ -165,6 +170,7 @@ MUTANTS = {
     "the hub forgets what it has had": (Inbox, "watermark", lambda _real: lambda _self, _edge, _boot: 0),
     "the lake forgets what it has committed": (_Lake, "version", lambda _real: lambda _self, _app: -1),
     "an acknowledged update is not written down": (Journal, "accept", accept_sometimes),
+    "an update has its name before its bytes are on the disk": (MemoryBlobs, "sync", never_synced),
     "data without consent travels": (Gateway, "_observe", travel_always),
     "a refused update is offered for ever": (Participant, "settle", never_forget),
     "what an edge keeps moves on with an update that does not count": (Participant, "settle", settle_always),

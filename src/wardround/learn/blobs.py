@@ -1,6 +1,6 @@
 """Where updates and models lie as files: a folder, or memory that loses what was not synced.
 
-`write` and `finish` return when the bytes are on the disk, under their name, whole.
+`write`, `name` and `finish` return when the bytes are on the disk, under their name, whole.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,14 @@ class Blobs(Protocol):
 
     def size(self, name: str) -> int:
         """Bytes of a file, 0 if there is none."""
+        ...
+
+    def sync(self, partial: str) -> None:
+        """Make the bytes of an unfinished file durable."""
+        ...
+
+    def name(self, files: Mapping[str, str]) -> None:
+        """Give unfinished files that were synced their names, durably: several in one go, for the price of one."""
         ...
 
     def finish(self, partial: str, name: str) -> None:
@@ -132,20 +140,41 @@ class FolderBlobs:
 
     def size(self, name: str) -> int:
         try:
-            return self._path(name).stat().st_size
+            return (self._folder / name).stat().st_size
         except FileNotFoundError:
             return 0
 
-    def finish(self, partial: str, name: str) -> None:
-        source, target = self._path(partial), self._path(name)
+    def sync(self, partial: str) -> None:
         self._closed(partial)
+        path = self._folder / partial
         try:
-            with source.open("rb+") as out:
-                os.fsync(out.fileno())
-            source.replace(target)
-            _sync_folder(target.parent)
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
         except OSError as exc:
-            raise _refused(target, exc) from exc
+            raise _refused(path, exc) from exc
+
+    def name(self, files: Mapping[str, str]) -> None:
+        folders = set()
+        for partial, name in files.items():
+            self._closed(partial)
+            target = self._path(name)
+            try:
+                (self._folder / partial).replace(target)
+            except OSError as exc:
+                raise _refused(target, exc) from exc
+            folders.add(target.parent)
+        for folder in folders:
+            try:
+                _sync_folder(folder)
+            except OSError as exc:
+                raise _refused(folder, exc) from exc
+
+    def finish(self, partial: str, name: str) -> None:
+        self.sync(partial)
+        self.name({partial: name})
 
     def sha256(self, name: str) -> str:
         with self._path(name).open("rb") as file:
@@ -206,10 +235,12 @@ class MemoryBlobs:
     def __init__(self) -> None:
         self._durable: dict[str, bytes] = {}
         self._partial: dict[str, bytearray] = {}
+        self._synced: dict[str, bytes] = {}  # of unfinished files; what is named without it is lost
 
     def crash(self) -> None:
-        """Lose what was not synced."""
+        """Lose what was not synced and named."""
         self._partial.clear()
+        self._synced.clear()
 
     def write(self, name: str, data: bytes | Sequence[memoryview]) -> None:
         self._durable[name] = data if isinstance(data, bytes) else b"".join(data)
@@ -223,8 +254,17 @@ class MemoryBlobs:
     def size(self, name: str) -> int:
         return len(self._partial.get(name) or self._durable.get(name) or b"")
 
+    def sync(self, partial: str) -> None:
+        self._synced[partial] = bytes(self._partial.get(partial, b""))
+
+    def name(self, files: Mapping[str, str]) -> None:
+        for partial, name in files.items():
+            self._partial.pop(partial, None)
+            self._durable[name] = self._synced.pop(partial, b"")
+
     def finish(self, partial: str, name: str) -> None:
-        self._durable[name] = bytes(self._partial.pop(partial, b""))
+        self.sync(partial)
+        self.name({partial: name})
 
     def sha256(self, name: str) -> str:
         return hashlib.sha256(self.read(name)).hexdigest()
@@ -239,7 +279,7 @@ class MemoryBlobs:
         return _memory_tensors(self.read(name))
 
     def delete(self, prefix: str) -> None:
-        for held in (self._durable, self._partial):
+        for held in (self._durable, self._partial, self._synced):
             for name in [n for n in held if n == prefix or n.startswith(prefix + "/")]:
                 del held[name]
 

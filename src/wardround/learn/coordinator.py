@@ -7,8 +7,10 @@ Round 0 adds up federated sums for the scaling; rounds 1 to `count` train. Every
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import structlog
 
@@ -46,6 +48,21 @@ log = structlog.get_logger(__name__)
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
 IN_QUARANTINE = "quarantined"  # why an update is set aside that the screen had nothing against
 Reference = Callable[[Parameters, int], Parameters | None]
+
+
+LATE = UploadReceipt(accepted=False, reason="late", detail="the round was over when the update was complete")
+
+
+@dataclass(slots=True)
+class _Arrived:
+    """A checked update whose bytes are on disk: it waits to count, with others that came at the same time."""
+
+    edge: EdgeId
+    upload: Upload
+    norm: float
+    receipt: UploadReceipt = LATE
+    error: BaseException | None = None
+    settled: bool = False
 
 
 class Coordinator:
@@ -87,6 +104,7 @@ class Coordinator:
         self._models = Models(blobs)
         self._reception = Reception(study, blobs=blobs, models=self._models, strategy=strategy, shape=shape, survey=survey)
         self._lock = threading.RLock()
+        self._arrived: deque[_Arrived] = deque()  # at most one an upload under way
         self._attached: set[EdgeId] = set()
         self._open: OpenRound | None = None
         self._state: rounds.RoundState | None = None
@@ -176,7 +194,7 @@ class Coordinator:
         """
         check_signed(edge, upload)
         with self._lock:
-            self._check_order(edge, upload)
+            self._check_order(edge, upload, self._state)
         self._reception.announce(edge, upload, offset)
 
     def append(self, edge: EdgeId, upload: Upload, offset: int, data: bytes | memoryview) -> int:
@@ -189,32 +207,25 @@ class Coordinator:
         Raises:
             StorageFull: the hub's disk refused; the edge keeps its update and tries again.
         """
-        if self._journal.has(edge, upload.round_number):  # asked twice, perhaps when its round is long over
-            return UploadReceipt(accepted=True)
-        try:
-            self.begin(edge, upload)
-            norm = self._reception.check(edge, upload, self._journal.past_norms(edge, upload.round_number))
-        except UpdateRefused as error:
-            self._reception.drop(edge, upload)
-            self._refused(edge, upload, error)
-            return UploadReceipt(accepted=False, reason=error.reason, detail=str(error))
-        with self._lock:
-            if self._journal.has(edge, upload.round_number):
+        with self._reception.alone(edge):
+            if self._journal.has(edge, upload.round_number):  # asked twice, perhaps when its round is long over
                 return UploadReceipt(accepted=True)
             try:
-                self._check_order(edge, upload)  # the round may have moved on while the bytes were looked at
-            except UpdateRefused:
-                late = UpdateRefused("late", "the round was over when the update was complete")
-                self._note_refusal(edge, upload, late)
-                return UploadReceipt(accepted=False, reason=late.reason, detail=str(late))
-            assert self._open is not None  # noqa: S101 - there is an order, so there is a round
-            self._reception.keep(edge, upload, self._open.number)
-            counted = examples_counted(upload.examples, self._journal.registered(edge), self.study.triage)
-            accepted = Accepted(edge, upload.sha256, counted, norm, upload.metrics, upload.round_number)
-            self._journal.accept(self._open.number, accepted, signed_announcement(upload, self._clock.now_us()))
-            self._emit("accepted", edge=edge, metrics=upload.metrics)
-            self._step(rounds.Delivered(edge))
-        return UploadReceipt(accepted=True)
+                self.begin(edge, upload)
+                norm = self._reception.check(edge, upload, self._journal.past_norms(edge, upload.round_number))
+            except UpdateRefused as error:
+                self._reception.drop(edge, upload)
+                self._refused(edge, upload, error)
+                return UploadReceipt(accepted=False, reason=error.reason, detail=str(error))
+            self._reception.sync(edge, upload)  # without the study's lock: the disk takes several at once
+            arrived = _Arrived(edge, upload, norm)
+            self._arrived.append(arrived)
+            with self._lock:
+                if not arrived.settled:
+                    self._count()
+        if arrived.error is not None:
+            raise arrived.error
+        return arrived.receipt
 
     def release(self, edge: EdgeId) -> bool:
         """Let an edge that was set aside count again, from its next update on."""
@@ -526,12 +537,15 @@ class Coordinator:
         )
         self._open = self._state = None
         self._pace.committed(open_.participants)
-        self._forget(open_.number - 2)
-        self._retention.committed(open_.number)
         if self.finished:
             self._emit("finished", round_number=done.number, model=name)
         else:
             self._maybe_open()
+        try:  # while the edges are at work
+            self._forget(open_.number - 2)
+            self._retention.committed(open_.number)
+        except OSError as error:  # no reason to give up the round that has begun
+            log.warning("old files could not be removed", study=self.study.name, reason=str(error))
 
     def _judged(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> dict[EdgeId, Judged]:
         """What becomes of each update: whom the screen refuses is set aside, as is who was quarantined before."""
@@ -617,12 +631,63 @@ class Coordinator:
 
     # -- checking
 
-    def _check_order(self, edge: EdgeId, upload: Upload) -> None:
+    def _count(self) -> None:
+        """Let every update that has arrived count: one sync of the folder and one of the journal, however many they are."""
+        batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
+        try:
+            self._accept(batch)
+        except BaseException as error:  # noqa: BLE001 - the disk's, as a rule; each edge's own call raises it
+            for arrived in batch:
+                arrived.error = error
+        finally:
+            for arrived in batch:
+                arrived.settled = True
+
+    def _accept(self, batch: Sequence[_Arrived]) -> None:
+        """Record those whose order stands, then move the round and answer them.
+
+        Raises:
+            StorageFull: the disk refused; nothing has changed.
+        """
+        open_, state = self._open, self._state
+        commands: list[rounds.Command] = []
+        counted: dict[EdgeId, tuple[_Arrived, Accepted]] = {}
+        late: list[_Arrived] = []
+        for arrived in batch:
+            edge, upload = arrived.edge, arrived.upload
+            if edge in counted or self._journal.has(edge, upload.round_number):
+                arrived.receipt = UploadReceipt(accepted=True)
+                continue
+            try:
+                self._check_order(edge, upload, state)  # the round may have moved on while the bytes were looked at
+            except UpdateRefused:
+                late.append(arrived)
+                continue
+            assert state is not None  # noqa: S101 - there is an order, so there is a round
+            state, more = rounds.step(state, rounds.Delivered(edge))
+            commands += more
+            examples = examples_counted(upload.examples, self._journal.registered(edge), self.study.triage)
+            update = Accepted(edge, upload.sha256, examples, arrived.norm, upload.metrics, upload.round_number)
+            counted[edge] = arrived, update
+        if counted:
+            assert open_ is not None  # noqa: S101
+            self._reception.keep({edge: arrived.upload for edge, (arrived, _) in counted.items()}, open_.number)
+            now_us = self._clock.now_us()
+            self._journal.accept(open_.number, [(u, signed_announcement(a.upload, now_us)) for a, u in counted.values()])
+            self._state = state
+        for edge, (arrived, update) in counted.items():
+            arrived.receipt = UploadReceipt(accepted=True)
+            self._emit("accepted", edge=edge, metrics=update.metrics)
+        self._do(commands)
+        for arrived in late:
+            self._note_refusal(arrived.edge, arrived.upload, UpdateRefused(LATE.reason, LATE.detail))
+
+    def _check_order(self, edge: EdgeId, upload: Upload, state: rounds.RoundState | None) -> None:
         """Whether an upload answers an order that stands."""
         open_ = self._open
         if upload.study != self.study.name:
             raise UpdateRefused("study", f"this hub runs {self.study.name}, the update is for {upload.study[:60]!r}")
-        if open_ is None or self._state is None or self._state.phase is not rounds.Phase.OPEN:
+        if open_ is None or state is None or state.phase is not rounds.Phase.OPEN:
             raise UpdateRefused("round", f"round {upload.round_number} is not open")
         number, base = self._asked(edge) if edge in open_.participants else (open_.number, open_.base)
         if upload.round_number != number:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -177,15 +177,16 @@ class Journal:
             row = self._db.execute("SELECT value FROM facts WHERE key = 'owed'").fetchone()
         return {edge: (number, base) for edge, (number, base) in json.loads(row[0]).items()} if row else {}
 
-    def accept(self, round_number: int, update: Accepted, signed: SignedAnnouncement) -> None:
-        """Record an update whose file is synced, in the round it counts in. The first one of an edge for an order stands."""
-        metrics = json.dumps(dict(update.metrics))
-        row = (round_number, update.edge, update.sha256, update.examples, update.norm, metrics, update.based_on)
-        name = (update.edge, update.based_on, signed.announcement, signed.signature, signed.serial, signed.t_us)
+    def accept(self, round_number: int, updates: Sequence[tuple[Accepted, SignedAnnouncement]]) -> None:
+        """Record updates whose files are synced, in the round they count in. The first one of an edge for an order stands."""
         with self._transaction():
-            self._db.execute("INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            self._db.execute("INSERT OR IGNORE INTO signatures VALUES (?, ?, ?, ?, ?, ?)", name)
-            self._db.execute("INSERT OR IGNORE INTO certificates VALUES (?, ?)", (signed.serial, signed.certificate))
+            for update, signed in updates:
+                metrics = json.dumps(dict(update.metrics))
+                row = (round_number, update.edge, update.sha256, update.examples, update.norm, metrics, update.based_on)
+                name = (update.edge, update.based_on, signed.announcement, signed.signature, signed.serial, signed.t_us)
+                self._db.execute("INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                self._db.execute("INSERT OR IGNORE INTO signatures VALUES (?, ?, ?, ?, ?, ?)", name)
+                self._db.execute("INSERT OR IGNORE INTO certificates VALUES (?, ?)", (signed.serial, signed.certificate))
 
     def accepted(self, round_number: int) -> dict[EdgeId, Accepted]:
         """The updates of a round, by edge."""

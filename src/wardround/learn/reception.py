@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from wardround.errors import UpdateRefused
@@ -76,6 +77,11 @@ class Reception:
         self._shape, self._survey = shape, survey
         self._expected: tuple[str, Collection[str]] = ("", ())
         self._digests: dict[str, _Digest] = {}  # one an edge: of the upload that arrives
+        self._alone: dict[str, threading.Lock] = {}  # one an edge
+
+    def alone(self, edge: str) -> threading.Lock:
+        """Held while an upload of this edge is checked and kept: a call that broke off may still run when the next one begins."""
+        return self._alone.setdefault(edge, threading.Lock())
 
     def size(self, edge: str, upload: Upload) -> int:
         """How many bytes of an upload are here."""
@@ -91,8 +97,9 @@ class Reception:
         if upload.task == "train":
             check_facts(upload.metrics, self._strategy.needs)
         if offset == 0:
-            self._blobs.delete(_partial(edge, upload))
-            self._digests[edge] = _Digest(_partial(edge, upload))
+            with self.alone(edge):
+                self._blobs.delete(_partial(edge, upload))
+                self._digests[edge] = _Digest(_partial(edge, upload))
 
     def append(self, edge: str, upload: Upload, offset: int, data: bytes | memoryview) -> int:
         """Keep bytes of an upload; how many are here now."""
@@ -175,12 +182,28 @@ class Reception:
             self._expected = (digest, sent_names(self._strategy.rule, list(base.shapes())))
         return self._expected[1]
 
-    def keep(self, edge: str, upload: Upload, round_number: int) -> None:
-        """Make a checked upload a durable update of the round it counts in."""
-        partial = _partial(edge, upload)
-        self._blobs.finish(f"{partial}.whole" if self._packs(upload) else partial, update_name(round_number, edge))
-        if self._packs(upload):
-            self._blobs.delete(partial)
+    def sync(self, edge: str, upload: Upload) -> None:
+        """Make the bytes of a checked upload durable; it does not count yet.
+
+        Raises:
+            StorageFull: the disk refused.
+        """
+        self._blobs.sync(self._checked(edge, upload))
+
+    def keep(self, uploads: Mapping[str, Upload], round_number: int) -> None:
+        """Make synced uploads, by edge, durable updates of the round they count in.
+
+        Raises:
+            StorageFull: the disk refused.
+        """
+        self._blobs.name({self._checked(edge, upload): update_name(round_number, edge) for edge, upload in uploads.items()})
+        for edge, upload in uploads.items():
+            if self._packs(upload):
+                self._blobs.delete(_partial(edge, upload))
+
+    def _checked(self, edge: str, upload: Upload) -> str:
+        """The file that was checked."""
+        return f"{_partial(edge, upload)}.whole" if self._packs(upload) else _partial(edge, upload)
 
     def drop(self, edge: str, upload: Upload) -> None:
         """Forget the bytes of an upload."""

@@ -15,11 +15,12 @@ from typing import Protocol
 import numpy as np
 
 from wardround.errors import UpdateRefused
-from wardround.learn.models import CONTROL_PREFIX, Parameters, TensorSource
+from wardround.learn.models import CONTROL_PREFIX, Parameters, Tensor, TensorSource
 from wardround.learn.study import TriageSettings
 
 BLOCK = 65_536
 PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its threads, which spin
+SQUARES_MIN, SQUARES_MAX = 1e-20, 1e37  # sums of squares that float32 holds without underflow and overflow
 GROWTH = 1.5  # an edge's weight may grow by half, and by EXAMPLES_SLACK, from one round to the next
 EXAMPLES_SLACK = 1_000
 PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
@@ -147,11 +148,21 @@ def _squares(update: TensorSource, name: str, size: int) -> float:
     for start in range(0, size, BLOCK):
         block = update.block(name, start, min(start + BLOCK, size))
         for at in range(0, len(block), PIECE):
-            piece = block[at : at + PIECE].astype(np.float64)
-            total += float(np.dot(piece, piece))
+            total += _piece(block[at : at + PIECE])
     if not np.isfinite(total):
         raise UpdateRefused("not-finite", f"tensor `{name}` holds NaN, infinity, or values too large to square")
     return total
+
+
+def _piece(piece: Tensor) -> float:
+    """The sum of squares of at most PIECE elements: in float32 as they are (to about 1e-6), where no square is lost by that."""
+    if piece.dtype == np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = float(np.dot(piece, piece))
+        if SQUARES_MIN < squares < SQUARES_MAX:
+            return squares
+    wide = piece.astype(np.float64)
+    return float(np.dot(wide, wide))
 
 
 def load(update: TensorSource) -> Parameters:

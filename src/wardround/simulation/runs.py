@@ -413,7 +413,7 @@ class _Hub:
             strategy=make_strategy(sim.study.strategy, sim.study.learner),
             screen=Screens("simulation"),
             journal=sim.fragile(Journal(sim.hub_storage.connect), HUB, "accept", "refuse", "open_round", "commit_round"),
-            blobs=sim.fragile(sim.hub_blobs, HUB, "write", "finish"),
+            blobs=sim.fragile(sim.hub_blobs, HUB, "write", "sync", "name"),
             clock=sim.clock,
             send=self._send,
             on_event=lambda event: sim.refused.append(event.reason) if event.kind == "refused" else None,

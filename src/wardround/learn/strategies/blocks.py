@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,11 +39,6 @@ class Block:
     stop: int
     base: TensorSource
     updates: Sequence[WeightedUpdate]
-
-    def parts(self, size: int) -> Iterator[Block]:
-        """This block in pieces of at most `size` elements."""
-        for start in range(self.start, self.stop, size):
-            yield replace(self, start=start, stop=min(start + size, self.stop))
 
     def stack(self) -> Values:
         """The updates' values, shape (n_updates, stop - start): float32 as it is, anything else as float64."""
