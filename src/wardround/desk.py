@@ -16,6 +16,7 @@ from wardround.records import EdgeId, Observation
 from wardround.store import Store
 from wardround.studies import RunningStudy
 from wardround.trust.passwords import SignIn
+from wardround.trust.roles import Act, check_act
 from wardround.watch.alerts import Alert, needs_person
 from wardround.watch.delivery.outbox import Outbox
 from wardround.watch.metrics import EdgeFacts, Facts, SinkFacts, StudyFacts
@@ -122,13 +123,29 @@ class HubDesk:
         self._store.seen(name, self._clock.now_us())
 
     def acknowledge(self, alert_id: str, who: str) -> bool:
-        """Someone is on it."""
+        """Someone is on it.
+
+        Raises:
+            NotAllowed: their role does not cover it.
+        """
+        self._check(who, Act.ACKNOWLEDGE)
+        return self._acknowledge(alert_id, who)
+
+    def _acknowledge(self, alert_id: str, who: str) -> bool:
         done = self._watch.acknowledge(alert_id, who)
         self.refresh()
         return done
 
     def undo(self, alert_id: str, who: str, reason: str) -> bool:
-        """Undo what was done about an alert: an edge that was set aside counts again."""
+        """Undo what was done about an alert: an edge that was set aside counts again.
+
+        Raises:
+            NotAllowed: their role does not cover it.
+        """
+        self._check(who, Act.UNDO)
+        return self._undo(alert_id, who, reason)
+
+    def _undo(self, alert_id: str, who: str, reason: str) -> bool:
         command = self._watch.undo(alert_id, who, reason)
         kind, _, rest = command.partition(":")
         study, _, edge = rest.partition(":")
@@ -139,7 +156,7 @@ class HubDesk:
         return bool(command)
 
     def answer(self, act: str, body: Mapping[str, Any], who: str) -> str:
-        """Do what somebody asks of alerts from the command line; words for who asked.
+        """Do what somebody asks of alerts from the command line; words for who asked. Roles bind people at the console.
 
         Raises:
             WardroundError: it cannot be done, and why.
@@ -157,9 +174,9 @@ class HubDesk:
                 raise WardroundError("hub.toml names no sink", remedy="add [[notify]] and start the hub again: docs/alerts.md")
             return f"sent to {', '.join(sinks)}"
         if act == "acknowledge":
-            done, words, why_not = self.acknowledge(alert, who), f"{alert} is acknowledged by {who}", "is not open, or is taken"
+            done, words, why_not = self._acknowledge(alert, who), f"{alert} is acknowledged by {who}", "is not open, or is taken"
         elif act == "undo":
-            done, words, why_not = self.undo(alert, who, reason), f"what was done about {alert} is undone", "has nothing to undo"
+            done, words, why_not = self._undo(alert, who, reason), f"what was done about {alert} is undone", "has nothing to undo"
         else:
             alert = str(body.get("silence", ""))
             done, words, why_not = self._watch.unsilence(alert), f"{alert} has ended", "does not hold"
@@ -208,6 +225,11 @@ class HubDesk:
         assert view is not None  # noqa: S101 - of a running study
         accepted = sum(1 for _, part in view.parts if part == "accepted")
         return StudyFacts(view.name, view.round_number, accepted, len(view.parts), view.metric, view.score, view.worst)
+
+    def _check(self, who: str, act: Act) -> None:
+        """By the role that the store has now: a session from before a change gives nothing more."""
+        person = self._store.person(who)
+        check_act(who, person.role if person is not None else "", act)
 
     # -- the read model
 

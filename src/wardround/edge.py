@@ -50,7 +50,7 @@ from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
 from wardround.settings import EdgeSettings, load_settings
 from wardround.training_data import local_store
-from wardround.trust.certificates import check_certificate
+from wardround.trust.certificates import check_certificate, check_key_files
 from wardround.trust.channel import HubChannel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.denied import DenyList
@@ -138,6 +138,7 @@ class Edge:
         settings, identity = home.settings, home.path / "identity"
         self.name = settings.name
         clock = SystemClock()
+        check_key_files(home.path)
         _check_identity(identity, clock.now_us())
         check_schedule(settings.schedule)
         self._conditions = ConditionReader(metered=settings.metered_interfaces)

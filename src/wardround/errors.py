@@ -7,7 +7,7 @@
       CollectError         DecodeError (a payload)
       ProcessError         a lake or a job
       LearnError           StudyError, UpdateRefused
-      TrustError           JoinRefused, CertificateRefused, LoginRefused
+      TrustError           JoinRefused, CertificateRefused, LoginRefused, NotAllowed
 
 The command line prints `str(error)` and the remedy, and exits with `exit_code`; a traceback shows with --debug alone.
 """
@@ -94,3 +94,7 @@ class CertificateRefused(TrustError):
 
 class LoginRefused(TrustError):
     """A person could not be signed in."""
+
+
+class NotAllowed(TrustError):
+    """Someone's role does not cover what they want to do."""

@@ -42,7 +42,16 @@ from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
 from wardround.trust import renewal
-from wardround.trust.certificates import HUB_NAME, Authority, describe, key_pem, names_host, new_key, write_private
+from wardround.trust.certificates import (
+    HUB_NAME,
+    Authority,
+    check_key_files,
+    describe,
+    key_pem,
+    names_host,
+    new_key,
+    write_private,
+)
 from wardround.trust.channel import few_arenas, peer_certificate, peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.denied import DenyList
@@ -112,6 +121,7 @@ class Hub:
         self.home = home
         self.settings = load_settings(home / "hub.toml", HubSettings)
         self.clock = SystemClock()
+        check_key_files(home)
         self._renew_certificate()
         self.store = open_store(home / "hub.sqlite")
         self.consents = ConsentRegister(home / "consent.sqlite")

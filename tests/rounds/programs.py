@@ -22,6 +22,7 @@ from typing import Protocol
 
 from wardround.clock import SystemClock
 from wardround.collect.storage import FolderStorage
+from wardround.edge import _over
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.condition import ConditionReader
 from wardround.learn.coordinator import Coordinator
@@ -42,7 +43,8 @@ from wardround.ports import free_port
 from wardround.settings import ScheduleSettings, parse_settings
 from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
-from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener, start_listener
+from wardround.trust.channel import HubChannel, peer_certificate, peer_name, start_hub_listener, start_listener
+from wardround.trust.identity import IdentityFolder
 from wardround.trust.signatures import EdgeSigner, HubSigner, check_signature
 from wardround.watch.detectors.screens import Screens
 
@@ -179,7 +181,7 @@ class ToldParticipant(Participant):
 
 async def _edge(home: Path, name: str, port: int, relay_port: int, chance: random.Random, train_s: float, parts: Parts) -> None:
     identity = home / name
-    channel = edge_channel(identity, "127.0.0.1", port)
+    channel, signer = HubChannel(identity, "127.0.0.1", port), EdgeSigner(identity)
     authority = (identity / "ca.pem").read_bytes()
 
     def verify(signed: Signed) -> None:
@@ -232,11 +234,35 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
         version="test",
         fetch=fetch,
         condition=condition,
-        sign=EdgeSigner(identity).sign,
+        sign=signer.sign,
         relay_address=address,
     )
+    rotate = identity / "rotate_s"
+    if rotate.exists():
+        renewed = asyncio.Event()
+        changing = asyncio.create_task(_rotate(home, name, float(rotate.read_text()), (channel, signer), renewed))
+        await _over(renewed, asyncio.Event().wait, link.run)
+        changing.cancel()
     await link.run()
     del server
+
+
+async def _rotate(home: Path, name: str, every_s: float, users: tuple[HubChannel, EdgeSigner], renewed: asyncio.Event) -> None:
+    """A new key and new certificates again and again, taken into use as an edge takes a renewal."""
+    authority, folder = Authority.load(home / "pki"), IdentityFolder(home / name)
+    for number in itertools.count(1):
+        await asyncio.sleep(every_s)
+        key = new_key()
+        folder.replace(
+            key,
+            certificate=authority.issue_edge(name, key.public_key(), 1.0),
+            listener=authority.issue_listener(name, key.public_key(), ["127.0.0.1"], 1.0),
+            authority=authority.pem,
+        )
+        for user in users:
+            user.renew()
+        renewed.set()
+        (folder.path / "rotations").write_text(str(number))
 
 
 # -- a hub that is there and not well

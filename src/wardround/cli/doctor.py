@@ -23,7 +23,7 @@ from wardround.clock import utc
 from wardround.errors import TrustError
 from wardround.records import Check
 from wardround.settings import HubSettings
-from wardround.trust.certificates import describe
+from wardround.trust.certificates import describe, loose_keys
 
 DISK_BYTES_MIN = 2_000_000_000
 OVERDUE = 1 / 4  # of its life left: it should have been renewed at a third
@@ -119,6 +119,8 @@ def _certificates(home: Path) -> Iterator[Check]:
             found += "; its renewal is overdue"
         remedy = "see that the hub can be reached" if left_us > 0 else "ask for a new token and join again: the data stays"
         yield Check("certificate", left_us > 0 and not overdue, found, remedy)
-    for path in (*home.glob("pki/*.key"), *home.glob("identity/*.key"), *home.glob("*.key")):
-        mode = path.stat().st_mode & 0o777
-        yield Check("key file", mode & 0o077 == 0, f"{path.name} has mode {mode:o}", f"chmod 600 {path}")
+    loose = loose_keys(home)
+    for path, mode in loose:
+        yield Check("key file", False, f"{path.name} has mode {mode:o}", f"chmod 600 {path}")
+    if not loose:
+        yield Check("key files", True, "nobody else may read them")

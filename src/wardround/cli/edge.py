@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from wardround.records import Consent
 from wardround.settings import EdgeSettings, load_settings
 from wardround.trust.enrolment import hosts_of_listener, join_hub
 
+STDIN = "-"
 app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, register devices, run.")
 app.command()(tree)
 app.command("import")(import_files)
@@ -37,7 +39,7 @@ app.add_typer(devices, name="devices")
 
 @app.command()
 def join(
-    token: Annotated[str, typer.Argument(help="As `wardround hub invite NAME` printed it.")],
+    token: Annotated[str, typer.Argument(help="As `wardround hub invite NAME` printed it; - reads it from standard input.")],
     home: Home = DEFAULT_HOME,
     host: Annotated[list[str] | None, typer.Option(help="A name or address under which devices reach this edge.")] = None,
     mqtt_port: Annotated[int, typer.Option(help="Where devices connect, with TLS.")] = 8883,
@@ -47,6 +49,8 @@ def join(
     An edge whose certificate has expired or was revoked joins again in its own home: it gets a new key and keeps its data, its
     devices and its settings. It need not be stopped for that.
     """
+    if token == STDIN:  # what stands in a command line, every process of this machine can read
+        token = sys.stdin.readline(2_000)
     settings_path = home / "edge.toml"
     before = load_settings(settings_path, EdgeSettings) if settings_path.exists() else None
     hosts = host or (hosts_of_listener(home) if before is not None else [])

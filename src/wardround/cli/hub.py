@@ -18,13 +18,13 @@ from wardround.settings import HubSettings, load_settings, parse_settings
 from wardround.trust.certificates import Authority
 from wardround.trust.join import TOKEN_LIFE_S, mint
 from wardround.trust.names import check_name
+from wardround.trust.roles import Role, parse_role
 
 app = typer.Typer(no_args_is_help=True, help="The central hub: make one, run it, invite edges to it.")
 app.command("completeness")(hub_completeness)
 Home = Annotated[Path, typer.Option(help="The hub's folder.")]
 DEFAULT_HOME = Path.home() / ".wardround" / "hub"
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]
-ROLES = ("viewer", "clinician", "operator", "data-officer", "admin")
 
 
 @app.command()
@@ -96,15 +96,14 @@ def invite(
 def password(
     person: Annotated[str, typer.Argument(help="Who gets a new password.")],
     home: Home = DEFAULT_HOME,
-    role: Annotated[str, typer.Option(help=f"One of: {', '.join(ROLES)}.")] = "operator",
+    role: Annotated[str, typer.Option(help=f"One of: {', '.join(Role)}.")] = "operator",
 ) -> None:
     """Give someone a sign-in to the console, or a new password; it is shown once."""
     from wardround.store import Person, opened  # noqa: PLC0415
     from wardround.trust.passwords import hash_password, new_password  # noqa: PLC0415
 
     check_name(person, what="name")
-    if role not in ROLES:
-        raise SettingsError(f"role {role!r} is not known", remedy=f"choose one of: {', '.join(ROLES)}")
+    parse_role(role)
     new = new_password()
     with opened(home / "hub.sqlite") as store:
         store.put_person(Person(person, role, hash_password(new), None))

@@ -26,7 +26,7 @@ from wardround.clock import Clock
 from wardround.console.door import COOKIE, SESSION_S, Door, Session, Sessions, login_page, token_of
 from wardround.console.model import Overview
 from wardround.console.overview import frame, sections, undo_dialog
-from wardround.errors import LoginRefused, PortTaken
+from wardround.errors import LoginRefused, NotAllowed, PortTaken
 
 log = structlog.get_logger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -55,10 +55,10 @@ class Desk(Protocol):
         """Someone is looking now."""
 
     def acknowledge(self, alert_id: str, who: str) -> bool:
-        """Someone is on it; False when there is nothing to acknowledge any more."""
+        """Someone is on it; False when there is nothing to acknowledge any more. Raises NotAllowed."""
 
     def undo(self, alert_id: str, who: str, reason: str) -> bool:
-        """Undo a response; False when there is nothing to undo any more."""
+        """Undo a response; False when there is nothing to undo any more. Raises NotAllowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +225,16 @@ class _Screen:
             self._sent = {}  # what was on its way when it was paused was not shown
         elif self._console.sessions.get(self._token) is None:
             ui.navigate.to("/login")
-        elif act == "acknowledge":
+        else:
+            try:
+                await self._do(act, alert_id, facts)
+            except NotAllowed as refused:
+                log.warning("an act was refused", name=self._session.name, act=act)
+                self._toast(f"{refused}.")
+
+    async def _do(self, act: str, alert_id: str, facts: dict[str, object]) -> None:
+        """Raises NotAllowed: the person's role does not cover it."""
+        if act == "acknowledge":
             done = await asyncio.to_thread(self._desk.acknowledge, alert_id, self._session.name)
             self._toast(f"{alert_id}: you are on it." if done else f"{alert_id} no longer waits for anybody.")
         elif act == "ask-undo":

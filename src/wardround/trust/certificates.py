@@ -30,6 +30,7 @@ RESERVED = ".wardround.internal"  # names that only the authority gives: no edge
 HUB_NAME = "hub" + RESERVED  # what edges verify their hub by, whatever its address
 RADIUS_NAME = "radius" + RESERVED  # what edges verify the network by, before they show it their certificate
 CRL_HOURS = 24.0
+SECRET_FILES = ("*.key", "*.secret", "devices.toml", "pki/*.key", "identity/*.key", "mosquitto/*.secret", "mosquitto/passwords")
 BACKDATE = dt.timedelta(hours=1)
 CALLS, SERVES = (ExtendedKeyUsageOID.CLIENT_AUTH,), (ExtendedKeyUsageOID.SERVER_AUTH,)
 BOTH = (*CALLS, *SERVES)
@@ -72,6 +73,22 @@ def write_private(path: Path, data: bytes, mode: int = 0o600) -> None:
         out.flush()
         os.fsync(out.fileno())
     partial.replace(path)
+
+
+def loose_keys(home: Path) -> list[tuple[Path, int]]:
+    """Files of a hub's or an edge's home that hold secrets, and may be read by others; with their modes."""
+    secret = (p for pattern in SECRET_FILES for p in home.glob(pattern))
+    return [(p, mode) for p in sorted(set(secret)) if (mode := p.stat().st_mode & 0o777) & 0o077]
+
+
+def check_key_files(home: Path) -> None:
+    """Before a program starts: nobody else may read its keys.
+
+    Raises:
+        TrustError: somebody may.
+    """
+    for path, mode in loose_keys(home):
+        raise TrustError(f"{path} may be read by others (mode {mode:o})", remedy=f"chmod 600 {path}; then consider a new key")
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
