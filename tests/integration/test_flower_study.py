@@ -39,7 +39,7 @@ held_back = 0.0
 """
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_study_runs_as_a_flower_app_on_flowers_own_runtime(tmp_path, command):
     python = Path(sys.prefix) / "flower" / "bin" / "python"
     if not python.exists():
@@ -57,7 +57,7 @@ def test_a_study_runs_as_a_flower_app_on_flowers_own_runtime(tmp_path, command):
     with federation:
         federation.run(app)
         model = app / "result" / "history.json"
-        end = time.monotonic() + 150
+        end = time.monotonic() + 240
         while not model.exists():
             assert time.monotonic() < end, federation.tail()
             time.sleep(0.2)

@@ -1,6 +1,7 @@
 """Where ServerApps meet the hub: a Unix socket in the hub's home, which whoever may read that home may use, and nobody else.
 
-One connection is one run. A ServerApp that is gone has a while to come back; then its run ends and its files are removed.
+One connection is one run, and ends with it: a ServerApp that is gone cannot come back, and its edges are told at once. A hub that
+is gone can: what its runs have on disk waits a while for their ServerApps to connect again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from wardround.records import EdgeId
 from wardround.settings import NAME_PATTERN
 
 log = structlog.get_logger(__name__)
-AWAY_S = 60.0  # how long a run outlives its connection
+AWAY_S = 60.0  # how long what a run has on disk waits for its ServerApp, after the hub was gone
 RUNS_MAX = 8
 QUEUE_MAX = 1_000
 SOCKET = "door.sock"
@@ -62,6 +63,7 @@ class FlowerDoor:
         self._ending: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
 
     async def open(self) -> asyncio.Server:
         """Listen; what runs of an earlier time have left is removed once nobody can come back for it."""
@@ -92,21 +94,24 @@ class FlowerDoor:
             await self._hear(run, reader, writer)
         except (EOFError, ConnectionError, asyncio.IncompleteReadError):
             pass
+        except asyncio.CancelledError:  # by `close`; Python 3.11 would log one that is passed on as an error
+            if not self._closing:
+                raise
         except (WardroundError, msgspec.ValidationError, ValueError) as error:
             words = f"{error}{f'; {error.remedy}' if isinstance(error, WardroundError) and error.remedy else ''}"
             log.warning("flower run refused", reason=words)
             with contextlib.suppress(ConnectionError):
                 writer.write(pack({"op": "refused", "reason": words}))
                 await writer.drain()
-            if run is not None:
-                self._end(run.name)
         finally:
             self._tasks.discard(task)
             if sender is not None:
                 sender.cancel()
-            if run is not None and run.name in self.runs:
-                self._end_later(run.name)
+            if run is not None and self.runs.get(run.name) is run and not self._closing:
+                self._end(run.name)
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _hear(self, run: FlowerRun, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """What a ServerApp asks, until it ends its run.
@@ -127,7 +132,6 @@ class FlowerDoor:
             elif kind == "batch":
                 await asyncio.to_thread(run.push, msgspec.convert(header, Batch))
             elif kind == "end":
-                self._end(run.name)
                 return
             else:
                 raise ValueError(f"there is no {str(kind)[:40]!r} here")
@@ -201,6 +205,7 @@ class FlowerDoor:
 
     async def close(self) -> None:
         """Let go of every connection; runs go on when the hub is back."""
+        self._closing = True
         for timer in self._ending.values():
             timer.cancel()
         for task in list(self._tasks):

@@ -16,6 +16,7 @@ from wardround.flower.door import SOCKET, FlowerDoor, node_id
 from wardround.flower.frames import pack, reachable, sizes
 from wardround.flower.parcel import METRICS, Record, encode
 from wardround.learn.messages import Upload
+from wardround.learn.rounds import Cancel
 from wardround.records import EdgeId
 from wardround.simulation.toy import signed
 
@@ -68,10 +69,12 @@ async def opened(home):
     try:
         yield door, connect, sent
     finally:
-        for peer in peers:
-            peer.writer.close()
         server.close()
         await door.close()
+        for peer in peers:
+            peer.writer.close()
+            with contextlib.suppress(ConnectionError):
+                await peer.writer.wait_closed()
 
 
 def batch(number=1, content=DIGEST):
@@ -144,7 +147,7 @@ def test_what_cannot_be_is_refused_in_words_and_leaves_nothing(tmp_path, said, w
                 heard = (await peer.hear())[0]
             assert heard["op"] == "refused"
             assert words in heard["reason"]
-            assert not door.runs
+            await until(lambda: not door.runs)
 
     asyncio.run(play())
 
@@ -163,20 +166,51 @@ def test_bytes_that_are_no_frames_cost_the_hub_nothing(tmp_path):
     asyncio.run(play())
 
 
-def test_a_server_app_that_is_gone_may_come_back_and_then_its_run_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(door_module, "AWAY_S", 0.2)
-
+def test_a_server_app_that_is_gone_leaves_nobody_at_work(tmp_path):
     async def play():
-        async with opened(tmp_path) as (door, connect, _):
-            for _ in range(2):
-                peer = await connect()
-                peer.say(HELLO)
-                assert (await peer.hear())[0] == {"op": "welcome"}
-                peer.writer.close()
+        async with opened(tmp_path) as (door, connect, sent):
+            peer = await connect()
+            peer.say(HELLO)
+            peer.say({"op": "content", "digest": DIGEST}, CONTENT)
+            peer.say(batch())
+            await until(lambda: len(sent) == 2)
+            peer.writer.close()
             await until(lambda: not door.runs)
+            assert sorted(edge for edge, m in sent if isinstance(m, Cancel)) == sorted(EDGES)
             assert not (tmp_path / "flower" / "a-run").exists()
 
     asyncio.run(play())
+
+
+def test_what_a_run_has_on_disk_waits_for_its_server_app_when_the_hub_was_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(door_module, "AWAY_S", 0.3)
+    folder = tmp_path / "flower" / "a-run"
+
+    async def begin():
+        async with opened(tmp_path) as (_, connect, sent):
+            peer = await connect()
+            peer.say(HELLO)
+            peer.say({"op": "content", "digest": DIGEST}, CONTENT)
+            peer.say(batch())
+            await until(lambda: len(sent) == 2)
+            assert (folder / "contents" / DIGEST).exists()
+
+    async def come_back(back):
+        async with opened(tmp_path) as (_, connect, _):
+            assert folder.exists()
+            if back:
+                peer = await connect()
+                peer.say(HELLO)
+                assert (await peer.hear())[0] == {"op": "welcome"}
+                await asyncio.sleep(0.6)
+                assert folder.exists()
+                return
+            await until(lambda: not folder.exists())
+
+    asyncio.run(begin())
+    asyncio.run(come_back(back=True))
+    asyncio.run(begin())
+    asyncio.run(come_back(back=False))
 
 
 def test_a_home_with_a_long_path_has_a_door_too(tmp_path):

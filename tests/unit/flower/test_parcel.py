@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wardround.errors import UpdateRefused
@@ -29,6 +29,7 @@ RECORDS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(RECORDS, max_size=4))
 def test_what_goes_in_comes_out_in_its_order_and_type(records):
     found = decode(encode(records))
@@ -38,6 +39,7 @@ def test_what_goes_in_comes_out_in_its_order_and_type(records):
         assert [type(v) for v in own.values.values()] == [type(v) for v in there.values.values()]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused_with_a_reason(data):
     with pytest.raises(UpdateRefused) as caught:
