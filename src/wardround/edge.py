@@ -7,10 +7,15 @@ nothing else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +28,7 @@ from wardround.collect.collector import Collector
 from wardround.collect.forwarder import Forwarder
 from wardround.collect.gateway import Gateway
 from wardround.collect.grpc_link import run_forwarding
+from wardround.collect.imports import Imports, take_waiting
 from wardround.collect.intake import Refusal
 from wardround.collect.mosquitto import Mosquitto
 from wardround.collect.mqtt_link import COLLECTOR, CollectorLink
@@ -32,7 +38,7 @@ from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
 from wardround.collect.spool import Spool, SpoolFacts, read_facts
 from wardround.collect.storage import FolderStorage
-from wardround.errors import WardroundError
+from wardround.errors import HomeTaken, WardroundError
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.condition import Condition, ConditionReader
 from wardround.learn.grpc_edge import EdgeLink
@@ -63,6 +69,8 @@ from wardround.trust.signatures import EdgeSigner, check_signature
 log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
 LOOK_S = 2.0
+IMPORT_S = 10.0
+HOLD_S = 5.0  # an import that works the gate lets go sooner
 PRUNE_S = 3600.0
 EXAMPLES, VALUES = "wardround.training_data:examples_of", "wardround.training_data:values_of"
 SOURCES = {"survey": VALUES, "flower": "wardround.flower.answer:answer"}  # by task; EXAMPLES otherwise
@@ -113,6 +121,51 @@ class EdgeHome:
         """Patients to subjects."""
         return Pseudonyms.open(self.path / "pseudonym.key")
 
+    def imports(self) -> Imports:
+        """What the command line hands over from files."""
+        return Imports(FolderStorage(self.path / "spool"))
+
+    @contextmanager
+    def held(self, wait_s: float = 0.0) -> Iterator[None]:
+        """Be the one process that works this home's gate; a process that ends, however it ends, lets go.
+
+        Raises:
+            HomeTaken: another process held it for so long.
+        """
+        until = time.monotonic() + wait_s
+        with (self.path / "gate.lock").open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as exc:
+                    if time.monotonic() >= until:
+                        raise HomeTaken(self.path) from exc
+                    time.sleep(0.05)
+            yield
+
+    @contextmanager
+    def gate(self, consents: ConsentRegister) -> Iterator[Gateway]:
+        """The gate of an edge that does not run, for one that holds the home."""
+        spool, local = Spool(FolderStorage(self.path / "spool"), self.settings.spool), local_store(str(self.path))
+        quarantine = self.quarantine()
+        try:
+            yield Gateway(
+                edge=self.settings.name,
+                registry=self.registry(),
+                signals=self.names().table(),
+                consent=consents.choose,
+                pseudonym=self.pseudonyms().of,
+                spool=spool,
+                local_store=local,
+                quarantine=quarantine,
+                clock=SystemClock(),
+                simulated=self.settings.simulated,
+            )
+        finally:
+            for part in (spool, local, quarantine):
+                part.close()
+
 
 @dataclass(frozen=True, slots=True)
 class _Devices:
@@ -148,6 +201,7 @@ class Edge:
         self._local = local_store(str(home.path))
         self._quarantine = home.quarantine()
         self._names = home.names()
+        self._imports = home.imports()
         self._gateway = Gateway(
             edge=settings.name,
             registry=self._registry,
@@ -228,6 +282,7 @@ class Edge:
             asyncio.create_task(renewer.run()),
             asyncio.create_task(self._keep_house()),
             asyncio.create_task(self._look(collector)),
+            asyncio.create_task(self._import(collector)),
         ]
         on_ready({"name": self.name, "mqtt_port": devices.port, "relay_address": address})
         try:
@@ -279,7 +334,7 @@ class Edge:
 
     def close(self) -> None:
         """Close the files."""
-        for part in (self._spool, self._quarantine, self._consents):
+        for part in (self._spool, self._quarantine, self._consents, self._imports):
             part.close()
 
     async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
@@ -383,6 +438,22 @@ class Edge:
                 await collector.ask(lambda row=row: self._gateway.replay(row))  # type: ignore[misc]  # bound now
             await asyncio.sleep(LOOK_S)
 
+    async def _import(self, collector: Collector) -> None:
+        """Take what the command line hands over from files, a few batches between two groups of messages."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if not await asyncio.to_thread(self._imports.count):
+                await asyncio.sleep(LOOK_S / 4)
+                continue
+            done = asyncio.Event()
+            await collector.ask(partial(self._take_imports, partial(_set, loop, done)))
+            with contextlib.suppress(TimeoutError):  # no room: they wait where they are
+                await asyncio.wait_for(done.wait(), IMPORT_S)
+
+    def _take_imports(self, after: Callable[[], None]) -> None:
+        if not take_waiting(self._gateway, self._imports, after=after):
+            after()
+
     async def _keep_house(self) -> None:
         while True:
             before = self._clock.now_us() - round(self._home.settings.retention_days * 86_400e6)
@@ -399,11 +470,18 @@ async def run_edges(homes: Sequence[Path], alter: dict[str, Alter] | None = None
         WardroundError: one of them cannot run.
     """
     opened = [EdgeHome.open(path) for path in homes]
+    with contextlib.ExitStack() as held:
+        for home in opened:
+            held.enter_context(home.held(HOLD_S))
+        await _run_edges(opened, alter or {})
+
+
+async def _run_edges(opened: Sequence[EdgeHome], alter: dict[str, Alter]) -> None:
     limits = opened[0].settings
     trainer = Trainer(
         limits=Limits(limits.training_memory_bytes_max, limits.training_cpu_share), deadline_s=limits.training_deadline_s
     )
-    edges = [Edge(home, trainer, (alter or {}).get(home.settings.name)) for home in opened]
+    edges = [Edge(home, trainer, alter.get(home.settings.name)) for home in opened]
     await asyncio.to_thread(trainer.start)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -455,6 +533,10 @@ async def _ended(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _set(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
 
 
 async def _first_failure(tasks: Sequence[asyncio.Task[object]]) -> None:

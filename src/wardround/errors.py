@@ -3,6 +3,7 @@
     WardroundError
       SettingsError        a settings or study file that does not hold
       PortTaken            a listener could not be opened
+      HomeTaken            another process works in an edge's home
       StorageFull          a disk or a byte cap is at its limit
       CollectError         DecodeError (a payload)
       ProcessError         a lake or a job
@@ -13,6 +14,8 @@ The command line prints `str(error)` and the remedy, and exits with `exit_code`;
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class WardroundError(Exception):
@@ -40,6 +43,15 @@ class PortTaken(WardroundError):
             remedy=f"stop the program that holds it, or choose another port with `{setting}`",
         )
         self.host, self.port, self.setting = host, port, setting
+
+
+class HomeTaken(WardroundError):
+    """An edge's home is in use: two processes would give the same sequences away."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(
+            f"another process works in {home}", remedy="an edge runs once: stop the other one, or give this one its own --home"
+        )
 
 
 class StorageFull(WardroundError):

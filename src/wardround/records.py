@@ -24,6 +24,7 @@ ModelDigest = NewType("ModelDigest", str)  # SHA-256 of the safetensors file, lo
 BootId = NewType("BootId", str)  # one life of a spool or of a device's memory
 
 BUCKETS = 16
+FROM_FILE = "file/"  # begins the device_boot of an imported observation; no boot of a device has a slash
 Floats = NDArray[np.float64]
 
 
@@ -104,6 +105,11 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     device_seq: int = 0  # the device's message
     device_index: int = 0  # the run within that message
     consent_version: int = 0
+
+    @property
+    def imported(self) -> bool:
+        """Whether it came out of a file: measured whenever, and nothing that goes on."""
+        return self.device_boot.startswith(FROM_FILE)
 
     def counts(self) -> NDArray[np.int32]:
         """The integer samples, shape (n,); empty for a scalar given as `value` and for a word."""

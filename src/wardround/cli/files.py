@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, available_timezones
 
 import typer
 
+from wardround.cli.handing import Hand, progress
 from wardround.clock import SystemClock
-from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.reading import Reading, Taken
 from wardround.collect.files.folder import opened
 from wardround.collect.files.formats import FORMATS, Format, read
 from wardround.collect.files.opened import Known, Opened
@@ -21,12 +23,13 @@ from wardround.collect.gateway import check_time
 from wardround.collect.signals import Signal, Signals, load_signals
 from wardround.errors import DecodeError, SettingsError
 
+SET_ASIDE_MAX = 100  # of one reason in one file: the rest stays in the file, which can be imported again
 DEFAULT_HOME = Path.home() / ".wardround" / "edge"
 
 
 @dataclass
 class Tally:
-    """What one file gave."""
+    """What one file gave: decoded, refused, and, unless it was a dry run, what became of it at the gate."""
 
     file: str
     observations: int = 0
@@ -34,54 +37,83 @@ class Tally:
     signals: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
     why: dict[str, str] = field(default_factory=dict)  # the first words of each reason
+    taken: Taken | None = None
 
-    def refuse(self, error: DecodeError) -> None:
-        """Count a part that was not taken."""
+    def count(self, signal: Signal, reading: Reading) -> None:
+        """Count an observation."""
+        self.observations += 1
+        self.samples += reading.n
+        self.signals[signal.key] = self.signals.get(signal.key, 0) + reading.n
+
+    def refuse(self, error: DecodeError) -> int:
+        """Count a part that was not taken; how many there are of its reason."""
         self.refused[error.reason] = self.refused.get(error.reason, 0) + 1
         self.why.setdefault(error.reason, str(error))
+        return self.refused[error.reason]
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        taken = ", ".join(f"{n} {key}" for key, n in self.signals.items())
-        yield f"{self.file}: {self.observations} observations, {self.samples} samples{f' ({taken})' if taken else ''}"
+        found = ", ".join(f"{n} {key}" for key, n in self.signals.items())
+        yield f"{self.file}: {self.observations} observations, {self.samples} samples{f' ({found})' if found else ''}"
+        if self.taken is not None:
+            words = {"kept": "kept", "repeated": "there already", "not_kept": "not kept, no consent", "set_aside": "set aside"}
+            yield "  " + ", ".join(f"{getattr(self.taken, key)} {word}" for key, word in words.items())
         for reason, count in self.refused.items():
             yield f"  refused: {reason} ({count}): {self.why[reason]}"
+        if "no-date" in self.refused:
+            yield "  do: say when the recording began with --start 2026-03-01T08:30:00+01:00"
 
 
 def import_files(
-    files: Annotated[list[Path], typer.Argument(help="FIT, SenML, FHIR or Bluetooth files; the content says which.")],
+    files: Annotated[list[Path], typer.Argument(help="FIT, WFDB (.hea, .atr), EDF, BDF, Apple Health, SenML, FHIR, Bluetooth.")],
+    patient: Annotated[str, typer.Option(help="Whose recordings they are; stays on this edge.")] = "",
+    device: Annotated[str, typer.Option(help="What recorded them; registered for the patient if it is new.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and show, store nothing. Needs no joined edge.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One decoded observation a line; what was refused on stderr.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Facts; with --dry-run one decoded observation a line.")] = False,
     format_: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}, if the content is not clear.")] = "",
     time_zone: Annotated[str, typer.Option(help="Of a recorder whose times have no zone, such as Europe/Vienna.")] = "",
     start: Annotated[str, typer.Option(help="When it began, if the file does not say: 2026-03-01T08:30:00+01:00.")] = "",
     home: Annotated[Path, typer.Option(help="The edge's folder.")] = DEFAULT_HOME,
 ) -> None:
-    """Read recordings from files. A file that is damaged, or whose numbers are not certain, is refused with the reason."""
+    """Import recordings from files: through the same gate as what devices send, once each, however often it is tried.
+
+    What a file is, its content says. A file that is damaged, or whose numbers are not certain, is refused with the reason.
+    Consent decides what is kept (`wardround edge device NAME --patient ID --consent ...`). A running edge takes the
+    observations over; where none runs, this command does its work.
+    """
     known = Known(SystemClock().now_us(), _zone(time_zone), _start(start))
-    if format_ and format_ not in get_args(Format):
+    if format_ and format_ not in FORMATS:
         raise SettingsError(f"format `{format_}` is not known", remedy=f"choose one of: {', '.join(FORMATS)}")
-    if not dry_run:
-        raise SettingsError("storing is not here yet", remedy="give --dry-run")
+    if not dry_run and not (patient and device):
+        raise SettingsError("whose recordings these are is not said", remedy="give --patient ID and --device NAME, or --dry-run")
     table = _table(home)
     empty = 0
-    for path in files:
-        tally = _show(path, known, format_ or None, table, as_json=as_json)  # type: ignore[arg-type]  # checked above
-        empty += not tally.observations
-        if not as_json:
-            typer.echo("\n".join(tally.lines()))
-        elif tally.refused:
-            typer.echo(json.dumps({"file": tally.file, "refused": tally.refused, "why": tally.why}), err=True)
+    with ExitStack() as stack:
+        hand = None if dry_run else stack.enter_context(Hand.open(home, patient, device))
+        for path in files:
+            tally = _read_file(path, known, format_ or None, table, hand, as_json=as_json)
+            empty += not tally.observations
+            _report(tally, as_json=as_json, dry_run=dry_run)
     if empty:
         raise typer.Exit(1)
 
 
-def _show(path: Path, known: Known, format_: Format | None, table: Signals, *, as_json: bool) -> Tally:
+def _report(tally: Tally, *, as_json: bool, dry_run: bool) -> None:
+    if not as_json:
+        typer.echo("\n".join(tally.lines()))
+    elif not dry_run:
+        typer.echo(json.dumps(asdict(tally)))
+    elif tally.refused:
+        typer.echo(json.dumps({"file": tally.file, "refused": tally.refused, "why": tally.why}), err=True)
+
+
+def _read_file(path: Path, known: Known, format_: Format | None, table: Signals, hand: Hand | None, *, as_json: bool) -> Tally:
     tally = Tally(path.name)
     try:
-        with opened(path) as file:
-            dated, items = _items(file, known, format_)
+        with opened(path) as file, progress(file, visible=not (as_json and hand is None)) as step:
+            dated, items = (True, read(file, known, format_)) if hand else _items(file, known, format_)
             for item in items:
+                step(tally.observations)
                 if isinstance(item, DecodeError):
                     tally.refuse(item)
                     continue
@@ -90,15 +122,18 @@ def _show(path: Path, known: Known, format_: Format | None, table: Signals, *, a
                     if dated:
                         check_time(reading, known.now_us, earliest_us=0)  # a recording may be old
                 except DecodeError as error:
-                    tally.refuse(error)
+                    if tally.refuse(error) <= SET_ASIDE_MAX and hand:
+                        hand.put(item)  # the gate sets it aside, to be replayed once it is mapped
                     continue
-                tally.observations += 1
-                tally.samples += reading.n
-                tally.signals[signal.key] = tally.signals.get(signal.key, 0) + reading.n
-                if as_json:
+                tally.count(signal, reading)
+                if hand:
+                    hand.put(item)
+                elif as_json:
                     typer.echo(json.dumps({"file": path.name} | shown(signal, reading, dated=dated)))
     except DecodeError as error:
         tally.refuse(error)
+    if hand:
+        tally.taken = hand.finish()
     return tally
 
 

@@ -20,16 +20,16 @@ from wardround.clock import Clock
 from wardround.collect.device_clock import ClockReading, DeviceClocks
 from wardround.collect.devices.decoders import decode
 from wardround.collect.devices.gatt import Source
-from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.reading import Decoded, Reading, Taken, decode_readings, encode_readings
 from wardround.collect.lanes import Priority
 from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import NOT_A_NUMBER, REPLAY, WHOLE, Quarantine, SetAside
 from wardround.collect.registry import Device
 from wardround.collect.signals import Signal, Signals
 from wardround.collect.spool import AHEAD_MAX, Also, DeviceMark, Spool
-from wardround.collect.streams import Streams, covered
+from wardround.collect.streams import LATE_US, Streams, covered
 from wardround.errors import DecodeError, StorageFull
-from wardround.records import Consent, Observation, Quality, SubjectId, Validity, encode_observation
+from wardround.records import FROM_FILE, Consent, Observation, Quality, SubjectId, Validity, encode_observation
 
 log = structlog.get_logger(__name__)
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier time is a clock that was never set
@@ -79,6 +79,8 @@ class _Group:
     hours: dict[tuple[str, str, int], tuple[int, float]] = field(default_factory=dict)  # samples and seconds covered
     replayed: list[SetAside] = field(default_factory=list)
     alarms: list[_Message] = field(default_factory=list)  # messages that hold one
+    digests: set[bytes] = field(default_factory=set)  # of the readings of files
+    settle: list[Callable[[], None]] = field(default_factory=list)
 
     def count(self, observation: Observation, interval_s: float) -> None:
         """Towards the completeness of its hours."""
@@ -88,7 +90,7 @@ class _Group:
             self.hours[key] = (before[0] + samples, before[1] + seconds)
 
     def __bool__(self) -> bool:
-        return bool(self.kept or self.marks or self.plain or self.replayed)
+        return bool(self.kept or self.marks or self.plain or self.replayed or self.settle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +206,19 @@ class Gateway:
     def _keep(self, group: _Group) -> list[Receipt]:
         """A group, on the disk when this returns."""
         self._local.keep(group.kept)
+        marks = group.marks.values()
         self._spool.commit(
             group.travelling,
-            list(group.marks.values()),
-            Also(group.plain, group.hours, self._clocks.moved()),
+            list(marks),
+            Also(group.plain, group.hours, self._clocks.moved(), group.digests),
             now_us=self._clock.now_us(),
         )
         for row in group.replayed:
             self._quarantine.settle(row)
+        for settle in group.settle:
+            settle()
         self.counts.observations += len(group.kept)
         self.counts.samples += sum(o.n for o in group.kept)
-        marks = group.marks.values()
         return [Receipt(m.device, m.boot, m.contiguous) for m in marks if m.contiguous and not m.boot.startswith(REPLAY)]
 
     def _alone(self, message: _Message) -> _Group:
@@ -272,6 +276,38 @@ class Gateway:
             self._group.marks[row.device, row.mark] = mark.with_seq(1)
         self._group.replayed.append(row)
 
+    def take(self, device: str, readings: Sequence[Reading], settle: Callable[[Taken], None]) -> None:
+        """Work readings of a file through. What was kept before, by its content, adds nothing.
+
+        `settle` is called with what became of them, once the next `commit` has made it durable.
+
+        Raises:
+            DecodeError: "unknown-device".
+        """
+        known = self._known(device)
+        now_us = self._clock.now_us()
+        taken = Taken()
+        for reading in readings:
+            digest = _content_digest(device, reading)
+            if digest in self._group.digests or self._spool.has_taken(digest):
+                taken += Taken(repeated=1)
+                continue
+            boot = FROM_FILE + digest.hex()
+            try:
+                choice = self._keep_reading(reading, known, boot, 1, 0, now_us, None)
+            except DecodeError as error:
+                self.counts.set_aside += 1
+                payload = encode_readings([reading])
+                self._quarantine.put(SetAside(now_us, device, boot, 1, 0, error.reason, str(error), payload))
+                taken += Taken(set_aside=1)
+                continue
+            if choice is Consent.NONE:
+                taken += Taken(not_kept=1)
+                continue
+            self._group.digests.add(digest)
+            taken += Taken(kept=1)
+        self._group.settle.append(lambda: settle(taken))
+
     def use(self, signals: Signals) -> None:
         """Take another code table from the next message on."""
         self._signals = signals
@@ -285,12 +321,19 @@ class Gateway:
             self.counts.set_aside += 1
             self._quarantine.put(SetAside(now_us, device, boot, seq, part, error.reason, str(error), payload))
 
-        known = self._registry.get(device)
-        if known is None:
-            set_aside(DecodeError("unknown-device", f"device {device!r} is not registered at this edge"), only)
-            return False
         try:
-            decoded = decode(known.format, payload, Source(now_us, known.zone(), known.user))
+            known = self._known(device)
+        except DecodeError as error:
+            set_aside(error, only)
+            return False
+        from_file = boot.startswith(FROM_FILE)
+        if from_file and self._spool.has_taken(digest := bytes.fromhex(boot.removeprefix(FROM_FILE))):
+            return True  # imported again, since it was set aside
+        try:
+            if from_file:
+                decoded = Decoded(tuple(decode_readings(payload)))
+            else:
+                decoded = decode(known.format, payload, Source(now_us, known.zone(), known.user))
         except DecodeError as error:
             set_aside(error, only)
             return False
@@ -298,30 +341,55 @@ class Gateway:
             for refused in decoded.refused:
                 set_aside(refused, NOT_A_NUMBER)
         taken = only == WHOLE
-        subject = self._pseudonym(known.patient)
-        clock = self._clock_of(device, decoded.readings, now_us) if live else None
+        clock = self._clock_of(device, decoded.readings, now_us) if live and not from_file else None
         for index, reading in enumerate(decoded.readings):
             if only not in (WHOLE, index):
                 continue
             try:
-                found = self._observe(reading, subject, device, now_us, clock)
+                self._keep_reading(reading, known, boot, seq, index, now_us, clock)
             except DecodeError as error:
                 set_aside(error, index)
                 continue
             taken = True
-            if found is None:
-                self.counts.not_kept += 1
-                continue
-            choice, alarm, observation = found
-            observation = replace(observation, device_boot=boot, device_seq=seq, device_index=index)
-            self._group.kept.append(observation)
-            self._group.count(observation, self._signals.interval_s(observation.code, known.every_s))
-            if choice is Consent.RAW:
-                self._group.travelling.append((Priority.of(observation, alarm=alarm), encode_observation(observation)))
+            if from_file:
+                self._group.digests.add(digest)
         return taken
 
+    def _known(self, device: str) -> Device:
+        """A device by its name.
+
+        Raises:
+            DecodeError: "unknown-device".
+        """
+        known = self._registry.get(device)
+        if known is None:
+            raise DecodeError("unknown-device", f"device {device!r} is not registered at this edge")
+        return known
+
+    def _keep_reading(
+        self, reading: Reading, known: Device, boot: str, seq: int, index: int, now_us: int, clock: ClockReading | None
+    ) -> Consent:
+        """An observation of a reading for the next commit, as consent allows; what it allows.
+
+        Raises:
+            DecodeError: as _observe.
+        """
+        subject = self._pseudonym(known.patient)
+        found = self._observe(reading, subject, known.device_id, now_us, clock, from_file=boot.startswith(FROM_FILE))
+        if found is None:
+            self.counts.not_kept += 1
+            return Consent.NONE
+        choice, alarm, observation = found
+        observation = replace(observation, device_boot=boot, device_seq=seq, device_index=index)
+        self._group.kept.append(observation)
+        if not observation.imported:  # a recording says nothing of how completely a device reports
+            self._group.count(observation, self._signals.interval_s(observation.code, known.every_s))
+        if choice is Consent.RAW:
+            self._group.travelling.append((Priority.of(observation, alarm=alarm), encode_observation(observation)))
+        return choice
+
     def _observe(
-        self, reading: Reading, subject: SubjectId, device: str, now_us: int, clock: ClockReading | None
+        self, reading: Reading, subject: SubjectId, device: str, now_us: int, clock: ClockReading | None, *, from_file: bool
     ) -> tuple[Consent, bool, Observation] | None:
         """An observation with its consent, and whether it is an alarm; None where consent says not to keep it.
 
@@ -329,7 +397,7 @@ class Gateway:
             DecodeError: an unknown code, a unit that does not convert, a time that cannot be.
         """
         signal, reading = self._signals.canonical(reading)
-        check_time(reading, now_us)
+        check_time(reading, now_us, earliest_us=0 if from_file else EARLIEST_US)  # a recording may be old
         choice, version = self._consent(subject, signal.code)
         if choice is Consent.NONE:
             return None
@@ -362,7 +430,10 @@ class Gateway:
             high=signal.high,
             consent_version=version,
         )
-        flags |= self._streams.flags(observation, now_us)
+        if not from_file:
+            flags |= self._streams.flags(observation, now_us)
+        elif now_us - reading.t_us > LATE_US:
+            flags |= Quality.LATE
         quality, validity = judge(observation, signal)
         validity = max(validity, Validity(reading.validity))
         return choice, signal.alarm, replace(observation, flags=int(flags | quality), validity=int(validity))
@@ -370,6 +441,12 @@ class Gateway:
 
 def _digest(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()[:24]
+
+
+def _content_digest(device: str, reading: Reading) -> bytes:
+    """Names the content of a reading of a file for ever: when, what and how much, not how well it was understood."""
+    plain = replace(reading, also=(), t_error_us=0, validity=0, flags=0)
+    return hashlib.sha256(device.encode() + b"\0" + encode_readings([plain])).digest()[:16]
 
 
 def check_time(reading: Reading, now_us: int, *, earliest_us: int = EARLIEST_US) -> int:

@@ -17,7 +17,7 @@ BATCH = 10_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY, device TEXT NOT NULL, boot TEXT NOT NULL, seq INTEGER NOT NULL,
     idx INTEGER NOT NULL, subject TEXT NOT NULL, code TEXT NOT NULL, t0_us INTEGER NOT NULL, data BLOB NOT NULL,
-    UNIQUE (device, boot, seq, idx));
+    taken_us INTEGER NOT NULL DEFAULT 0, UNIQUE (device, boot, seq, idx));
 CREATE INDEX IF NOT EXISTS kept_by_code ON kept (code, t0_us);
 CREATE INDEX IF NOT EXISTS kept_by_time ON kept (t0_us);
 """
@@ -30,6 +30,8 @@ class LocalStore:
         self._lock = threading.RLock()
         self._db = storage.connect("local")
         self._db.executescript(_SCHEMA)
+        if "taken_us" not in {row[1] for row in self._db.execute("PRAGMA table_info(kept)")}:
+            self._db.execute("ALTER TABLE kept ADD COLUMN taken_us INTEGER NOT NULL DEFAULT 0")
 
     def keep(self, observations: Sequence[Observation]) -> None:
         """Keep them, on the disk when this returns.
@@ -40,15 +42,25 @@ class LocalStore:
         if not observations:
             return
         rows = [
-            (o.device, o.device_boot, o.device_seq, o.device_index, o.subject, o.code, o.t0_us, encode_observation(o))
+            (
+                o.device,
+                o.device_boot,
+                o.device_seq,
+                o.device_index,
+                o.subject,
+                o.code,
+                o.t0_us,
+                encode_observation(o),
+                o.t_edge_us,
+            )
             for o in observations
         ]
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._db.executemany(
-                    "INSERT OR IGNORE INTO kept (device, boot, seq, idx, subject, code, t0_us, data)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO kept (device, boot, seq, idx, subject, code, t0_us, data, taken_us)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     rows,
                 )
                 self._db.execute("COMMIT")
@@ -98,9 +110,12 @@ class LocalStore:
             return self._db.execute("DELETE FROM kept WHERE subject = ? AND code = ?", (subject, code)).rowcount
 
     def prune(self, before_us: int) -> int:
-        """Remove what is older than the retention; how many observations went."""
+        """Remove what was measured, and taken, before the retention; how many observations went.
+
+        A recording that is imported may be old when it is taken.
+        """
         with self._lock:
-            return self._db.execute("DELETE FROM kept WHERE t0_us < ?", (before_us,)).rowcount
+            return self._db.execute("DELETE FROM kept WHERE t0_us < ? AND taken_us < ?", (before_us, before_us)).rowcount
 
     def close(self) -> None:
         """Close the database."""

@@ -83,7 +83,7 @@ _CONVERSIONS: dict[str, dict[str, Conversion]] = {
     "deg/s": {"deg/s": IDENTITY, "rad/s": Conversion(_DEGREES_PER_RADIAN), "mrad/s": Conversion(_DEGREES_PER_RADIAN * 1e-3)},
     "{steps}": dict.fromkeys(("{steps}", "count", "1"), IDENTITY),
     "kg": {"kg": IDENTITY, "g": Conversion(1e-3), "[lb_av]": Conversion(0.45359237)},
-    "cm": {"cm": IDENTITY, "m": Conversion(100.0), "[in_i]": Conversion(2.54)},
+    "cm": {"cm": IDENTITY, "m": Conversion(100.0), "[in_i]": Conversion(2.54), "[ft_i]": Conversion(30.48)},
     "h": {"h": IDENTITY, "min": Conversion(1 / 60), "s": Conversion(1 / 3600)},
     "kcal": {"kcal": IDENTITY, "kJ": Conversion(1 / 4.184), "J": Conversion(1 / 4184)},
     "uS": {"uS": IDENTITY, "S": Conversion(1e6)},

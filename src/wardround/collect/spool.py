@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -85,6 +85,7 @@ class Also:
     plain: Mapping[tuple[str, str], int]  # how often each message of plain devices has come, by device and digest
     hours: Mapping[tuple[str, str, int], tuple[int, float]]  # samples and seconds covered, by subject, code and hour
     clocks: Mapping[str, int]  # corrections of devices' clocks, microseconds
+    digests: Collection[bytes] = ()  # of readings of files: by them the same content is recognised ever after
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ CREATE TABLE IF NOT EXISTS plain (number INTEGER PRIMARY KEY AUTOINCREMENT, devi
 CREATE TABLE IF NOT EXISTS hours (subject TEXT, code TEXT, hour_us INTEGER, samples INTEGER NOT NULL, covered_s REAL NOT NULL,
     PRIMARY KEY (subject, code, hour_us)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS clocks (device TEXT PRIMARY KEY, offset_us INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS taken (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS dropped (subject TEXT, code TEXT, hour_us INTEGER, rows INTEGER NOT NULL, samples INTEGER NOT NULL,
     bytes INTEGER NOT NULL, PRIMARY KEY (subject, code, hour_us)) WITHOUT ROWID;
 """
@@ -166,6 +168,11 @@ class Spool:
         with self._lock:
             row = self._db.execute("SELECT count FROM plain WHERE device = ? AND digest = ?", (device, digest)).fetchone()
         return int(row[0]) if row else 0
+
+    def has_taken(self, digest: bytes) -> bool:
+        """Whether a reading of a file, by the digest of its content, was kept before."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM taken WHERE digest = ?", (digest,)).fetchone() is not None
 
     def commit(
         self,
@@ -294,6 +301,7 @@ class Spool:
 
     def _note(self, also: Also, now_us: int) -> None:
         """Within the transaction of a commit."""
+        self._db.executemany("INSERT OR IGNORE INTO taken VALUES (?)", [(digest,) for digest in also.digests])
         if also.plain:
             self._db.executemany(_PLAIN, [(device, digest, n) for (device, digest), n in also.plain.items()])
             self._db.execute("DELETE FROM plain WHERE number <= (SELECT max(number) FROM plain) - ?", (PLAIN_MAX,))

@@ -116,6 +116,8 @@ class Watch:
         with self._lock:
             now_us = self._clock.now_us()
             for observation in observations:
+                if observation.imported:
+                    continue  # a recording ends, and no sensor has died
                 change = self._sensors.observe(observation, now_us)
                 if change is not None:
                     self._sensor(change)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from wardround.clock import ManualClock
-from wardround.records import Observation, Quality
+from wardround.records import FROM_FILE, Observation, Quality
 from wardround.watch.alerts import (
     COOL_DOWN_US,
     FLAP_CHANGES,
@@ -161,6 +162,16 @@ def test_a_device_that_stops_altogether_is_one_alert_also_with_one_signal_alone(
         ]
         run_for(watch, 1, *codes)
         assert watch.open_alerts() == []
+
+
+def test_a_recording_that_was_imported_is_no_sensor(watch):
+    imported = structs.replace(chunk(flat=True), device_boot=FROM_FILE + "0f")
+    for _ in range(10):
+        watch.edge_seen("icu-a")
+        watch.observe([imported])
+        watch.clock.advance(1.0)
+    run_for(watch, 60)
+    assert watch.alerts() == []
 
 
 def test_of_devices_at_a_silent_edge_nothing_is_said_until_it_is_back(watch):

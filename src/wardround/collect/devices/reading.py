@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -57,6 +58,40 @@ class Decoded:
 
     readings: tuple[Reading, ...] = ()
     refused: tuple[DecodeError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of readings of a file: kept now, there already, not kept for want of consent, set aside with a reason."""
+
+    kept: int = 0
+    repeated: int = 0
+    not_kept: int = 0
+    set_aside: int = 0
+
+    def __add__(self, other: Taken) -> Taken:
+        return Taken(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Reading])
+
+
+def encode_readings(readings: Sequence[Reading]) -> bytes:
+    """MessagePack, as readings of files wait for their edge."""
+    return _encoder.encode(readings)
+
+
+def decode_readings(data: bytes) -> list[Reading]:
+    """The inverse of encode_readings.
+
+    Raises:
+        DecodeError: "malformed-readings".
+    """
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError as exc:
+        raise DecodeError("malformed-readings", f"not readings of a file: {str(exc)[:120]}") from exc
 
 
 def quantise(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float, float]:

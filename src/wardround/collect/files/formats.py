@@ -13,11 +13,11 @@ from wardround.collect.devices import decoders
 from wardround.collect.devices.decoders import Notification
 from wardround.collect.devices.gatt import Source
 from wardround.collect.devices.senml import RELATIVE_BELOW, decode_pack
-from wardround.collect.files import edf, fit, wfdb, wfdb_annotations, wfdb_header
+from wardround.collect.files import apple_health, edf, fit, wfdb, wfdb_annotations, wfdb_header
 from wardround.collect.files.opened import Items, Known, Opened
 from wardround.errors import DecodeError
 
-Format = Literal["fit", "wfdb", "wfdb-annotations", "edf", "senml", "fhir", "gatt"]
+Format = Literal["fit", "wfdb", "wfdb-annotations", "edf", "apple-health", "senml", "fhir", "gatt"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MESSAGE_BYTES_MAX = 10_000_000
 HEAD = 4096
@@ -53,6 +53,8 @@ def detect(file: Opened) -> Format:
             return format_
     if (part := _part_of_record(file)) is not None:
         return part
+    if b"<gpx" in head:
+        raise DecodeError("format-not-read", "GPX is not read: where a patient is, is no signal")
     for magic, name in _NOT_READ.items():
         if head.startswith(magic):
             raise DecodeError("format-not-read", f"{name} is not read")
@@ -72,6 +74,7 @@ def _is_senml(head: bytes) -> bool:
 _BY_HEAD: Mapping[Format, Callable[[bytes], bool]] = {
     "fit": fit.is_fit,
     "edf": edf.is_edf,
+    "apple-health": apple_health.is_apple_health,
     "wfdb": wfdb_header.is_header,
     "fhir": lambda head: _is_json(head, b"{", b'"resourceType"'),
     "gatt": lambda head: _is_json(head, b"{", b'"characteristic"') or _is_json(head, b"[", b'"characteristic"'),
@@ -133,12 +136,14 @@ _READERS: Mapping[Format, Callable[[Opened, Known], Items]] = {
     "wfdb": wfdb.read,
     "wfdb-annotations": wfdb_annotations.read,
     "edf": edf.read,
+    "apple-health": apple_health.read,
     "senml": _senml,
     "fhir": _fhir,
     "gatt": _gatt,
 }
 _NOT_READ = {
     b"%PDF": "PDF",
+    b"<?xml": "XML that is no Apple Health export",
     b"PAR1": "Parquet",
     b"\x89HDF": "HDF5",
     b"\x1f\x8b": "gzip (unpack it first)",

@@ -15,13 +15,14 @@ import numpy as np
 
 from wardround.collect.files import labels
 from wardround.collect.files.opened import Items, Known, Opened
-from wardround.collect.files.runs import Channel, waveform
+from wardround.collect.files.runs import Channel, piece_samples, waveform
 from wardround.collect.files.wfdb_header import FRAME_MAX, HEADER_BYTES_MAX, Header, SignalLine, parse
 from wardround.collect.files.wfdb_samples import FLAC, INVALID, Ints, blocks, bytes_for, flac_blocks
 from wardround.errors import DecodeError
 from wardround.records import Quality
 
 SAMPLES_MAX = 10**12
+BLOCK_SAMPLES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class _Group:
     stream: BinaryIO
     signals: Sequence[tuple[int, SignalLine]]  # with their place in the header
     frames: int
+    hz: float
 
     def blocks(self) -> Iterator[tuple[int, list[Ints]]]:
         """First frame and the samples of each signal, block by block."""
@@ -44,8 +46,8 @@ class _Group:
                 first += len(block)
             return
         totals = [line.first for line in lines]
-        stream = blocks(self.stream, lines[0].format, skip=lines[0].offset, samples=self.frames * frame, frame=frame)
-        for block in stream:
+        size = frame * min(piece_samples(1e6 / self.hz), max(1, BLOCK_SAMPLES // frame))  # so that a block is whole pieces
+        for block in blocks(self.stream, lines[0].format, skip=lines[0].offset, samples=self.frames * frame, block=size):
             parts = [p.ravel() for p in np.split(block.reshape(-1, frame), ends, axis=1)]
             if lines[0].format == 8:  # differences from the sample before
                 parts = [np.cumsum(p) + total for p, total in zip(parts, totals, strict=True)]
@@ -121,7 +123,7 @@ def _groups(file: Opened, header: Header) -> Iterator[_Group]:
         if frame > FRAME_MAX or (lines[0].format in FLAC and len({line.per_frame for line in lines}) > 1):
             raise DecodeError("malformed-wfdb", f"{name[:60]}: {frame} samples a frame")
         stream = file.beside(name)
-        yield _Group(stream, signals, _frames(stream, name, lines, frame, header.samples))
+        yield _Group(stream, signals, _frames(stream, name, lines, frame, header.samples), header.hz)
 
 
 def _frames(stream: BinaryIO, name: str, lines: Sequence[SignalLine], frame: int, announced: int | None) -> int:

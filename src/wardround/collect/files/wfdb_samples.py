@@ -16,7 +16,7 @@ from wardround.errors import DecodeError
 Ints = NDArray[np.int64]
 FLAC = {508: 24, 516: 16, 524: 8}  # how far a 32-bit sample stands to the left
 ALIGNED = 6  # samples that fill whole bytes in every packed format
-BLOCK_BYTES = 1 << 20
+FLAC_BLOCK = 100_000  # samples of all channels
 # The value that means "no sample here", by format; format 8 has none.
 INVALID = {
     80: -(2**7), 508: -(2**7), 310: -(2**9), 311: -(2**9), 212: -(2**11), 16: -(2**15), 61: -(2**15), 160: -(2**15),
@@ -34,24 +34,23 @@ def bytes_for(format_: int, samples: int) -> int:
     return samples * {8: 1, 80: 1, 16: 2, 61: 2, 160: 2, 24: 3, 32: 4}[format_]
 
 
-def blocks(stream: BinaryIO, format_: int, *, skip: int, samples: int, frame: int) -> Iterator[Ints]:
-    """The samples of a file in the order they stand, in blocks of whole frames.
+def blocks(stream: BinaryIO, format_: int, *, skip: int, samples: int, block: int) -> Iterator[Ints]:
+    """The samples of a file in the order they stand, in blocks.
 
     Args:
         skip: bytes before the first sample.
         samples: how many there are.
-        frame: how many samples belong together.
+        block: how many are read at once, times ALIGNED.
     Raises:
         DecodeError: "truncated".
     """
     stream.seek(skip)
-    size = max(1, BLOCK_BYTES // (4 * ALIGNED * frame)) * ALIGNED * frame
+    size = ALIGNED * block
     for start in range(0, samples, size):
         count = min(size, samples - start)
         wanted = bytes_for(format_, count)
         data = stream.read(wanted)
         if len(data) < wanted:
-            # 311 and 212 may leave out padding after the very last sample, and nothing else
             raise DecodeError("truncated", f"the signal file ends at sample {start}, {samples} are announced")
         yield _UNPACK[format_](np.frombuffer(data, np.uint8), count)
 
@@ -75,7 +74,7 @@ def flac_blocks(stream: BinaryIO, format_: int, *, samples: int, channels: int) 
                 raise DecodeError("truncated", f"the FLAC file has {file.frames} samples, {samples} are announced")
             left = samples
             while left:
-                data = file.read(min(left, BLOCK_BYTES // (4 * channels)), dtype="int32", always_2d=True)
+                data = file.read(min(left, max(1, FLAC_BLOCK // channels)), dtype="int32", always_2d=True)
                 if not len(data):
                     raise DecodeError("truncated", f"{left} samples of the FLAC file cannot be read")
                 left -= len(data)

@@ -93,7 +93,7 @@ def test_any_bytes_read_as_the_reference_reads_them(tmp_path, format_, n):
 
 def test_blocks_join_without_a_seam(tmp_path, monkeypatch):
     written = write(tmp_path, "212", n=5000, signals=3)
-    monkeypatch.setattr(wfdb_samples, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(ours, "BLOCK_SAMPLES", 1)
     with opened(tmp_path / "rec.hea") as file:
         items = list(ours.read(file, KNOWN))
     np.testing.assert_allclose(samples(items, "V1"), (written[:, 2] - 17) / 200, atol=1e-12)

@@ -1,0 +1,125 @@
+"""What the command line hands to an edge's gate from files: a durable, bounded queue, worked through once each.
+
+One process writes (`wardround edge import`), one works (the running edge, or the command itself where none runs). A batch is
+taken away only after the gate has made its readings durable; the gate knows a reading by its content, so that a batch worked
+twice adds nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from functools import partial
+
+from wardround.collect.devices.reading import Reading, Taken, decode_readings, encode_readings
+from wardround.collect.gateway import Gateway
+from wardround.collect.storage import Storage
+from wardround.errors import DecodeError
+
+BATCHES_MAX = 64  # in the queue
+BATCH_READINGS, BATCH_BYTES = 100, 500_000
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY AUTOINCREMENT, ticket TEXT NOT NULL, device TEXT NOT NULL,
+    readings BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS outcomes (ticket TEXT PRIMARY KEY, kept INTEGER NOT NULL, repeated INTEGER NOT NULL,
+    not_kept INTEGER NOT NULL, set_aside INTEGER NOT NULL) WITHOUT ROWID;
+"""
+OUTCOMES_MAX = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Readings of one device, of the file that `ticket` stands for."""
+
+    number: int
+    ticket: str
+    device: str
+    readings: list[Reading]
+
+
+class Imports:
+    """Safe to use from several threads, and from several processes."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._lock = threading.Lock()
+        self._db = storage.connect("imports")
+        self._db.executescript(_SCHEMA)
+
+    def count(self) -> int:
+        """How many batches wait."""
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM batches").fetchone()[0])
+
+    def put(self, ticket: str, device: str, readings: Sequence[Reading]) -> bool:
+        """Queue a batch, on the disk when this returns; False where the queue is full."""
+        with self._lock:
+            added = self._db.execute(
+                "INSERT INTO batches (ticket, device, readings) SELECT ?, ?, ? WHERE (SELECT count(*) FROM batches) < ?",
+                (ticket, device, encode_readings(readings), BATCHES_MAX),
+            )
+            return added.rowcount == 1
+
+    def waiting(self, limit: int) -> list[Batch]:
+        """The oldest batches."""
+        with self._lock:
+            rows = self._db.execute("SELECT number, ticket, device, readings FROM batches ORDER BY number LIMIT ?", (limit,))
+            return [Batch(number, ticket, device, decode_readings(data)) for number, ticket, device, data in rows]
+
+    def left(self, ticket: str) -> int:
+        """How many batches of a file wait."""
+        with self._lock:
+            return int(self._db.execute("SELECT count(*) FROM batches WHERE ticket = ?", (ticket,)).fetchone()[0])
+
+    def settle(self, batch: Batch, taken: Taken) -> None:
+        """A batch is durable in the gate: take it away, and add up what became of it."""
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            if self._db.execute("DELETE FROM batches WHERE number = ?", (batch.number,)).rowcount:
+                self._db.execute(
+                    "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET kept = kept + excluded.kept,"
+                    " repeated = repeated + excluded.repeated, not_kept = not_kept + excluded.not_kept,"
+                    " set_aside = set_aside + excluded.set_aside",
+                    (batch.ticket, *astuple(taken)),
+                )
+            self._db.execute("COMMIT")
+
+    def outcome(self, ticket: str) -> Taken:
+        """What became of a file so far."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT kept, repeated, not_kept, set_aside FROM outcomes WHERE ticket = ?", (ticket,)
+            ).fetchone()
+        return Taken(*row) if row else Taken()
+
+    def forget(self, ticket: str) -> None:
+        """The outcome of a file was read; those that nobody read go, the oldest first."""
+        with self._lock:
+            self._db.execute("DELETE FROM outcomes WHERE ticket = ?", (ticket,))
+            self._db.execute(
+                "DELETE FROM outcomes WHERE ticket IN (SELECT ticket FROM outcomes ORDER BY ticket LIMIT"
+                " max(0, (SELECT count(*) FROM outcomes) - ?))",
+                (OUTCOMES_MAX,),
+            )
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+
+def take_waiting(gateway: Gateway, imports: Imports, *, limit: int = 8, after: Callable[[], None] = lambda: None) -> int:
+    """Hand the oldest batches to the gate; how many. They are taken away, and `after` is called, by its next `commit`."""
+    batches = imports.waiting(limit)
+
+    def settle(batch: Batch, taken: Taken) -> None:
+        imports.settle(batch, taken)
+        if batch is batches[-1]:
+            after()
+
+    for batch in batches:
+        try:
+            gateway.take(batch.device, batch.readings, partial(settle, batch))
+        except DecodeError:  # the device was removed since: nobody's observations
+            settle(batch, Taken(set_aside=len(batch.readings)))
+    return len(batches)
