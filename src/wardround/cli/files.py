@@ -23,6 +23,7 @@ from wardround.collect.gateway import check_time
 from wardround.collect.signals import Signal, Signals, load_signals
 from wardround.errors import DecodeError, SettingsError
 
+WHY_MAX = 5
 SET_ASIDE_MAX = 100  # of one reason in one file: the rest stays in the file, which can be imported again
 DEFAULT_HOME = Path.home() / ".wardround" / "edge"
 
@@ -36,7 +37,7 @@ class Tally:
     samples: int = 0
     signals: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)  # the first words of each reason
+    why: dict[str, list[str]] = field(default_factory=dict)  # of each reason, the first few that differ
     taken: Taken | None = None
 
     def count(self, signal: Signal, reading: Reading) -> None:
@@ -48,7 +49,9 @@ class Tally:
     def refuse(self, error: DecodeError) -> int:
         """Count a part that was not taken; how many there are of its reason."""
         self.refused[error.reason] = self.refused.get(error.reason, 0) + 1
-        self.why.setdefault(error.reason, str(error))
+        words = self.why.setdefault(error.reason, [])
+        if len(words) < WHY_MAX and str(error) not in words:
+            words.append(str(error))
         return self.refused[error.reason]
 
     def lines(self) -> Iterator[str]:
@@ -59,7 +62,7 @@ class Tally:
             words = {"kept": "kept", "repeated": "there already", "not_kept": "not kept, no consent", "set_aside": "set aside"}
             yield "  " + ", ".join(f"{getattr(self.taken, key)} {word}" for key, word in words.items())
         for reason, count in self.refused.items():
-            yield f"  refused: {reason} ({count}): {self.why[reason]}"
+            yield f"  refused: {reason} ({count}): {'; '.join(self.why[reason])}"
         if "no-date" in self.refused:
             yield "  do: say when the recording began with --start 2026-03-01T08:30:00+01:00"
 
@@ -96,6 +99,11 @@ def import_files(
             _report(tally, as_json=as_json, dry_run=dry_run)
     if empty:
         raise typer.Exit(1)
+
+
+def dry_run(path: Path) -> Tally:
+    """What a file gives, with nothing known of it but its bytes."""
+    return _read_file(path, Known(SystemClock().now_us()), None, load_signals(), None, as_json=False)
 
 
 def _report(tally: Tally, *, as_json: bool, dry_run: bool) -> None:
