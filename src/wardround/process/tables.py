@@ -9,11 +9,13 @@ job made have `part`, the part of the job they belong to, and are replaced as a 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from wardround.process.transforms.cleaning import Clean
 from wardround.process.transforms.vitals import VitalWindows
@@ -253,6 +255,15 @@ def rows_to_observations(table: pa.Table) -> list[Observation]:
     """Observations out of rows of bronze."""
     columns = [table.column(name).to_pylist() for name in _SAME]
     return [Observation(**dict(zip(_SAME, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def parquet_of(observations: Sequence[Observation]) -> bytes:
+    """A Parquet file of observations, a row each: every field as it was received, and `samples` in `unit` beside them."""
+    columns = {f.name: pa.array([getattr(o, f.name) for o in observations], f.type) for f in OBSERVATIONS if f.name in _SAME}
+    columns["samples"] = pa.array([o.samples().tolist() for o in observations], pa.list_(pa.float64()))
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()
 
 
 def last_us(o: Observation) -> int:

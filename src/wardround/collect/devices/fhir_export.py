@@ -7,11 +7,11 @@ extensions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+from wardround.collect.devices.reading import quotient
 from wardround.records import Observation, Validity
 
 Release = Literal["R4", "R5"]
@@ -87,13 +87,4 @@ def _sampled(observation: Observation, release: Release) -> dict[str, Any]:
     assert observation.period_us is not None  # noqa: S101 - a run of several is regular or has offsets
     if release == "R5":
         return found | {"interval": observation.period_us, "intervalUnit": "us"}
-    return found | {"period": _milliseconds(observation.period_us)}
-
-
-def _milliseconds(period_us: float) -> float:
-    """The number of milliseconds that reads back as these microseconds, to the last bit."""
-    found = period_us / 1e3
-    for candidate in (found, math.nextafter(found, math.inf), math.nextafter(found, 0.0)):
-        if candidate * 1e3 == period_us:
-            return candidate
-    return found
+    return found | {"period": quotient(observation.period_us, 1e3)}

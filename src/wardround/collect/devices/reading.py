@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import numpy as np
 from wardround.errors import DecodeError
 
 SAMPLES_MAX = 500_000
+PLACES_MAX = 12
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,11 +96,20 @@ def decode_readings(data: bytes) -> list[Reading]:
         raise DecodeError("malformed-readings", f"not readings of a file: {str(exc)[:120]}") from exc
 
 
+def quotient(number: float, by: float) -> float:
+    """The number that times `by` is `number` to the last bit, where there is one."""
+    found = number / by
+    for candidate in (found, math.nextafter(found, math.inf), math.nextafter(found, -math.inf)):
+        if candidate * by == number:
+            return candidate
+    return found
+
+
 def quantise(values: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], float, float]:
-    """Counts, scale and origin of decimal values: exact for decimals of up to 6 places in range, else to 31 bits of the span."""
-    for places in range(7):
+    """Counts, scale and origin of decimal values: exact for decimals whose digits fit 31 bits, else to 31 bits of the span."""
+    for places in range(PLACES_MAX + 1):
         counts = np.round(values * 10.0**places)
-        if np.abs(counts).max() < 2**31 and np.allclose(counts / 10.0**places, values, rtol=0.0, atol=1e-12):
+        if np.abs(counts).max() < 2**31 and np.allclose(counts / 10.0**places, values, rtol=1e-13, atol=0.0):
             return counts.astype(np.int64), 10.0**-places, 0.0
     low, high = float(values.min()), float(values.max())
     scale = (high - low) / (2**31 - 2) or 1.0

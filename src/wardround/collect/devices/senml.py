@@ -19,7 +19,7 @@ import cbor2
 import msgspec
 import numpy as np
 
-from wardround.collect.devices.reading import SAMPLES_MAX, Reading, quantise
+from wardround.collect.devices.reading import SAMPLES_MAX, Reading, quantise, quotient
 from wardround.errors import DecodeError
 
 PACK_BYTES_MAX = 1_000_000
@@ -65,7 +65,7 @@ def decode_pack(payload: bytes, *, now_us: int) -> list[Reading]:
         if isinstance(entry, Reading):
             readings.append(entry)
         else:
-            readings += [_run(*entry, part) for part in _apart(sorted(points[entry]))]
+            readings += [r for part in _apart(sorted(points[entry])) for r in _run(*entry, part)]
     return readings
 
 
@@ -85,7 +85,7 @@ def encode_pack(readings: Sequence[Reading], *, base_name: str, form: Literal["j
             if reading.offsets_us is not None:
                 record["offsets_"] = _data(reading.offsets_us, form)
             elif reading.period_us is not None:
-                record["period_"] = reading.period_us / 1e6
+                record["period_"] = quotient(reading.period_us, 1e6)
         records.append(record)
     if form == "json":
         return msgspec.json.encode(records)
@@ -240,16 +240,17 @@ def _apart(points: list[tuple[int, float]]) -> Iterator[list[tuple[int, float]]]
     yield points[start:]
 
 
-def _run(name: str, unit: str, points: list[tuple[int, float]]) -> Reading:
-    """One run out of plain records: a scalar, a regular run, or an irregular one; values as scaled integers."""
+def _run(name: str, unit: str, points: list[tuple[int, float]]) -> list[Reading]:
+    """Plain records to one run, regular or irregular, of scaled integers; to scalars where no grid has them all."""
     t_us, n = points[0][0], len(points)
-    if n == 1:
-        return Reading(name=name, unit=unit, t_us=t_us, value=points[0][1])
+    values = np.array([v for _, v in points])
+    counts, scale, origin = quantise(values)
+    if n == 1 or not np.allclose(origin + counts * scale, values, rtol=1e-13, atol=0.0):
+        return [Reading(name=name, unit=unit, t_us=t, value=v) for t, v in points]
     times = np.array([t for t, _ in points], np.int64) - t_us
-    counts, scale, origin = quantise(np.array([v for _, v in points]))
     steps = np.diff(times)
     regular = bool(steps.min() > 0 and steps.max() - steps.min() <= 1)
-    return Reading(
+    run = Reading(
         name=name,
         unit=unit,
         t_us=t_us,
@@ -261,3 +262,4 @@ def _run(name: str, unit: str, points: list[tuple[int, float]]) -> Reading:
         scale=scale,
         origin=origin,
     )
+    return [run]

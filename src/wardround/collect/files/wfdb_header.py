@@ -18,7 +18,7 @@ SEGMENTS_MAX = 100_000
 FRAME_MAX = 100_000  # samples of one frame of all signals
 DEFAULT_HZ = 250.0
 _N = r"\d{1,15}"
-_FLOAT = rf"[+-]?(?:{_N}\.?\d{{0,15}}|\.{_N})(?:[eE][+-]?\d{{1,3}})?"
+_FLOAT = rf"[+-]?(?:{_N}\.?\d{{0,25}}|\.\d{{1,25}})(?:[eE][+-]?\d{{1,3}})?"
 _RECORD = re.compile(
     rf"(?P<name>[-\w]+)(?:/(?P<segments>{_N}))?\s+(?P<signals>{_N})"
     rf"(?:\s+(?P<hz>{_FLOAT})(?:/(?P<counter>{_FLOAT})(?:\({_FLOAT}\))?)?"
