@@ -8,7 +8,7 @@ DATA ?= ../shared/data
 # Outside the lock, as its wheels differ by machine; its index for a machine without a GPU: TORCH="torch==2.13.0 --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman
+.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-fuzz
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -50,6 +50,9 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
 	else echo "no recordings at $(DATA): make bench DATA=folder with mitbih_subset/ and har_smartphone/"; fi
 
+test-fuzz: $(VENV)/.dev $(VENV)/fuzz/.ready  ## every decoder and the join token under atheris, FUZZ_S seconds each (600)
+	@$(BIN)/python tests/fuzz/run.py $(or $(FUZZ_S),600) $(ARGS)
+
 clean:  ## remove what the demo and the tests left
 	rm -rf demo-run artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -63,6 +66,12 @@ $(VENV)/s3/.ready: tests/s3-server.lock | $(VENV)/bin/python
 $(VENV)/flower/.ready: tests/flower.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv $(VENV)/flower
 	@$(VENV)/flower/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/flower.lock
+	@touch $@
+
+# The fuzzer, apart: it is large, and nothing else needs it.
+$(VENV)/fuzz/.ready: tests/fuzz.lock | $(VENV)/bin/python
+	@$(PYTHON) -m venv $(VENV)/fuzz
+	@$(VENV)/fuzz/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz.lock
 	@touch $@
 
 # A marker changes only when the install it stands for is complete, so an interrupted one is done again.

@@ -163,19 +163,26 @@ def _elements(stream: BinaryIO) -> Iterator[tuple[int, str, dict[str, str]]]:
     fed = 0
     try:
         for chunk in _chunks(stream):
-            parser.Parse(chunk, False)
+            _feed(parser, chunk)
             fed += len(chunk)
             if fed - parser.CurrentByteIndex > TOKEN_BYTES_MAX:
                 raise DecodeError("too-large", "one element of the XML is larger than a megabyte")
             yield from found
             found.clear()
-        parser.Parse(b"", True)
-    except expat.ExpatError as exc:
-        reason = "truncated" if exc.code in (expat.errors.codes[m] for m in _CUT) else "malformed-xml"
-        raise DecodeError(reason, f"the XML does not hold: {exc}") from exc
+        _feed(parser, b"", last=True)
     except _ZIP_ERRORS as exc:
         raise DecodeError("malformed-zip", f"the zip cannot be read: {str(exc)[:80]}") from exc
     yield from found
+
+
+def _feed(parser: expat.XMLParserType, data: bytes, *, last: bool = False) -> None:
+    try:
+        parser.Parse(data, last)
+    except expat.ExpatError as exc:
+        reason = "truncated" if exc.code in (expat.errors.codes[m] for m in _CUT) else "malformed-xml"
+        raise DecodeError(reason, f"the XML does not hold: {exc}") from exc
+    except (LookupError, ValueError) as exc:
+        raise DecodeError("malformed-xml", f"its encoding is not known: {str(exc)[:80]}") from exc
 
 
 _CUT = (expat.errors.XML_ERROR_NO_ELEMENTS, expat.errors.XML_ERROR_UNCLOSED_TOKEN)

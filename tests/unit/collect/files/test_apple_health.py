@@ -115,6 +115,8 @@ OUTSIDE = '<!DOCTYPE HealthData [<!ENTITY x SYSTEM "file:///etc/passwd">]>\n'
         (export(record(), doctype=LAUGHS).decode().replace("UTF-8", "UTF-16").encode("utf-16"), "unknown-format"),
         (export(record())[:-20], "truncated"),
         (export(record()).replace(b"<Record", b"<Rec&ord"), "malformed-xml"),
+        (export(record()).replace(b"UTF-8", b"UTF-4"), "malformed-xml"),
+        (export(record()).replace(b"UTF-8", b"shift_jis"), "malformed-xml"),
         (export("<a>" * 50 + "</a>" * 50), "malformed-xml"),
         (export(record(value="9" * 2_000_000)), "too-large"),
         (export(record(value="72bpm")), "no-value"),

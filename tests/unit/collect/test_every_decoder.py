@@ -1,0 +1,20 @@
+"""A short sample of what `make test-fuzz` does for long: every decoder refuses by name, whatever comes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fuzz.targets import TARGETS, one
+
+BEGINNINGS = st.sampled_from(
+    [b"", b"[{", b'{"resourceType":', b"\x0e\x20\x54\x08\x10\0\0\0.FIT", b"0       ", b"PK\x03\x04", b"\x81\xa1", b"wr1."]
+)
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+@settings(max_examples=60, deadline=None)
+@given(beginning=BEGINNINGS, data=st.binary(max_size=300))
+def test_whatever_comes_is_read_or_refused(name, beginning, data):
+    one(TARGETS[name], beginning + data)
