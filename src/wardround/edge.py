@@ -24,10 +24,11 @@ import structlog
 from wardround import __version__
 from wardround.clock import SystemClock
 from wardround.collect.broker import EmbeddedBroker
-from wardround.collect.collector import Collector
+from wardround.collect.collector import Collector, Message
 from wardround.collect.forwarder import Forwarder
 from wardround.collect.gateway import Gateway
 from wardround.collect.grpc_link import run_forwarding
+from wardround.collect.https_link import HttpsListener, Refused
 from wardround.collect.imports import Imports, take_waiting
 from wardround.collect.intake import Refusal
 from wardround.collect.mosquitto import Mosquitto
@@ -36,7 +37,7 @@ from wardround.collect.names import SignalNames
 from wardround.collect.pace import Pace
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
-from wardround.collect.spool import Spool, SpoolFacts, read_facts
+from wardround.collect.spool import AHEAD_MAX, Spool, SpoolFacts, read_facts
 from wardround.collect.storage import FolderStorage
 from wardround.errors import HomeTaken, WardroundError
 from wardround.learn.blobs import FolderBlobs
@@ -241,6 +242,8 @@ class Edge:
             commit_observations_max=settings.spool.commit_observations_max,
         )
         devices = await self._open_broker(collector)
+        https = self._https(collector)
+        https_port = await https.start() if https is not None else 0
         channel, signer = HubChannel(identity, settings.hub_host, settings.hub_port), EdgeSigner(identity)
         hub = HubSource(channel)
         self._sources = [hub]
@@ -268,6 +271,8 @@ class Edge:
             channel.renew()
             signer.renew()  # at once with the channel: the hub checks an update by the caller's certificate
             devices.renew()
+            if https is not None:
+                https.renew()
             renewed.set()
 
         renewer = Renewer(
@@ -284,7 +289,7 @@ class Edge:
             asyncio.create_task(self._look(collector)),
             asyncio.create_task(self._import(collector)),
         ]
-        on_ready({"name": self.name, "mqtt_port": devices.port, "relay_address": address})
+        on_ready({"name": self.name, "mqtt_port": devices.port, "https_port": https_port, "relay_address": address})
         try:
             await _first_failure(tasks)
         finally:
@@ -293,7 +298,24 @@ class Edge:
             await asyncio.gather(*tasks, return_exceptions=True)
             await stop_relay()
             await channel.close()
+            if https is not None:
+                await https.stop()
             await devices.stop()
+
+    def _https(self, collector: Collector) -> HttpsListener | None:
+        """The listener for devices that speak no MQTT; None where the settings have none."""
+        settings = self._home.settings.https
+        if not settings.host:
+            return None
+
+        async def submit(device: str, boot: str, seq: int, payload: bytes) -> None:
+            if seq > self._spool.mark(device, boot).contiguous + AHEAD_MAX:
+                raise Refused(409, f"it is more than {AHEAD_MAX} messages ahead: send the earlier ones first")
+            kept = asyncio.Event()
+            await collector.offer(Message(device, boot, seq, payload, acknowledge=kept.set))
+            await kept.wait()
+
+        return HttpsListener(submit, devices=self._registry, identity=self._identity, settings=settings)
 
     async def _open_broker(self, collector: Collector) -> _Devices:
         """The way devices come in.

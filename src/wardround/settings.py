@@ -55,6 +55,15 @@ class LinkSettings(Settings, frozen=True, kw_only=True):
     timezone: str = "UTC"  # whose clocks the schedule means
 
 
+class HttpsSettings(Settings, frozen=True, kw_only=True):
+    """Where devices that speak no MQTT reach the edge."""
+
+    host: str = ""  # empty: no such listener
+    port: int = 8443
+    body_bytes_max: int = 1_000_000  # of one message
+    connections_max: int = 200
+
+
 class EdgeRelaySettings(Settings, frozen=True, kw_only=True):
     """Where an edge passes models on to other edges; an empty host: it does not."""
 
@@ -90,6 +99,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     hub_host: str
     hub_port: int
     mqtt: MqttSettings = MqttSettings()
+    https: HttpsSettings = HttpsSettings()
     spool: SpoolSettings = SpoolSettings()
     link: LinkSettings = LinkSettings()
     relay: EdgeRelaySettings = EdgeRelaySettings()
