@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from wardround.cli import ble
 from wardround.cli.completeness import edge_completeness
 from wardround.cli.edge_status import DEFAULT_HOME, Home, status
 from wardround.cli.files import import_files
@@ -30,6 +31,7 @@ app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, regis
 app.command()(tree)
 app.command("import")(import_files)
 app.command()(status)
+app.add_typer(ble.app, name="ble")
 app.command("completeness")(edge_completeness)
 quarantine = typer.Typer(no_args_is_help=True, help="What this edge could not take: look at it, replay it.")
 app.add_typer(quarantine, name="quarantine")

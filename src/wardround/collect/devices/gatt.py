@@ -280,6 +280,11 @@ def crc16(data: bytes) -> int:
     return crc
 
 
+def characteristics() -> list[int]:
+    """The 16-bit UUIDs of every characteristic that is decoded."""
+    return sorted({0x2A37, 0x2AA7, *PARSERS})
+
+
 def decode(characteristic: int, data: bytes, source: Source) -> Decoded:
     """Readings of a notification.
 
@@ -299,7 +304,7 @@ def decode(characteristic: int, data: bytes, source: Source) -> Decoded:
         return Decoded(tuple(r for p in parts for r in p.readings), tuple(e for p in parts for e in p.refused))
     parse = PARSERS.get(characteristic)
     if parse is None:
-        known = ", ".join(f"{c:04X}" for c in sorted({0x2A37, 0x2AA7, *PARSERS}))
+        known = ", ".join(f"{c:04X}" for c in characteristics())
         raise DecodeError("characteristic", f"{characteristic:04X} is none of {known}")
     return _readings(parse(data), source, 0)
 
