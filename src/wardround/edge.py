@@ -148,8 +148,7 @@ class EdgeHome:
     @contextmanager
     def gate(self, consents: ConsentRegister) -> Iterator[Gateway]:
         """The gate of an edge that does not run, for one that holds the home."""
-        spool, local = Spool(FolderStorage(self.path / "spool"), self.settings.spool), local_store(str(self.path))
-        quarantine = self.quarantine()
+        spool, quarantine = Spool(FolderStorage(self.path / "spool"), self.settings.spool), self.quarantine()
         try:
             yield Gateway(
                 edge=self.settings.name,
@@ -158,13 +157,13 @@ class EdgeHome:
                 consent=consents.choose,
                 pseudonym=self.pseudonyms().of,
                 spool=spool,
-                local_store=local,
+                local_store=local_store(str(self.path)),  # one a process, which stays open
                 quarantine=quarantine,
                 clock=SystemClock(),
                 simulated=self.settings.simulated,
             )
         finally:
-            for part in (spool, local, quarantine):
+            for part in (spool, quarantine):
                 part.close()
 
 

@@ -143,3 +143,15 @@ def test_a_recording_without_a_date_says_what_to_do(home, tmp_path):
     assert observation.t0_us == int(datetime(2026, 3, 1, 7, 30, tzinfo=UTC).timestamp()) * 1_000_000
     line = json.loads(run(*args[:1], "--dry-run", "--json").stdout)
     assert (line["from_start_us"], line["samples"]) == (0, [1.0, 2.0, 3.0, 4.0])
+
+
+def test_a_file_that_is_larger_than_the_queue_is_worked_in_turns(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("wardround.cli.handing.BATCH_READINGS", 1)
+    monkeypatch.setattr("wardround.collect.imports.BATCHES_MAX", 4)
+    allow(home, Consent.RAW)
+    pack = [{"n": "heart-rate", "u": "/min", "v": 60 + i % 50, "t": 1_700_000_000 + 3_600 * i} for i in range(30)]
+    path = tmp_path / "pack.json"
+    path.write_text(json.dumps(pack))
+    args = (path, "--patient", "P1", "--device", "watch-1", "--home", home, "--json")
+    assert outcome(run(*args))["kept"] == 30
+    assert len(spooled(home)) == 30
