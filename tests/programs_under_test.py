@@ -16,8 +16,9 @@ from wardround.ports import free_port
 from wardround.records import Consent
 from wardround.settings import HubSettings, parse_settings
 from wardround.store import Person, Store, open_store
-from wardround.trust.certificates import Authority
+from wardround.trust.certificates import Authority, new_key
 from wardround.trust.enrolment import join_hub
+from wardround.trust.identity import IdentityFolder
 from wardround.trust.join import mint
 from wardround.trust.passwords import hash_password, new_password
 
@@ -82,6 +83,17 @@ class Site:
             f'name = "{name}"\nhub_host = "{joined.hub_host}"\nhub_port = {joined.hub_port}\n[mqtt]\nport = {free_port()}\n'
         )
         return self._program(name, ["wardround.cli.main", "edge", "run", "--home", str(home)], home)
+
+    def certify(self, edge: str, life_s: float) -> None:
+        """Give an edge certificates of this life from now on: a running one takes them up, and renews them in their time."""
+        authority, key = Authority.load(self.home / "pki"), new_key()
+        hours = life_s / 3600
+        IdentityFolder(self.folder / edge / "identity").replace(
+            key,
+            certificate=authority.issue_edge(edge, key.public_key(), hours),
+            listener=authority.issue_listener(edge, key.public_key(), ["127.0.0.1", "localhost"], hours),
+            authority=authority.pem,
+        )
 
     def device(self, edge: str, device: str, consent: Consent) -> tuple[str, str]:
         """Register a device; its secret and its subject."""

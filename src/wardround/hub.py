@@ -56,6 +56,7 @@ from wardround.trust.channel import few_arenas, peer_certificate, peer_name, sta
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.denied import DenyList
 from wardround.trust.enrolment import EnrolmentListener
+from wardround.trust.offline import install_authority, request_authority
 from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
 from wardround.trust.signatures import HubSigner
@@ -76,16 +77,32 @@ TOLD_AGAIN_US = 3_600_000_000
 HUB_CERTIFICATE_HOURS = 24.0 * 90
 
 
-def create_home(home: Path, settings_text: str, settings: HubSettings) -> Store:
-    """A new hub: its settings, its authority, its certificate, its store.
+def create_home(home: Path, settings_text: str, settings: HubSettings, *, offline: bool = False) -> Store:
+    """A new hub: its settings, its authority, its certificate, its store. `offline`: a root elsewhere signs its authority first.
 
     Raises:
         TrustError: there is a hub already.
     """
-    authority = Authority.create(home / "pki", settings.name)
-    (home / "hub.toml").write_text(settings_text, encoding="utf-8")
-    _issue_hub_certificate(home, authority, settings)
+    if offline:
+        request_authority(home / "pki", settings.name)
+        (home / "hub.toml").write_text(settings_text, encoding="utf-8")
+    else:
+        authority = Authority.create(home / "pki", settings.name)
+        (home / "hub.toml").write_text(settings_text, encoding="utf-8")
+        _issue_hub_certificate(home, authority, settings)
     return open_store(home / "hub.sqlite")
+
+
+def take_authority(home: Path, pem: bytes) -> Authority:
+    """The authority that an offline root has signed, with that root: from now on the hub is of it.
+
+    Raises:
+        TrustError: it does not hold.
+    """
+    install_authority(home / "pki", pem, now_us=SystemClock().now_us())
+    authority = Authority.load(home / "pki")
+    _issue_hub_certificate(home, authority, load_settings(home / "hub.toml", HubSettings))
+    return authority
 
 
 def _issue_hub_certificate(home: Path, authority: Authority, settings: HubSettings) -> None:
@@ -122,6 +139,7 @@ class Hub:
         self.settings = load_settings(home / "hub.toml", HubSettings)
         self.clock = SystemClock()
         check_key_files(home)
+        self._authority = Authority.load(home / "pki")
         self._renew_certificate()
         self.store = open_store(home / "hub.sqlite")
         self.consents = ConsentRegister(home / "consent.sqlite")
@@ -156,7 +174,7 @@ class Hub:
         self._subject_edge = {
             str(s): str(e) for s, e in zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True)
         }
-        self._authority, self._signer = Authority.load(home / "pki"), HubSigner(home / "pki")
+        self._signer = HubSigner(home / "pki")
         self._on_certificate: list[Callable[[], None]] = []
         self._denied = DenyList(*self.store.denied(self.clock.now_us()))
         self._shown: dict[str, bytes] = {}  # what other processes were last shown

@@ -33,9 +33,13 @@ def init(
     site: Annotated[str, typer.Option(help="The site's name, shown in the console.")] = "Wardround",
     host: Annotated[str, typer.Option(help="The name or address under which edges reach this hub.")] = "127.0.0.1",
     person: Annotated[str, typer.Option(help="Who may sign in to the console first.")] = "oncall",
+    authority: Annotated[str, typer.Option(help="own: made here; offline: a root elsewhere signs it.")] = "own",
     as_json: AsJson = False,
 ) -> None:
-    """Make a hub: its own certificate authority, its store, and a first sign-in for the console.
+    """Make a hub: its certificate authority, its store, and a first sign-in for the console.
+
+    With --authority offline the key is made here, and pki/authority.csr waits to be signed: `wardround hub authority` takes
+    the answer.
 
     The password is shown once. Settings are in hub.toml in the hub's folder; docs/settings.md explains each.
     """
@@ -44,19 +48,44 @@ def init(
     from wardround.trust.passwords import hash_password, new_password  # noqa: PLC0415
 
     check_name(person, what="name")
+    if authority not in ("own", "offline"):
+        raise SettingsError(f"authority `{authority}` is not known", remedy="choose own or offline")
+    offline = authority == "offline"
     text = f"site = {json.dumps(site)}\npublic_host = {json.dumps(host)}\n"
     settings = parse_settings(text, HubSettings, where="hub.toml")
     password = new_password()
-    store = create_home(home, text, settings)
+    store = create_home(home, text, settings, offline=offline)
     store.put_person(Person(person, "operator", hash_password(password), None))
     store.close()
     if as_json:
-        typer.echo(json.dumps({"home": str(home), "person": person, "password": password}))
+        facts = {"home": str(home), "person": person, "password": password}
+        typer.echo(json.dumps(facts | ({"request": str(home / "pki" / "authority.csr")} if offline else {})))
         return
     console = Console()
     console.print(f"A hub is ready in [b]{home}[/].")
     console.print(f"Sign in to the console as [b]{person}[/] with [b]{password}[/] (shown once).")
+    if offline:
+        console.print(f"Have the root sign [b]{home / 'pki' / 'authority.csr'}[/] (docs/security.md has the command),")
+        console.print(f"then: [b]wardround hub authority SIGNED.pem --home {home}[/]")
+        return
     console.print(f"Next: [b]wardround hub run --home {home}[/], then [b]wardround hub invite NAME[/]")
+
+
+@app.command()
+def authority(
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="The signed authority and the root that signed it, in PEM.")
+    ],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Take the authority that an offline root has signed; again later, when it is renewed under the same root.
+
+    A running hub takes it up when it starts again. Edges trust the root, and need not join again.
+    """
+    from wardround.hub import take_authority  # noqa: PLC0415
+
+    taken = take_authority(home, file.read_bytes())
+    typer.echo(f"This hub's authority is signed by {taken.root.subject.rfc4514_string()}; join tokens pin that root.")
 
 
 @app.command()

@@ -15,6 +15,7 @@ from wardround.cli.models import Name, study_of
 from wardround.clock import utc
 from wardround.errors import LearnError
 from wardround.learn.study import parse_study
+from wardround.trust.certificates import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +87,7 @@ def _checker(study: Study, folder: Path, pki: Path) -> Callable[[Kept], str]:
     from wardround.learn.blobs import FolderBlobs  # noqa: PLC0415
     from wardround.learn.journal import update_name  # noqa: PLC0415
 
-    blobs, authority = FolderBlobs(folder), (pki / "ca.pem").read_bytes()
+    blobs, authority = FolderBlobs(folder), Authority.load(pki).bundle
 
     def check(kept: Kept) -> str:
         path = update_name(kept.round_number, kept.update.edge)

@@ -127,7 +127,7 @@ def _lists(home: Path, authority: Authority) -> tuple[bytes, list[str]]:
 
 def _refresh(home: Path, authority: Authority, out: Path) -> int:
     pem, serials = _lists(home, authority)
-    write_private(out / "ca_crl.pem", authority.pem + pem, 0o644)
+    write_private(out / "ca_crl.pem", authority.bundle + pem, 0o644)
     write_private(out / "denylist", wifi.denylist(serials).encode(), 0o644)
     return len(serials)
 

@@ -142,10 +142,16 @@ def requested_key(csr_pem: bytes) -> ec.EllipticCurvePublicKey:
 
 
 class Authority:
-    """The hub's own certificate authority, kept in its `pki` folder."""
+    """The hub's certificate authority, kept in its `pki` folder: its own root, or one that an offline root has signed.
 
-    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        self.certificate, self._key = certificate, key
+    `certificate` signs; `root` is what everybody trusts. Leaves under an offline root carry `certificate` with them.
+    """
+
+    def __init__(
+        self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, root: x509.Certificate | None = None
+    ) -> None:
+        self.certificate, self._key, self.root = certificate, key, root or certificate
+        self._chain = certificate.public_bytes(serialization.Encoding.PEM) if root is not None else b""
 
     @classmethod
     def create(cls, folder: Path, name: str) -> Authority:
@@ -165,12 +171,7 @@ class Authority:
     def in_memory(cls, name: str) -> Authority:
         """A new authority that is written nowhere."""
         key = new_key()
-        subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Wardround"),
-                x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority"),
-            ]
-        )
+        subject = authority_name(name)
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         certificate = (
             x509.CertificateBuilder()
@@ -195,20 +196,33 @@ class Authority:
             TrustError: the files are missing or unreadable.
         """
         key = load_key(folder / "ca.key")
+        if not (folder / "ca.pem").exists() and (folder / "authority.csr").exists():
+            raise TrustError(
+                f"the authority waits for its certificate: {folder / 'authority.csr'} is not signed yet",
+                remedy="have the root sign it, then `wardround hub authority FILE`: docs/security.md has the commands",
+            )
         try:
-            return cls(x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes()), key)
+            root = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+            if (folder / "issuing.pem").exists():
+                return cls(x509.load_pem_x509_certificate((folder / "issuing.pem").read_bytes()), key, root)
+            return cls(root, key)
         except (OSError, ValueError) as exc:
             raise TrustError(f"{folder / 'ca.pem'} cannot be read", remedy="restore it from a backup") from exc
 
     @property
     def pem(self) -> bytes:
-        """The authority's certificate."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM)
+        """What everybody trusts: the root's certificate."""
+        return self.root.public_bytes(serialization.Encoding.PEM)
+
+    @property
+    def bundle(self) -> bytes:
+        """The root, and under an offline one the authority itself: to check leaves that come without it."""
+        return self.pem + self._chain
 
     @property
     def fingerprint(self) -> bytes:
-        """SHA-256 of the certificate's DER form: what a join token pins."""
-        return self.certificate.fingerprint(hashes.SHA256())
+        """SHA-256 of the root's DER form: what a join token pins."""
+        return self.root.fingerprint(hashes.SHA256())
 
     def issue_edge(self, name: str, key: ec.EllipticCurvePublicKey, hours: float) -> bytes:
         """An edge's identity (clientAuth), PEM."""
@@ -288,6 +302,7 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
             .sign(self._key, hashes.SHA256())
             .public_bytes(serialization.Encoding.PEM)
+            + self._chain
         )
 
 
@@ -319,6 +334,10 @@ def describe(pem: bytes) -> CertificateFacts:
 def check_certificate(pem: bytes, authority_pem: bytes, *, now_us: int, where: str) -> CertificateFacts:
     """Check a leaf's time and issuer; the facts when both hold.
 
+    Args:
+        pem: the leaf, with the authority that an offline root has signed after it if there is one.
+        authority_pem: whom to trust; any of these may have signed the leaf.
+
     Raises:
         CertificateRefused: expired, not valid yet, or of another authority: each said apart.
     """
@@ -333,14 +352,46 @@ def check_certificate(pem: bytes, authority_pem: bytes, *, now_us: int, where: s
             f"{where}: the certificate of {facts.name} is not valid before {utc(facts.not_before_us):%Y-%m-%d %H:%M} UTC",
             remedy="set this machine's clock",
         )
-    try:
-        x509.load_pem_x509_certificate(pem).verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
-    except (ValueError, TypeError, InvalidSignature) as exc:
+    if not _is_issued_by(pem, authority_pem, now_us):
         raise CertificateRefused(
             f"{where}: the certificate of {facts.name} is not issued by this hub's authority",
             remedy="join again with a token of this hub",
-        ) from exc
+        )
     return facts
+
+
+def _is_issued_by(pem: bytes, authority_pem: bytes, now_us: int) -> bool:
+    """Directly, or by an authority that comes with the leaf and is itself issued by one of those trusted."""
+    try:
+        leaf, *between = x509.load_pem_x509_certificates(pem)
+        trusted = x509.load_pem_x509_certificates(authority_pem)
+    except ValueError:
+        return False
+    for issuing in between[:1]:
+        constraints = issuing.extensions.get_extension_for_class(x509.BasicConstraints).value
+        in_time = issuing.not_valid_before_utc <= utc(now_us) <= issuing.not_valid_after_utc
+        if constraints.ca and in_time and any(signed_by(issuing, root) for root in trusted):
+            trusted = [*trusted, issuing]
+    return any(signed_by(leaf, authority) for authority in trusted)
+
+
+def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether this issuer signed it, and both say so."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def authority_name(hub: str) -> x509.Name:
+    """What an authority is called."""
+    return x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Wardround"),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"{hub} authority"),
+        ]
+    )
 
 
 def hosts_of(pem: bytes) -> list[str]:

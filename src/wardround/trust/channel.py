@@ -12,16 +12,19 @@ import contextlib
 import ctypes
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import grpc
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 import wardround
 from wardround.errors import CertificateRefused, PortTaken, TrustError
 from wardround.records import EdgeId
-from wardround.trust.certificates import HUB_NAME, describe, load_key, public_key_of
+from wardround.trust.certificates import HUB_NAME, describe, load_key, public_key_of, signed_by
 
 log = structlog.get_logger(__name__)
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -100,9 +103,10 @@ def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, str, int]:
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
     """Every call and every message of a stream: identity, notAfter and the deny-list."""
 
-    def __init__(self, denied: Callable[[str, str], bool]) -> None:
-        """`denied(name, serial)` answers from memory: it is asked for every message."""
-        self._denied = denied
+    def __init__(self, denied: Callable[[str, str], bool], issuer: bytes = b"") -> None:
+        """`denied(name, serial)` answers from memory: it is asked for every message. With an `issuer` (PEM, one or more), who was
+        issued by another under the same root gets no answer: an edge of another hub."""
+        self._denied, self._issuer = denied, issuer
 
     async def intercept_service(
         self,
@@ -122,6 +126,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
         if not_after_us < time.time_ns() // 1_000:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {name} has expired")
+        if self._issuer and not _of_issuer(peer_certificate(context), self._issuer):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {name} is of another hub")
         if self._denied(name, serial):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{name} is revoked")
 
@@ -217,7 +223,8 @@ async def start_hub_listener(
         PortTaken, TrustError: as start_listener.
     """
     files = (pki / "hub.key", pki / "hub.pem", pki / "ca.pem")
-    return await start_listener(services, host=host, port=port, files=files, denied=denied, setting="grpc.port")
+    earlier = (pki / "earlier.pem").read_bytes() if (pki / "earlier.pem").exists() else b""
+    return await start_listener(services, host=host, port=port, files=files, denied=denied, setting="grpc.port", earlier=earlier)
 
 
 async def start_listener(
@@ -228,8 +235,10 @@ async def start_listener(
     files: tuple[Path, Path, Path],
     denied: Callable[[str, str], bool],
     setting: str,
+    earlier: bytes = b"",
 ) -> tuple[grpc.aio.Server, int]:
-    """Listen for edges; the bound port. `files` are key, certificate and authority; `setting` names the port's setting.
+    """Listen for edges; the bound port. `files` are key, certificate and authority; `setting` names the port's setting;
+    `earlier` are authorities before the present one under an offline root, PEM, whose edges are let in too.
 
     Raises:
         PortTaken: another process listens there.
@@ -237,7 +246,7 @@ async def start_listener(
     """
     if wardround.grpc_came_first:
         raise TrustError("grpc was imported before wardround, and would let TLS 1.2 in", remedy="import wardround first")
-    server = grpc.aio.server(interceptors=[Guard(denied)], options=_HUB_OPTIONS)
+    server = grpc.aio.server(interceptors=[Guard(denied, _issuer_of(files[1].read_bytes() + earlier))], options=_HUB_OPTIONS)
     server.add_generic_rpc_handlers(
         tuple(grpc.method_handlers_generic_handler(name, methods) for name, methods in services.items())
     )
@@ -249,6 +258,18 @@ async def start_listener(
         raise PortTaken(host, port, setting=setting) from exc
     await server.start()
     return server, bound
+
+
+@lru_cache(maxsize=4096)  # asked for every message of a stream
+def _of_issuer(pem: bytes, issuer: bytes) -> bool:
+    leaf = x509.load_pem_x509_certificate(pem)
+    return any(signed_by(leaf, authority) for authority in x509.load_pem_x509_certificates(issuer))
+
+
+def _issuer_of(chain: bytes) -> bytes:
+    """The authority between a listener's certificate and an offline root; empty when the root signs by itself."""
+    _leaf, *between = x509.load_pem_x509_certificates(chain)
+    return b"".join(authority.public_bytes(serialization.Encoding.PEM) for authority in between)
 
 
 class _ListenerFiles:

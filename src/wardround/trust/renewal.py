@@ -64,7 +64,7 @@ def renew(authority: Authority, *, peer: bytes, csr: bytes, listener: bytes, hou
     if key == public_key_of(peer):
         raise TrustError("a renewal needs a new key", remedy="make one; the old key ends with its certificate")
     # An expired listener's certificate still says which names this edge was given: only its issuer counts.
-    facts = check_certificate(listener, authority.pem, now_us=min(now_us, describe(listener).not_after_us), where="renewal")
+    facts = check_certificate(listener, authority.bundle, now_us=min(now_us, describe(listener).not_after_us), where="renewal")
     if (facts.role, facts.name) != ("listener", name):
         raise TrustError(f"the listener's certificate is {facts.name}'s {facts.role}", remedy="send the edge's own listener.pem")
     return Renewed(authority.issue_edge(name, key, hours), authority.issue_listener(name, key, hosts_of(listener), hours))
