@@ -18,6 +18,7 @@ from wardround.collect.signals import Signals, load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.errors import StudyError, WardroundError
 from wardround.learn import rounds
+from wardround.learn.answers import standing
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Committed, Journal
@@ -109,6 +110,7 @@ class RunningStudy:
         self._pending: dict[str, RoundEvent] = {}
         self._scoring = threading.Lock()
         self.releases: Releases | None = None  # none while the coordinator takes up its round, and none for statistics
+        journal = Journal(FolderStorage(folder).connect)
         self.coordinator = Coordinator(
             self.study,
             settings=self._settings(),
@@ -121,13 +123,14 @@ class RunningStudy:
                 rounds_min=self.study.triage.screen_rounds_min,
                 twin_threshold=self.study.triage.twin_cosine_max,
             ),
-            journal=Journal(FolderStorage(folder).connect),
+            journal=journal,
             blobs=FolderBlobs(folder),
             clock=clock,
             send=lambda edge, message: send(edge, message, record.name),
             on_event=self._event,
             survey=self.survey,
             reference=self._reference,
+            weights=lambda: {edge: own.weight for edge, own in standing(journal).items()},
             commit_later=True,
         )
         self._catch_up()

@@ -18,11 +18,12 @@ from wardround.learn.study import parse_study
 from wardround.trust.certificates import Authority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from wardround.learn.answers import Answer
     from wardround.learn.journal import Kept
+    from wardround.learn.reputation import Reputation
     from wardround.learn.study import Study
 
 
@@ -31,6 +32,9 @@ def updates(
     round_number: Annotated[int | None, typer.Option("--round", help="Of this round alone.", min=0)] = None,
     edge: Annotated[str, typer.Option(help="Of this edge alone.")] = "",
     limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=100_000)] = 200,
+    by_edge: Annotated[
+        bool, typer.Option("--by-edge", help="How each edge has answered lately, and how often it is asked.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every kept signature again; fails if one does not hold.")
     ] = False,
@@ -42,11 +46,15 @@ def updates(
     The norm is the update's length; an edge counts with the examples it claims, up to what its past allows; a screen's score
     above its threshold sets an update aside. Refusals are kept for the newest 10,000.
 
+    --by-edge shows each edge's reputation over the newest 50 rounds: the expectation that its next answer is of use, 0.5 for a
+    newcomer, with what it came from. An edge of poor reputation is asked less (see the share of turns) and never left out; what
+    an update weighs does not depend on it.
+
     Each update is signed by its edge's own key. --verify checks every signature again, however old: against the hub's authority,
     the journal and, where the bytes are still there, the file.
     """
     from wardround.collect.storage import FolderStorage  # noqa: PLC0415
-    from wardround.learn.answers import answers  # noqa: PLC0415
+    from wardround.learn.answers import answers, standing  # noqa: PLC0415
     from wardround.learn.journal import Journal  # noqa: PLC0415
     from wardround.store import opened  # noqa: PLC0415
 
@@ -56,6 +64,9 @@ def updates(
     found: Sequence[Answer] = ()
     if (folder / "journal.sqlite").exists():
         journal = Journal(FolderStorage(folder).connect)
+        if by_edge:
+            _show_edges(standing(journal), as_json=as_json)
+            return
         check = _checker(study, folder, home / "pki") if verify else None
         found = answers(journal, round_number=round_number, edge=edge, limit=-1 if verify else limit, check=check)
         journal.close()
@@ -116,6 +127,21 @@ def _show(found: Sequence[Answer], *, verify: bool) -> None:
             a.detail[:90],
             *([("" if a.wrong is None else a.wrong or "holds")] if verify else []),
         )
+    Console(markup=False).print(table)
+
+
+def _show_edges(standing: Mapping[str, Reputation], *, as_json: bool) -> None:
+    kinds = ("accepted", "aside", "refused", "failed", "late")
+    if as_json:
+        rows = [
+            {"edge": e, "reputation": round(r.score, 3), "turns": round(r.weight, 3), "good": r.good, "bad": r.bad, **r.seen}
+            for e, r in standing.items()
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("edge", "reputation", "share of turns", *kinds, box=None, pad_edge=False)
+    for edge, own in sorted(standing.items(), key=lambda item: item[1].score):
+        table.add_row(edge, f"{own.score:.2f}", f"{own.weight:.0%}", *(str(own.seen.get(kind, 0)) for kind in kinds))
     Console(markup=False).print(table)
 
 

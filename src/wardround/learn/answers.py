@@ -9,6 +9,7 @@ import msgspec
 
 from wardround.learn.announcements import Announcement
 from wardround.learn.journal import Journal, Kept, Refusal
+from wardround.learn.reputation import ROUNDS, Experience, Reputation, reputations
 
 LIMIT = 200
 
@@ -54,6 +55,13 @@ def answers(
     found = [_kept(k, journal, done, None if check is None else check(k)) for k in kept] + [_refused(r) for r in refused]
     found.sort(key=lambda a: (-a.round_number, a.edge, -a.t_us))
     return found if limit < 0 else found[:limit]
+
+
+def standing(journal: Journal) -> dict[str, Reputation]:
+    """The reputation of each edge that has answered lately, as the next round opens."""
+    last = journal.last()
+    now = 0 if last is None else last.number + 1
+    return reputations((Experience(*row) for row in journal.experiences(now - ROUNDS)), now)
 
 
 def _kept(kept: Kept, journal: Journal, done: int, wrong: str | None) -> Answer:

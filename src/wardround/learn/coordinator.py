@@ -709,7 +709,9 @@ class Coordinator:
     def _note_refusal(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
         verdict = "late" if error.reason in ("round", "late") else "refused"
         facts = (verdict, error.reason, str(error)[:300], upload.sha256, upload.examples)
-        self._journal.refuse(Refusal(self._clock.now_us(), upload.round_number, edge, *facts))
+        asked = verdict == "late" or upload.round_number == self._asked(edge)[0]
+        number = upload.round_number if asked else self._next_number()  # what an edge claims its round to be hides no refusal
+        self._journal.refuse(Refusal(self._clock.now_us(), min(number, self._next_number()), edge, *facts))
 
     def _emit(self, kind: str, *, round_number: int | None = None, **facts: object) -> None:
         number = round_number if round_number is not None else self._open.number if self._open else self._next_number()

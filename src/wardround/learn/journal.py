@@ -236,6 +236,18 @@ class Journal:
         with self._lock:
             return [Refusal(*row) for row in self._db.execute(query, (round_number, edge, limit))]
 
+    def experiences(self, since: int) -> list[tuple[int, str, str]]:
+        """Round, edge and verdict of what edges answered in rounds that are over, from round `since` on, and of every refusal.
+
+        What was set aside only because its edge was in quarantine, or by a rollback, is left out.
+        """
+        query = """SELECT a.round, a.edge, CASE WHEN COALESCE(j.reason, '') = '' THEN 'accepted' ELSE 'aside' END
+            FROM accepted a JOIN committed c ON c.round = a.round LEFT JOIN judged j ON j.round = a.round AND j.edge = a.edge
+            WHERE a.round >= ?1 AND COALESCE(j.reason, '') NOT IN ('quarantined', 'rolled-back')
+            UNION SELECT round, edge, verdict FROM refusals WHERE round >= ?1"""
+        with self._lock:
+            return list(self._db.execute(query, (since,)))
+
     def fleet(self) -> int:
         """Edges that have ever had an update accepted."""
         with self._lock:

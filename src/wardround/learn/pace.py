@@ -56,7 +56,8 @@ class Pace:
 
     def choose(self, eligible: Sequence[EdgeId], number: int) -> tuple[tuple[EdgeId, ...], int]:
         """Who is asked in a round, and how many deliveries are enough."""
-        return choose(self._study, eligible, self._turns.counts(self._study, len(eligible)), number, self._weights())
+        weights = self._weights() if self._study.rounds.edges_max else NOBODY  # where all are asked, nobody is weighed
+        return choose(self._study, eligible, self._turns.counts(self._study, len(eligible)), number, weights)
 
     # -- when
 

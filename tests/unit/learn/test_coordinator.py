@@ -9,6 +9,7 @@ import pytest
 
 from wardround.clock import ManualClock
 from wardround.collect.storage import FolderStorage, MemoryStorage
+from wardround.learn.answers import standing
 from wardround.learn.blobs import FolderBlobs, MemoryBlobs
 from wardround.learn.compression import compress
 from wardround.learn.coordinator import SETTLE_S, Coordinator
@@ -58,6 +59,7 @@ class Hub:
             clock=self.clock,
             send=lambda edge, message: self.orders.update({edge: message}) if isinstance(message, Order) else None,
             on_event=self.events.append,
+            weights=lambda: {edge: own.weight for edge, own in standing(Journal(self.storage.connect)).items()},
         )
 
     def kill(self):
