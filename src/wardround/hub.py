@@ -482,6 +482,9 @@ class Hub:
         if event.kind == "committed":
             self.watch.round_committed(study)
             self.metrics.round_committed(study, event.seconds, event.t_us)
+            for replay in event.replayed:
+                self._tell(replay.edge, Notice(study, replay.from_round, "accepted", "", f"replayed into round {number}"))
+                self.happened(f"{replay.edge}'s update of round {replay.from_round} replayed", f"into round {number} of {study}")
             for edge, score in event.screen.items():
                 if edge not in event.aside:
                     self.watch.score(study, edge, number, score)

@@ -214,6 +214,7 @@ class Releases:
         lineage = {
             "updates": dict(done.folded),
             "aside": list(done.aside),
+            "replayed": {f"{r.edge}/{r.from_round}": r.examples for r in done.replayed},
             "task": study.task,
             "features": features_digest(self._task.feature_names),
             "learner": study.learner.kind,

@@ -176,11 +176,9 @@ class RunningStudy:
         if request.kind == "stop":
             self.coordinator.stop()
             return "no round is in progress, and none begins"
-        if request.kind.startswith("release:"):
-            edge = EdgeId(request.kind.removeprefix("release:"))
-            if edge not in self.coordinator.quarantined() or not self.coordinator.release(edge):
-                raise StudyError(f"{edge} is not set aside", remedy="`wardround study quarantine` lists who is")
-            return f"{edge} counts again, from its next update on"
+        act, _, edge = request.kind.partition(":")
+        if act in ("release", "replay"):
+            return self._about_edge(act, EdgeId(edge), request)
         if releases is None:
             raise StudyError(f"{self.study.name} makes no model", remedy="this is for studies of kind `model`")
         if request.kind == "rollback":
@@ -190,6 +188,15 @@ class RunningStudy:
             stage = Stage(request.kind.removeprefix("promote-"))
             return releases.promote(request.to_round, stage, who=request.who, reason=request.reason)
         raise StudyError(f"this hub cannot {request.kind[:40]!r}", remedy="bring hub and command to the same version")
+
+    def _about_edge(self, act: str, edge: EdgeId, request: StudyRequest) -> str:
+        if act == "replay":
+            asked = Asked(request.to_round, request.who, request.reason, request.request_id)
+            replay = self.coordinator.replay(edge, request.to_round, asked)
+            return f"the update of {edge} in round {replay.from_round} counts in the next round that ends, as a late one"
+        if edge not in self.coordinator.quarantined() or not self.coordinator.release(edge):
+            raise StudyError(f"{edge} is not set aside", remedy="`wardround study quarantine` lists who is")
+        return f"{edge} counts again, from its next update on"
 
     @property
     def metric(self) -> str:
@@ -269,7 +276,14 @@ class RunningStudy:
             if self.releases is not None:
                 folded, aside = dict(event.folded), tuple(event.aside)
                 done = Committed(
-                    event.round_number, ModelDigest(event.model), event.base, event.t_us, event.seconds, folded, aside
+                    event.round_number,
+                    ModelDigest(event.model),
+                    event.base,
+                    event.t_us,
+                    event.seconds,
+                    folded,
+                    aside,
+                    replayed=event.replayed,
                 )
                 self.releases.committed(done)
         elif event.kind == "rolled-back":
@@ -282,6 +296,7 @@ class RunningStudy:
             "base": event.base,
             "folded": dict(event.folded),
             "aside": list(event.aside),
+            "replayed": [f"{r.edge} of round {r.from_round}" for r in event.replayed],
             "metrics": dict(event.metrics),
             "screen": dict(event.screen),
         }

@@ -40,6 +40,8 @@ count = 400
 edges_min = 2
 examples_min = 5
 interval_s = 0.5
+[triage]
+aside_rounds = 1000
 [score]
 held_back = 0.0
 held_back_subjects = ["h-1", "h-2"]
@@ -102,6 +104,17 @@ def held(site, edge):
     return None if found is None else found.release.model
 
 
+def replay_what_was_set_aside(site, command, home, journal):
+    """It counts in a later round, and is not taken twice; the edge is told."""
+    rows = json.loads(command("study", "updates", "moves", "--edge", EDGES[2], "--json", *home).stdout)
+    number = max(r["round"] for r in rows if r["verdict"] == "aside")
+    done = command("study", "replay", "moves", EDGES[2], str(number), "--reason", "a test", *home)
+    assert "counts in the next round" in done.stdout, done.stderr
+    until(site, lambda: any(c.replayed for c in journal.committed()))
+    again = command("study", "replay", "moves", EDGES[2], str(number), *home)
+    assert "replayed already" in again.stderr
+
+
 def edge_status(command, folder):
     return json.loads(command("edge", "status", "--limit", "100", "--json", "--home", str(folder)).stdout)
 
@@ -114,13 +127,15 @@ def let_one_count_again(site, journal, command, home):
     journal.quarantine(EDGES[2], 10_000, "twins-peer")
     listed = json.loads(command("study", "quarantine", "moves", "--json", *home).stdout)
     assert listed == [{"edge": EDGES[2], "until_round": 10_000, "reason": "twins-peer"}]
+    until(site, lambda: EDGES[2] in journal.last().aside)
+    replay_what_was_set_aside(site, command, home, journal)
     released = command("study", "release", "moves", EDGES[2], "--reason", "a test", *home)
     assert "counts again" in released.stdout, released.stderr
     assert not journal.set_aside()
     again = command("study", "release", "moves", EDGES[2], *home)
     assert again.returncode != 0
     assert "is not set aside" in again.stderr
-    until(site, lambda: "released" in {a["verdict"] for a in edge_status(command, folder)["receipts"]}, 20)
+    until(site, lambda: "released" in {a["verdict"] for a in edge_status(command, folder)["receipts"]})
 
 
 def every_update_is_signed(site, command, home):

@@ -40,6 +40,7 @@ def play(seed: int) -> Outcome:
         roll_back=chance.choice((0.0, 0.0, 0.1, 0.4)),
         until_s=chance.uniform(2.0, 10.0),
         unplugged=chance.choice((0.0, 0.0, 0.2, 0.5)),
+        doubt=random.Random(f"doubt/{seed}").choice((0.0, 0.4, 0.9)),
     )
     wanted = chance.choice((0, 0, max(1, edges // 2), edges - 1))
     rounds = chance.randint(1, 3)
@@ -68,6 +69,7 @@ def test_the_schedules_are_worth_playing():
     assert sum(o.kills for o in outcomes) > 30
     assert sum(o.declined for o in outcomes) > 5
     assert {"not-finite", "shape", "dtype", "names", "examples"} <= {r for o in outcomes for r in o.refused}
+    assert sum(len(c.replayed) for o in outcomes for c in o.committed) > 10
     assert sum(not c.folded for o in outcomes for c in o.committed) > 20  # rollbacks
     assert sum(o.receipted for o in outcomes) > 100 * 2 * 2 * 5 - 1
 

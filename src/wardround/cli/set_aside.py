@@ -1,4 +1,4 @@
-"""`wardround study quarantine|release`: which edges of a study are set aside and why, and how one counts again."""
+"""`wardround study quarantine|release|replay`: which edges of a study are set aside and why, and how one counts again."""
 
 from __future__ import annotations
 
@@ -57,7 +57,28 @@ def release(name: Name, edge: Edge, reason: Why = "", home: Home = DEFAULT_HOME)
         typer.echo(f"{name}: {ask(store, home, name, f'release:{edge}', reason)}")
 
 
+def replay(
+    name: Name,
+    edge: Edge,
+    round_number: Annotated[int, typer.Argument(metavar="ROUND", help="The round it was set aside in.", min=1)],
+    reason: Why = "",
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Let an update that was set aside count after all: it is checked again and folded into the next round as a late one. Once.
+
+    `study updates` lists what was set aside. Its bytes are kept for triage.aside_rounds rounds, within triage.aside_bytes_max.
+    The edge stays in quarantine until it is over or you `release` it.
+    """
+    from wardround.store import opened  # noqa: PLC0415
+
+    if not edge:
+        raise StudyError("no edge is named", remedy="see `wardround study updates`")
+    with opened(home / "hub.sqlite") as store:
+        study_of(store, name)
+        typer.echo(f"{name}: {ask(store, home, name, f'replay:{edge}', reason, round_number)}")
+
+
 def add_to(app: typer.Typer) -> None:
     """Make them commands of `wardround study`."""
-    for command in (quarantine, release):
+    for command in (quarantine, release, replay):
         app.command()(command)

@@ -16,7 +16,7 @@ LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`verdict` is waiting (its round is open), accepted (in the fold), aside, refused, late or failed.
+    """`verdict` is waiting (its round is open), accepted (in the fold), aside, replayed, refused, late or failed.
 
     `claimed` is what the edge says its update was trained on, `counted` what it weighs; both in examples. `based_on` is the round
     of its order. `certificate` is the serial of the one whose key signed it, empty where nothing was signed.
@@ -66,7 +66,11 @@ def standing(journal: Journal) -> dict[str, Reputation]:
 
 def _kept(kept: Kept, journal: Journal, done: int, wrong: str | None) -> Answer:
     update, signed, judged = kept.update, kept.signed, kept.judged
-    if kept.round_number > done:
+    if kept.replay is not None:
+        into = kept.replay.into_round
+        verdict, reason = "replayed", judged.reason if judged is not None else ""
+        detail = f"counts in round {into}" if into >= 0 else "waits for the end of the next round"
+    elif kept.round_number > done:
         verdict, reason, detail = "waiting", "", "its round is open"
     elif judged is not None:
         verdict, reason, detail = "aside" if judged.reason else "accepted", judged.reason, judged.detail

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -25,8 +25,10 @@ from wardround.learn.journal import (
     Committed,
     Journal,
     Judged,
+    Kept,
     OpenRound,
     Refusal,
+    Replay,
     Rollback,
     memory_name,
     model_name,
@@ -36,13 +38,14 @@ from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters, Step, decode_model, digest, model_parts
 from wardround.learn.pace import NOBODY, Pace
 from wardround.learn.reception import Models, Reception
+from wardround.learn.replays import Asides, check_allowed, find, late_updates, new_replay, refused_again
 from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
 from wardround.learn.study import Study
 from wardround.learn.survey import SurveySettings
 from wardround.learn.triage import Screen, Verdict, examples_counted, load
-from wardround.records import EdgeId
+from wardround.records import EdgeId, ModelDigest
 
 log = structlog.get_logger(__name__)
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
@@ -108,13 +111,17 @@ class Coordinator:
         self._attached: set[EdgeId] = set()
         self._open: OpenRound | None = None
         self._state: rounds.RoundState | None = None
-        self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in journal.committed()], weights)
+        committed = journal.committed()
+        self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights)
         self._commit_later, self._due = commit_later, tuple[EdgeId, ...]()
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
         self._paused = False
+        self._asides = Asides(journal, blobs, study.triage)
         self._retention = Retention(journal, blobs, study.release.models_kept)
         self._rollbacks = journal.rollbacks()
+        self._without_fold = sum(not c.folded and not c.replayed for c in committed)
+        self._unmoved = 0  # rounds in a row in which every update was set aside
         if held := journal.screen_state():
             screen.restore(held)
         self._resume()
@@ -242,6 +249,41 @@ class Coordinator:
             self._journal.quarantine(edge, until, reason)
             return until
 
+    def replay(self, edge: EdgeId, round_number: int, asked: Asked) -> Replay:
+        """Let an update that was set aside count after all, late, in the next round that ends. Once, however often it is asked.
+
+        Raises:
+            StudyError: it cannot count; the words say why.
+        """
+        with self._lock:
+            known = [r for r in self._journal.replays() if asked.request and r.request == asked.request]
+            if known:
+                return known[0]
+            check_allowed(self.study)
+            if self.finished:
+                raise StudyError(f"{self.study.name} has all its rounds: none is left to count in", remedy="start another study")
+            number = self._next_number()
+            kept = find(self._journal, self._blobs, self.study, edge, round_number, number)
+            self._judge_again(kept, self._journal.last())
+            replay = new_replay(kept, asked, self._clock.now_us())
+            if not self._journal.replay(replay):
+                raise StudyError(
+                    f"the update of {edge} in round {round_number} is replayed already", remedy="nothing is left to do"
+                )
+            return replay
+
+    def _judge_again(self, kept: Kept, last: Committed | None) -> None:
+        """Triage's hard rules, against the model of today: names, shapes, dtypes, finite.
+
+        Raises:
+            StudyError: they do not hold.
+        """
+        assert last is not None  # noqa: S101 - what was set aside was in a round that is over
+        try:
+            self._reception.check_again(kept.round_number, kept.update.edge, last.model)
+        except UpdateRefused as error:
+            raise refused_again(f"the update of {kept.update.edge} in round {kept.round_number}", error) from error
+
     def roll_back(self, asked: Asked) -> Committed:
         """Go back to the model of an older round: the next one starts from it. The same request again does nothing more.
 
@@ -262,6 +304,7 @@ class Coordinator:
             judged = {e: Judged("rolled-back", asked.reason) for e in accepted}
             self._journal.commit_round(done, self._screen.state(), rollback=rollback, judged=judged)
             self._rollbacks.append(rollback)
+            self._without_fold += 1
             self._drop_round("rolled back")
             self._emit(
                 "rolled-back", round_number=number, model=done.model, base=done.base, aside=done.aside, reason=asked.reason
@@ -314,9 +357,9 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Whether every round of the study is committed; going back is none."""
+        """Whether every round of the study is committed; one that folded nothing (going back, everything set aside) is none."""
         last = self._journal.last()
-        return last is not None and (self._survey is not None or last.number - len(self._rollbacks) >= self.study.rounds.count)
+        return last is not None and (self._survey is not None or last.number - self._without_fold >= self.study.rounds.count)
 
     @property
     def open_round(self) -> tuple[OpenRound, rounds.RoundState] | None:
@@ -500,18 +543,8 @@ class Coordinator:
         judged = self._judged(open_, accepted)
         aside = {e for e, verdict in judged.items() if verdict.reason}
         folded = {e: a.examples for e, a in accepted.items() if e not in aside}
-        if not folded:
-            self._abandon("every update was set aside")
-            return
-        made = self._fold(open_, [a for e, a in accepted.items() if e not in aside])
-        parts = model_parts(made.model)
-        name = digest(parts)
-        self._blobs.write(model_name(name), parts)
-        if made.memory:
-            self._blobs.write(memory_name(name), model_parts(made.memory))
-        if open_.task == "train" and not self._strategy.rule.trees:
-            with self._models.tensors(open_.base) as base:
-                self._screen.stepped(Step(base, made.model))
+        late = late_updates(self._journal, self._blobs) if open_.task == "train" else []
+        name = self._made(open_, [a for e, a in accepted.items() if e not in aside], late)
         now_us = self._clock.now_us()
         done = Committed(
             number=open_.number,
@@ -522,6 +555,7 @@ class Coordinator:
             folded={str(edge): n for edge, n in folded.items()},
             aside=tuple(sorted(aside)),
             staleness={str(e): open_.number - a.based_on for e, a in accepted.items() if a.based_on != open_.number},
+            replayed=tuple(replace(replay, into_round=open_.number) for replay, _ in late),
         )
         self._journal.commit_round(done, self._screen.state(), self._at_work(open_), judged=judged)
         metrics = _weighted_metrics(accepted, folded)
@@ -533,10 +567,15 @@ class Coordinator:
             folded=done.folded,
             aside=done.aside,
             metrics=metrics,
+            replayed=done.replayed,
             screen={str(e): verdict.score for e, verdict in judged.items() if verdict.threshold},
         )
         self._open = self._state = None
         self._pace.committed(open_.participants)
+        self._unmoved = 0 if folded or late else self._unmoved + 1
+        if self._unmoved:
+            self._without_fold += 1
+            self._pace.abandoned(self._unmoved, ())
         if self.finished:
             self._emit("finished", round_number=done.number, model=name)
         else:
@@ -546,6 +585,21 @@ class Coordinator:
             self._retention.committed(open_.number)
         except OSError as error:  # no reason to give up the round that has begun
             log.warning("old files could not be removed", study=self.study.name, reason=str(error))
+
+    def _made(self, open_: OpenRound, counted: Sequence[Accepted], late: Sequence[tuple[Replay, Kept]]) -> ModelDigest:
+        """The next model, on disk. Where every update was set aside it is the base: the round is over, so quarantines run out."""
+        if not counted and not late:
+            return ModelDigest(open_.base)
+        made = self._fold(open_, counted, late)
+        parts = model_parts(made.model)
+        name = digest(parts)
+        self._blobs.write(model_name(name), parts)
+        if made.memory:
+            self._blobs.write(memory_name(name), model_parts(made.memory))
+        if open_.task == "train" and not self._strategy.rule.trees:
+            with self._models.tensors(open_.base) as base:
+                self._screen.stepped(Step(base, made.model))
+        return name
 
     def _judged(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> dict[EdgeId, Judged]:
         """What becomes of each update: whom the screen refuses is set aside, as is who was quarantined before."""
@@ -588,7 +642,8 @@ class Coordinator:
             )
         return verdicts
 
-    def _fold(self, open_: OpenRound, accepted: Sequence[Accepted]) -> Folded:
+    def _fold(self, open_: OpenRound, accepted: Sequence[Accepted], late: Sequence[tuple[Replay, Kept]]) -> Folded:
+        """The next model, of this round's updates and of older ones that are replayed."""
         with ExitStack() as opened:
             sources = [opened.enter_context(self._blobs.tensors(update_name(open_.number, a.edge))) for a in accepted]
             if open_.task != "train":
@@ -601,6 +656,11 @@ class Coordinator:
                 WeightedUpdate(self._reception.decoded(source, open_.base), a.examples, a.metrics, open_.number - a.based_on)
                 for source, a in zip(sources, accepted, strict=True)
             ]
+            for replay, kept in late:
+                source = opened.enter_context(self._blobs.tensors(update_name(replay.from_round, replay.edge)))
+                own = self._reception.decoded(source, open_.base)
+                stale = open_.number - replay.based_on
+                updates.append(WeightedUpdate(own, replay.examples, kept.update.metrics, stale))
             reference = self._reference(load(base), open_.number) if self._strategy.wants_reference else None
             return self._strategy.fold(Fold(base, updates, self._memory(open_.base), self._journal.fleet(), reference))
 
@@ -621,10 +681,15 @@ class Coordinator:
             return {}
 
     def _forget(self, number: int) -> None:
-        """Updates are kept for two rounds, for a look at what was refused."""
+        """Updates are kept for two rounds, for a look; what was set aside for longer, as it may be replayed."""
         if number < 0:
             return
-        self._blobs.delete(f"updates/{number}")
+        if aside := self._asides.keeps(number):
+            for edge in set(self._journal.accepted(number)) - aside:
+                self._blobs.delete(update_name(number, edge))
+        else:
+            self._blobs.delete(f"updates/{number}")
+        self._asides.prune(number + 2)
         horizon = self.study.rounds.staleness_max if self._carries(number) else 0
         if number >= horizon:
             self._blobs.delete(f"partial/{number - horizon}")

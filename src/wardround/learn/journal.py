@@ -35,6 +35,9 @@ CREATE TABLE IF NOT EXISTS refusals (number INTEGER PRIMARY KEY, t_us INTEGER NO
     examples INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS committed (round INTEGER PRIMARY KEY, model TEXT NOT NULL, base TEXT NOT NULL, t_us INTEGER NOT NULL,
     seconds REAL NOT NULL, folded TEXT NOT NULL, aside TEXT NOT NULL, staleness TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS replays (edge TEXT, based_on INTEGER, from_round INTEGER NOT NULL, into_round INTEGER NOT NULL,
+    examples INTEGER NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL, request TEXT NOT NULL, t_us INTEGER NOT NULL,
+    PRIMARY KEY (edge, based_on)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS quarantine (edge TEXT PRIMARY KEY, until_round INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rollbacks (round INTEGER PRIMARY KEY, to_round INTEGER NOT NULL, to_model TEXT NOT NULL,
     request TEXT NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL);
@@ -107,6 +110,21 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Replay:
+    """An update that was set aside in `from_round` and counts, late, in `into_round`; -1 while it waits for that round's end."""
+
+    edge: EdgeId
+    based_on: int
+    from_round: int
+    into_round: int
+    examples: int
+    who: str
+    reason: str
+    request: str
+    t_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """Everything the journal has of an accepted update."""
 
@@ -114,6 +132,7 @@ class Kept:
     update: Accepted
     signed: SignedAnnouncement | None
     judged: Judged | None
+    replay: Replay | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +147,7 @@ class Committed:
     folded: Mapping[str, int]
     aside: tuple[str, ...]
     staleness: Mapping[str, int] = field(default_factory=dict)  # of those folded whose base was not this round's
+    replayed: tuple[Replay, ...] = ()  # folded as well, in this order after the others: they had been set aside before
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +223,11 @@ class Journal:
     def kept(self, round_number: int | None = None, edge: str = "", limit: int = -1) -> list[Kept]:
         """Accepted updates, newest round first: of one round, of one edge, at most `limit`."""
         query = """SELECT a.round, a.edge, a.sha256, a.examples, a.norm, a.metrics, a.based_on,
-                s.announcement, s.signature, s.serial, c.pem, s.t_us, j.reason, j.detail, j.score, j.threshold
+                s.announcement, s.signature, s.serial, c.pem, s.t_us, j.reason, j.detail, j.score, j.threshold,
+                r.edge, r.based_on, r.from_round, r.into_round, r.examples, r.who, r.reason, r.request, r.t_us
             FROM accepted a LEFT JOIN signatures s ON s.edge = a.edge AND s.based_on = a.based_on
             LEFT JOIN certificates c USING (serial) LEFT JOIN judged j ON j.round = a.round AND j.edge = a.edge
+            LEFT JOIN replays r ON r.edge = a.edge AND r.based_on = a.based_on
             WHERE (?1 IS NULL OR a.round = ?1) AND (?2 = '' OR a.edge = ?2) ORDER BY a.round DESC, a.edge LIMIT ?3"""
         with self._lock:
             rows = self._db.execute(query, (round_number, edge, limit)).fetchall()
@@ -215,9 +237,30 @@ class Journal:
                 Accepted(EdgeId(row[1]), row[2], row[3], row[4], json.loads(row[5]), row[6]),
                 SignedAnnouncement(*row[7:12]) if row[7] is not None and row[10] is not None else None,
                 Judged(*row[12:16]) if row[12] is not None else None,
+                Replay(*row[16:25]) if row[16] is not None else None,
             )
             for row in rows
         ]
+
+    def asides(self, since: int) -> list[tuple[int, EdgeId]]:
+        """Round and edge of every update that was set aside from round `since` on and could be replayed, the newest first."""
+        query = """SELECT round, edge FROM judged WHERE round >= ? AND reason NOT IN ('', 'rolled-back')
+            ORDER BY round DESC, edge"""
+        with self._lock:
+            return [(n, EdgeId(e)) for n, e in self._db.execute(query, (since,))]
+
+    def replay(self, replay: Replay) -> bool:
+        """Let an update that was set aside count in the round that ends next; False when it has been replayed before."""
+        row = tuple(getattr(replay, name) for name in Replay.__slots__)
+        with self._lock:
+            query = "INSERT OR IGNORE INTO replays VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            return self._db.execute(query, row).rowcount > 0
+
+    def replays(self, *, waiting: bool = False) -> list[Replay]:
+        """Every replay, in order; or those that wait for a round's end."""
+        query = "SELECT * FROM replays WHERE NOT ?1 OR into_round < 0 ORDER BY into_round, from_round, edge"
+        with self._lock:
+            return [Replay(*row) for row in self._db.execute(query, (waiting,))]
 
     def refuse(self, refusal: Refusal) -> None:
         """Record an order that brought no update; of these the newest are kept."""
@@ -241,7 +284,8 @@ class Journal:
 
         What was set aside only because its edge was in quarantine, or by a rollback, is left out.
         """
-        query = """SELECT a.round, a.edge, CASE WHEN COALESCE(j.reason, '') = '' THEN 'accepted' ELSE 'aside' END
+        query = """SELECT a.round, a.edge, CASE WHEN COALESCE(j.reason, '') = '' OR EXISTS
+                (SELECT 1 FROM replays r WHERE r.edge = a.edge AND r.based_on = a.based_on) THEN 'accepted' ELSE 'aside' END
             FROM accepted a JOIN committed c ON c.round = a.round LEFT JOIN judged j ON j.round = a.round AND j.edge = a.edge
             WHERE a.round >= ?1 AND COALESCE(j.reason, '') NOT IN ('quarantined', 'rolled-back')
             UNION SELECT round, edge, verdict FROM refusals WHERE round >= ?1"""
@@ -285,6 +329,9 @@ class Journal:
             if rollback is not None:
                 values = [getattr(rollback, name) for name in Rollback.__slots__]
                 self._db.execute("INSERT INTO rollbacks VALUES (?, ?, ?, ?, ?, ?)", values)
+                self._db.execute("DELETE FROM replays WHERE into_round < 0")  # their bases are what the study goes back from
+            into = [(done.number, r.edge, r.based_on) for r in done.replayed]
+            self._db.executemany("UPDATE replays SET into_round = ? WHERE edge = ? AND based_on = ?", into)
             verdicts = [(done.number, e, j.reason, j.detail, j.score, j.threshold) for e, j in judged.items()]
             self._db.executemany("INSERT INTO judged VALUES (?, ?, ?, ?, ?, ?)", verdicts)
             self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
@@ -313,8 +360,21 @@ class Journal:
         query = f"SELECT round, model, base, t_us, seconds, folded, aside, staleness FROM committed {order}"  # noqa: S608 - our own words
         with self._lock:
             rows = self._db.execute(query, values).fetchall()
+            late: dict[int, list[Replay]] = {}
+            for replay in self.replays():
+                late.setdefault(replay.into_round, []).append(replay)
         return [
-            Committed(n, ModelDigest(m), b, t, s, json.loads(folded), tuple(json.loads(aside)), json.loads(stale))
+            Committed(
+                n,
+                ModelDigest(m),
+                b,
+                t,
+                s,
+                json.loads(folded),
+                tuple(json.loads(aside)),
+                json.loads(stale),
+                tuple(late.get(n, ())),
+            )
             for n, m, b, t, s, folded, aside, stale in rows
         ]
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from wardround.learn.journal import Replay
 from wardround.records import ModelDigest
 
 
@@ -98,6 +99,7 @@ class RoundEvent:
     seconds: float = 0.0
     folded: Mapping[str, int] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
+    replayed: tuple[Replay, ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
     score: float = 0.0
     threshold: float = 0.0

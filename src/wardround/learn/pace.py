@@ -74,7 +74,8 @@ class Pace:
     def abandoned(self, attempt: int, missed: Collection[str]) -> None:
         """An attempt is over, in which those of `missed` did not deliver."""
         self._turns.add(missed)
-        self._not_before_s = self._clock.monotonic_s() + min(RETRY_S_MAX, RETRY_S * 2.0 ** min(attempt - 1, 10))
+        retry_s = self._clock.monotonic_s() + min(RETRY_S_MAX, RETRY_S * 2.0 ** min(attempt - 1, 10))
+        self._not_before_s = max(self._not_before_s, retry_s)
 
     def came(self) -> None:
         """An edge has attached: what was hopeless without it need not wait longer. The interval between rounds stands."""

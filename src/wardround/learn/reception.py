@@ -137,6 +137,19 @@ class Reception:
                 names = self.expected(upload.base, base)
                 return check_update(self.decoded(tensors, upload.base), base, names, past_norms, self._study.triage)
 
+    def check_again(self, round_number: int, edge: str, digest: str) -> None:
+        """Check a kept update of train rounds against a model that may be newer than its base.
+
+        Raises:
+            UpdateRefused: it cannot count.
+        """
+        with self._blobs.tensors(update_name(round_number, edge)) as tensors:
+            if self._strategy.rule.trees:
+                check_trees(tensors, self._shape, self._study.learner)
+                return
+            with self._models.tensors(digest) as base:
+                check_update(self.decoded(tensors, digest), base, self.expected(digest, base), (), self._study.triage)
+
     def decoded(self, tensors: TensorSource, digest: str) -> TensorSource:
         """An update of that base as its edge meant it, however it travelled.
 

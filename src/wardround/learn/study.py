@@ -167,6 +167,8 @@ class TriageSettings(Settings, frozen=True):
     screen_rounds_min: int = 4  # an edge's own history before the screen speaks
     twin_cosine_max: float = 0.92  # of an update to a peer's or to the last global step; more where the edges of a round agree
     quarantine_rounds: int = 30
+    aside_rounds: int = 50  # an update that was set aside can be replayed for so many rounds
+    aside_bytes_max: int = 1_000_000_000  # of such updates on the hub's disk; the oldest go first
 
 
 class PrivacySettings(Settings, frozen=True):
@@ -531,6 +533,8 @@ def _check_triage(triage: TriageSettings) -> None:
     _between("triage.twin_cosine_max", triage.twin_cosine_max, 0.5, 1.0)
     _between("triage.screen_rounds_min", triage.screen_rounds_min, 2, 10_000)
     _between("triage.quarantine_rounds", triage.quarantine_rounds, 1, 1_000_000)
+    _between("triage.aside_rounds", triage.aside_rounds, 0, 1_000_000)
+    _between("triage.aside_bytes_max", triage.aside_bytes_max, 0, 2**50)
 
 
 def _check_release(release: ReleaseSettings) -> None:

@@ -38,8 +38,9 @@ def broken_promises(
         if number < len(committed) and (edge, number) not in counted
     ]
     found += _went_back(journal, committed)
+    found += _replayed(committed)
     for done in committed[1:]:
-        if not done.folded:
+        if not done.folded and not done.replayed:
             continue
         model, wrong = _expected_model(study, blobs, train, done, committed)
         found += wrong
@@ -53,7 +54,10 @@ def _went_back(journal: Journal, committed: Sequence[Committed]) -> list[str]:
     from before it counts after it."""
     found = [f"round {b.number} does not start from model {a.number}" for a, b in pairwise(committed) if b.base != a.model]
     rows = {r.number: r for r in journal.rollbacks()}
-    found += [f"round {c.number} counts nobody" for c in committed if not c.folded and c.number not in rows]
+    for done in committed:
+        unmoved = done.aside and done.model == done.base  # everything was set aside
+        if not done.folded and not done.replayed and not unmoved and done.number not in rows:
+            found.append(f"round {done.number} counts nobody")
     requests = Counter(r.request for r in rows.values())
     found += [f"rollback {request} was carried out {n} times" for request, n in requests.items() if n > 1]
     newest = -1
@@ -63,10 +67,23 @@ def _went_back(journal: Journal, committed: Sequence[Committed]) -> list[str]:
             newest = done.number
             if done.folded or done.model != committed[row.to_round].model:
                 found.append(f"round {done.number} did not go back to round {row.to_round}")
-        for edge in done.folded:
-            if done.number - done.staleness.get(edge, 0) <= newest:
+        bases = [(e, done.number - done.staleness.get(e, 0)) for e in done.folded] + [(r.edge, r.based_on) for r in done.replayed]
+        for edge, based_on in bases:
+            if based_on <= newest:
                 found.append(f"round {done.number} counts an update of {edge} from before the rollback {newest}")
     return found
+
+
+def _replayed(committed: Sequence[Committed]) -> list[str]:
+    """What is replayed had been set aside, comes after it, and counts once."""
+    counts = Counter((r.edge, r.from_round) for c in committed for r in c.replayed)
+    found = [f"the update of {e} in round {n} was replayed {times} times" for (e, n), times in counts.items() if times > 1]
+    return found + [
+        f"round {c.number} replays {r.edge} of round {r.from_round}, which was not set aside"
+        for c in committed
+        for r in c.replayed
+        if r.from_round >= c.number or r.edge not in committed[r.from_round].aside
+    ]
 
 
 def _kept(journal: Journal, committed: Sequence[Committed]) -> list[str]:
@@ -87,13 +104,14 @@ def _expected_model(
 ) -> tuple[Parameters, list[str]]:
     found: list[str] = []
     updates = []
-    for edge in sorted(done.folded):
-        stale = done.staleness.get(edge, 0)
-        asked = committed[done.number - stale]
+    of_round = [(e, done.number - done.staleness.get(e, 0), done.folded[e]) for e in sorted(done.folded)]
+    for edge, based_on, counted in of_round + [(str(r.edge), r.based_on, r.examples) for r in done.replayed]:
+        asked = committed[based_on]
         order = Order(study.name, asked.number, 1, "train", asked.base, b"", 0.0)
         made = train(edge, order, blobs.read(model_name(asked.base)), b"")
-        if made.examples != done.folded[edge]:
-            found.append(f"round {done.number} counts {done.folded[edge]} examples of {edge}, not {made.examples}")
+        if made.examples != counted:
+            found.append(f"round {done.number} counts {counted} examples of {edge}, not {made.examples}")
+        stale = done.number - based_on
         updates.append(WeightedUpdate(MemoryTensors(decode_model(made.data)), made.examples, staleness=stale))
     base = MemoryTensors(decode_model(blobs.read(model_name(done.base))))
     return make_strategy(study.strategy, study.learner).fold(Fold(base, updates)).model, found

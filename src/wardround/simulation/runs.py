@@ -32,6 +32,7 @@ from wardround.collect.registry import Device
 from wardround.collect.signals import load_signals
 from wardround.collect.spool import Spool
 from wardround.collect.storage import MemoryStorage
+from wardround.errors import StudyError
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.condition import Condition
 from wardround.learn.coordinator import Coordinator
@@ -82,6 +83,7 @@ class Faults:
     slow: float = 0.0  # an edge's training takes longer than a round may
     bad_update: float = 0.0  # an update that must not count
     roll_back: float = 0.0  # the study goes back to some older model, looked at twice a second
+    doubt: float = 0.0  # an edge is set aside, and an update that was is replayed; looked at four times a second
     unplugged: float = 0.0  # an edge is without mains, looked at once a second; the study's schedule then asks for mains
     until_s: float = 12.0
 
@@ -103,6 +105,7 @@ class Outcome:
     violations: tuple[str, ...]
     refused: tuple[str, ...] = ()
     declined: int = 0
+    replays: int = 0
 
 
 STUDY = """\
@@ -156,7 +159,7 @@ class Simulation:
         self.kills = 0
         self.violations: list[str] = []
         self.refused: list[str] = []
-        self.declined = 0
+        self.declined = self.replays = 0
         self.accepted: set[tuple[str, int]] = set()
         self.hub_consents = ConsentRegister(":memory:")
         self.hub_storage, self.hub_blobs = MemoryStorage(), MemoryBlobs()
@@ -178,6 +181,7 @@ class Simulation:
             self.spawn("world", device.play())
         self.spawn("world", self._partitions())
         self.spawn("world", self._roll_backs())
+        self.spawn("world", self._doubts())
         limit_s = self.faults.until_s + DRAIN_S
         for _ in range(EVENTS_MAX):
             if not self._queue or self.clock.monotonic_s() > limit_s or self._done():
@@ -198,6 +202,7 @@ class Simulation:
             violations=tuple(self.violations),
             refused=tuple(self.refused),
             declined=self.declined,
+            replays=self.replays,
         )
         self._close()
         return outcome
@@ -312,6 +317,32 @@ class Simulation:
                     self.kill(killed.who)
                 yield 0.5
 
+    def _doubts(self) -> Process:
+        """An operator sets edges aside, and calls some of their updates innocent; asks again when the hub died meanwhile."""
+        for number in itertools.count():
+            yield 0.25
+            if self.clock.monotonic_s() >= self.faults.until_s:
+                return
+            if not self.faults.doubt or self.hub is None or not self.chance(self.faults.doubt):
+                continue
+            edge = EdgeId(self.random.choice(sorted(self.edges)))
+            aside = [(e, c.number) for c in self.hub.coordinator.committed() for e in c.aside]
+            for _ in range(TRIES):
+                try:
+                    if self.hub is not None:
+                        if self.random.random() < 0.2 or not aside:
+                            self.hub.coordinator.quarantine(edge, self.random.randint(1, 2), "doubt")
+                        else:
+                            of, from_round = self.random.choice(aside)
+                            self.hub.coordinator.replay(EdgeId(of), from_round, Asked(from_round, "operator", "", f"r{number}"))
+                            self.replays += 1
+                        break
+                except StudyError:  # it is replayed already, or rolled back since
+                    break
+                except Killed as killed:
+                    self.kill(killed.who)
+                yield 0.5
+
     def _done(self) -> bool:
         if self.hub is None or self.clock.monotonic_s() < self.faults.until_s or not all(d.done for d in self.devices):
             return False
@@ -412,7 +443,9 @@ class _Hub:
             shape=(FEATURES, CLASSES),
             strategy=make_strategy(sim.study.strategy, sim.study.learner),
             screen=Screens("simulation"),
-            journal=sim.fragile(Journal(sim.hub_storage.connect), HUB, "accept", "refuse", "open_round", "commit_round"),
+            journal=sim.fragile(
+                Journal(sim.hub_storage.connect), HUB, "accept", "refuse", "replay", "open_round", "commit_round"
+            ),
             blobs=sim.fragile(sim.hub_blobs, HUB, "write", "sync", "name"),
             clock=sim.clock,
             send=self._send,
