@@ -39,6 +39,7 @@ check: $(VENV)/.dev  ## lint, types, import rules
 bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
 	@$(BIN)/python bench/round_latency.py
 	@$(BIN)/python bench/transfer.py
+	@$(BIN)/python bench/collect.py
 	@$(BIN)/python bench/fold.py
 	@$(BIN)/python bench/flower.py
 	@$(BIN)/python bench/fleet.py && $(BIN)/python bench/fleet.py --hidden 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import signal
 import threading
 import time
@@ -31,6 +32,7 @@ from wardround.collect.grpc_link import run_forwarding
 from wardround.collect.https_link import HttpsListener, Refused
 from wardround.collect.imports import Imports, take_waiting
 from wardround.collect.intake import Refusal
+from wardround.collect.local_store import LocalStore
 from wardround.collect.mosquitto import Mosquitto
 from wardround.collect.mqtt_link import COLLECTOR, CollectorLink
 from wardround.collect.names import SignalNames
@@ -56,7 +58,6 @@ from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
 from wardround.settings import EdgeSettings, load_settings
-from wardround.training_data import local_store
 from wardround.trust.certificates import check_certificate, check_key_files
 from wardround.trust.channel import HubChannel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
@@ -73,6 +74,7 @@ LOOK_S = 2.0
 IMPORT_S = 10.0
 HOLD_S = 5.0  # an import that works the gate lets go sooner
 PRUNE_S = 3600.0
+# Named, not imported: the transforms and SciPy under them belong to the worker, and weigh as much as the rest of an edge.
 EXAMPLES, VALUES = "wardround.training_data:examples_of", "wardround.training_data:values_of"
 SOURCES = {"survey": VALUES, "flower": "wardround.flower.answer:answer"}  # by task; EXAMPLES otherwise
 Alter = Callable[[Order, Done], Done]
@@ -198,7 +200,7 @@ class Edge:
         self._registry, self._consents = home.registry(), home.consents()
         storage = FolderStorage(home.path / "spool")
         self._spool = Spool(storage, settings.spool)
-        self._local = local_store(str(home.path))
+        self._local = LocalStore(FolderStorage(home.path / "local"))
         self._quarantine = home.quarantine()
         self._names = home.names()
         self._imports = home.imports()
@@ -288,6 +290,7 @@ class Edge:
             asyncio.create_task(self._look(collector)),
             asyncio.create_task(self._import(collector)),
         ]
+        gc.freeze()  # what is there now stays: the collector of garbage need not walk over it
         on_ready({"name": self.name, "mqtt_port": devices.port, "https_port": https_port, "relay_address": address})
         try:
             await _first_failure(tasks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -207,6 +208,7 @@ class Hub:
         """
         async with contextlib.AsyncExitStack() as opened:
             ports = await self._open(opened)
+            gc.freeze()  # what is there now stays: the collector of garbage need not walk over it
             on_ready(ports)
             self.happened("Hub started", f"{len(self.store.edges())} edges known")
             log.info("hub runs", **ports)

@@ -70,7 +70,7 @@ class Consent(StrEnum):
     NONE = "none"
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):  # it holds nothing that could hold it
     """A run of samples of one signal. Encoded as an array: new fields go to the end and have a default.
 
     Times are microseconds since 1970 UTC. `values` holds n little-endian integers of `values_type`;

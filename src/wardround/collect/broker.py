@@ -20,7 +20,7 @@ import structlog
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import Action, BaseContext
-from amqtt.errors import AMQTTError, BrokerError, MQTTError, NoDataError
+from amqtt.errors import AMQTTError, BrokerError, MQTTError, NoDataError, ProtocolHandlerError
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.mqtt.puback import PubackPacket
 from amqtt.mqtt.pubcomp import PubcompPacket
@@ -145,6 +145,10 @@ class _Broker(Broker):  # type: ignore[misc]  # the library is untyped
         self.context = given[0] if given else None
         return await super()._create_server_instance(*args, **kwargs)
 
+    async def _run_broadcast(self, running_tasks: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # a subscription came or went meanwhile: the device asks for its receipt again
+            await super()._run_broadcast(running_tasks)
+
     async def _client_connected(self, listener_name: str, reader: ReaderAdapter, writer: WriterAdapter) -> None:
         await super()._client_connected(listener_name, _Gate(reader), writer)
 
@@ -233,8 +237,9 @@ class _Publisher:
         finally:
             self._in_flight -= 1
             self._gate.room.set()
-        if self._handler.session is not None:  # it is still there
-            await self._acknowledge(packet.packet_id, packet.qos)
+        if self._handler.session is not None:
+            with contextlib.suppress(ProtocolHandlerError):  # the device has gone meanwhile: it will ask again
+                await self._acknowledge(packet.packet_id, packet.qos)
 
     async def _acknowledge(self, packet_id: int, qos: int) -> None:
         handler = self._handler

@@ -18,9 +18,9 @@ from wardround.collect.spool import Spool
 from wardround.settings import LinkSettings
 from wardround.trust.consent import ConsentRecord
 
-BATCH_ROWS = 500
+BATCH_ROWS = 4_000  # one commit of the hub's disk is for all of them
 BACKLOG_BATCHES = 4  # under way at most, of what an outage left
-WINDOW_ROWS = 4_000  # of a lane, sent and not yet receipted
+WINDOW_ROWS = 16_000  # of a lane, sent and not yet receipted
 BYTE_CAP, MISSING, CORRUPT = "byte-cap", "missing", "corrupt"  # why a sequence will never come
 
 

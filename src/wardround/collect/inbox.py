@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wardround.collect.storage import Storage
 from wardround.errors import StorageFull
@@ -24,8 +25,7 @@ CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 """
 
 
-@dataclass(frozen=True, slots=True)
-class InboxRow:
+class InboxRow(NamedTuple):
     """One observation on its way to the lake; `number` grows in the order of arrival."""
 
     number: int
@@ -97,7 +97,7 @@ class Inbox:
         """The oldest rows that are not in the lake yet."""
         query = "SELECT number, edge, boot, seq, t_hub_us, data FROM arrived ORDER BY number LIMIT ?"
         with self._lock:
-            return [InboxRow(*row) for row in self._db.execute(query, (limit,))]
+            return list(map(InboxRow._make, self._db.execute(query, (limit,))))
 
     def retire(self, upto_number: int) -> None:
         """These rows are in the lake: forget them."""

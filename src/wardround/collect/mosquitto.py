@@ -23,7 +23,7 @@ from pathlib import Path
 import structlog
 
 from wardround.collect.registry import Device, mosquitto_hash
-from wardround.errors import PortTaken, SettingsError, WardroundError
+from wardround.errors import PortTaken, SettingsError, StorageFull, WardroundError
 from wardround.trust.certificates import write_private
 
 log = structlog.get_logger(__name__)
@@ -120,8 +120,8 @@ class Mosquitto:
             os.kill(left, signal.SIGTERM)
             await self._wait_gone(left)
             left = 0
-        write_private(config, text.encode())
-        write_private(self._folder / "acl", _ACL.format(collector=self._collector).encode())
+        _write(config, text.encode())
+        _write(self._folder / "acl", _ACL.format(collector=self._collector).encode())
         if left:  # the collector's session is there, and so are the devices
             os.kill(left, signal.SIGHUP)
             log.info("mosquitto goes on", pid=left)
@@ -138,7 +138,7 @@ class Mosquitto:
             await asyncio.sleep(LOOK_S)
             if not self._left_running():
                 log.warning("mosquitto has ended: it is started again")
-                with contextlib.suppress(PortTaken):  # it is still giving the port back
+                with contextlib.suppress(PortTaken, StorageFull):  # it is still giving the port back; the next look will do
                     await self.start()
 
     def admit(self, devices: Iterable[Device]) -> None:
@@ -148,7 +148,14 @@ class Mosquitto:
 
     def know(self, devices: Iterable[Device]) -> None:
         """Take devices over that were registered since."""
-        if self._admitted and self._write_passwords(devices) and (running := self._left_running()):
+        if not self._admitted:
+            return
+        try:
+            changed = self._write_passwords(devices)
+        except StorageFull as error:  # the next look will do
+            log.error("devices not admitted", reason=str(error))
+            return
+        if changed and (running := self._left_running()):
             os.kill(running, signal.SIGHUP)
 
     def renew(self) -> None:
@@ -172,7 +179,7 @@ class Mosquitto:
         text = ("\n".join(lines) + "\n").encode()
         if text == self._passwords:
             return False
-        write_private(self._folder / "passwords", text)
+        _write(self._folder / "passwords", text)
         self._passwords = text
         return True
 
@@ -216,6 +223,20 @@ class Mosquitto:
         with contextlib.suppress(OSError):
             return " ".join((self._folder / "log").read_text(errors="replace").splitlines()[-3:])
         return "it wrote no log"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A private file, left alone where it says so already: an edge must start again on a full disk.
+
+    Raises:
+        StorageFull: the disk is full.
+    """
+    if path.exists() and path.read_bytes() == data:
+        return
+    try:
+        write_private(path, data)
+    except OSError as exc:
+        raise StorageFull(f"{path} cannot be written: {exc.strerror}", remedy="free the edge's disk") from exc
 
 
 def _spawn(program: str, config: Path) -> subprocess.Popen[bytes]:
