@@ -54,6 +54,7 @@ EDGE = "icu-a"
 NUMBERED, PLAIN = "numbered", "plain"
 CODES = {"heart-rate": "loinc:8867-4", "ecg-ii": "mdc:131330", "device-alarm": "wr:device-alarm"}
 CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
 START_US = 1_700_000_000_000_000
 STEP_US = 1_000_000
 
@@ -257,6 +258,12 @@ def _plain(memory: Memory, home: Path, port: int, secret: str, rate_hz: float) -
 # -- the world around them
 
 
+def begin(target, *arguments) -> None:
+    """A process of the world, which does not outlive the test."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    target(*arguments)
+
+
 def can_have_namespaces() -> bool:
     """Whether a network can be cut here."""
     return os.geteuid() == 0 and shutil.which("ip") is not None
@@ -299,7 +306,9 @@ class World:
     # -- making
 
     def _open_network(self) -> None:
-        net = f"10.{self._chance.randint(64, 127)}.{self._chance.randint(1, 254)}"
+        taken = subprocess.run(["ip", "-br", "addr"], capture_output=True, text=True, check=True).stdout
+        nets = (f"10.{random.randint(64, 127)}.{random.randint(1, 254)}" for _ in range(1_000))
+        net = next(net for net in nets if f" {net}." not in taken)  # another run may have its own at the same time
         self.host = f"{net}.2"
         _ip("netns", "del", self._space, check=False)
         _ip("netns", "add", self._space)
@@ -353,7 +362,7 @@ class World:
         else:
             kind, secret, skew_s = self.devices[name]
             target, arguments = device_main, (self.home, name, kind, self.ports["mqtt"], secret, skew_s, 60.0)
-        process = self._context.Process(target=target, args=arguments, daemon=True, name=name)
+        process = self._context.Process(target=begin, args=(target, *arguments), daemon=True, name=name)
         process.start()
         self._processes[name] = process
 
