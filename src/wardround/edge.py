@@ -151,6 +151,7 @@ class EdgeHome:
     def gate(self, consents: ConsentRegister) -> Iterator[Gateway]:
         """The gate of an edge that does not run, for one that holds the home."""
         spool, quarantine = Spool(FolderStorage(self.path / "spool"), self.settings.spool), self.quarantine()
+        local = LocalStore(FolderStorage(self.path / "local"))
         try:
             yield Gateway(
                 edge=self.settings.name,
@@ -159,13 +160,13 @@ class EdgeHome:
                 consent=consents.choose,
                 pseudonym=self.pseudonyms().of,
                 spool=spool,
-                local_store=local_store(str(self.path)),  # one a process, which stays open
+                local_store=local,
                 quarantine=quarantine,
                 clock=SystemClock(),
                 simulated=self.settings.simulated,
             )
         finally:
-            for part in (spool, quarantine):
+            for part in (spool, quarantine, local):
                 part.close()
 
 

@@ -124,7 +124,7 @@ def edge_main(home: Path, mutant: str) -> None:
     if mutant:
         real = Spool.commit
         repeat = {"forgets": lambda rows: rows[:-1], "repeats": lambda rows: [*rows, *rows[-1:]]}[mutant]
-        Spool.commit = lambda self, rows, marks, **facts: real(self, repeat(rows), marks, **facts)
+        Spool.commit = lambda self, rows, *given, **facts: real(self, repeat(rows), *given, **facts)
     SkewedClock.path = home / "skew"
     wardround.edge.SystemClock = SkewedClock
     edge = Edge(EdgeHome.open(home / EDGE), Trainer(limits=Limits(0, 1.0), deadline_s=1.0))
