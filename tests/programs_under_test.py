@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wardround.clock import SystemClock
+from wardround.collect.local_store import LocalStore
+from wardround.collect.storage import FolderStorage
 from wardround.demo.programs import Program
 from wardround.edge import EdgeHome
 from wardround.hub import create_home
 from wardround.ports import free_port
-from wardround.records import Consent
+from wardround.records import Consent, Observation
 from wardround.settings import HubSettings, parse_settings
 from wardround.store import Person, Store, open_store
 from wardround.trust.certificates import Authority, new_key
@@ -104,6 +107,17 @@ class Site:
         consents.set(subject, "*", consent)
         consents.close()
         return secret, subject
+
+    def keep(self, edge: str, observations: Iterable[Observation], consent: Consent = Consent.LOCAL) -> None:
+        """Put into an edge's local store what subjects who allow it have sent."""
+        rows = list(observations)
+        store = LocalStore(FolderStorage(self.folder / edge / "local"))
+        store.keep(rows)
+        store.close()
+        consents = EdgeHome.open(self.folder / edge).consents()
+        for subject in {o.subject for o in rows}:
+            consents.set(subject, "*", consent)
+        consents.close()
 
     def mqtt_port(self, edge: str) -> int:
         return json.loads((self.folder / edge / "ready.json").read_text())["mqtt_port"]

@@ -26,7 +26,7 @@ from wardround import __version__
 from wardround.clock import SystemClock
 from wardround.collect.broker import EmbeddedBroker
 from wardround.collect.collector import Collector, Message
-from wardround.collect.forwarder import Forwarder
+from wardround.collect.forwarder import Forwarder, may_leave
 from wardround.collect.gateway import Gateway
 from wardround.collect.grpc_link import run_forwarding
 from wardround.collect.https_link import HttpsListener, Refused
@@ -57,6 +57,7 @@ from wardround.learn.schedule import check_schedule, lacks
 from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
+from wardround.records import Consent
 from wardround.settings import EdgeSettings, load_settings
 from wardround.trust.certificates import check_certificate, check_key_files
 from wardround.trust.channel import HubChannel, peer_name, start_listener
@@ -216,6 +217,7 @@ class Edge:
             quarantine=self._quarantine,
             clock=clock,
             simulated=settings.simulated,
+            keeps=self._consents.keeps,
         )
         self._clock = clock
         self._participant = Participant(FolderBlobs(home.path / "learn"))
@@ -266,7 +268,7 @@ class Edge:
             on_denied=self._deny,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
-        forwarder = Forwarder(self._spool, self._consent_records, pace=Pace(settings.link), clock=self._clock)
+        forwarder = Forwarder(self._spool, self._consent_records, self._may_leave, pace=Pace(settings.link), clock=self._clock)
         renewed = asyncio.Event()
 
         async def renew() -> None:
@@ -442,15 +444,31 @@ class Edge:
         return replace(condition, unwilling=unwilling)
 
     def _consent_records(self) -> tuple[int, Sequence[ConsentRecord]]:
+        self._consents.refresh()
         return self._consents.generation, self._consents.records()
+
+    def _may_leave(self, observation: bytes) -> bool:
+        return may_leave(observation, self._consents.choose)
+
+    def _follow_consents(self) -> None:
+        """What is no longer allowed goes: from the spool what may not leave, from the local store what may not be kept."""
+        unwanted = self._spool.drop(lambda data: not self._may_leave(data))
+        forgotten = self._local.keep_only(lambda subject, code: self._consents.choose(subject, code)[0] is not Consent.NONE)
+        if unwanted or forgotten:
+            log.info("consent withdrawn", edge_id=self.name, not_sent=unwanted, forgotten=forgotten)
 
     def _refused(self, refusal: Refusal) -> None:
         log.warning("hub refused an observation", edge_id=self.name, seq=refusal.seq, reason=refusal.reason)
 
     async def _look(self, collector: Collector) -> None:
-        """See what the command line asks for: names of signals, replays of what was set aside."""
+        """See what other processes ask for: consents, names of signals, replays of what was set aside."""
         self._names.changed()
+        followed = -1
         while True:
+            await asyncio.to_thread(self._consents.refresh)
+            if self._consents.generation != followed:
+                followed = self._consents.generation
+                await asyncio.to_thread(self._follow_consents)
             if self._names.changed():
                 try:
                     table = self._names.table()

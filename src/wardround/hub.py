@@ -157,7 +157,7 @@ class Hub:
         self.outbox = self._make_outbox()
         self.intake = Intake(
             inbox=self.inbox,
-            consent=self.consents.choose,
+            consent=lambda edge, subject, code: self.consents.choose(subject, code, edge=edge)[0],
             clock=self.clock,
             on_refused=self._refused,
             on_committed=self._committed,

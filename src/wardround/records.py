@@ -70,6 +70,14 @@ class Consent(StrEnum):
     NONE = "none"
 
 
+class Purpose(StrEnum):
+    """What data are wanted for; a subject's consent names it."""
+
+    CARE = "care"  # to be watched and shown: alerts, trends, predictions
+    TRAINING = "training"  # models, and their scores
+    RESEARCH = "research"  # statistics over subjects, and exports
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):  # it holds nothing that could hold it
     """A run of samples of one signal. Encoded as an array: new fields go to the end and have a default.
 
@@ -149,6 +157,27 @@ _decoder = msgspec.msgpack.Decoder(Observation)
 def encode_observation(observation: Observation) -> bytes:
     """MessagePack, as the spool, the wire and the inbox hold it."""
     return _encoder.encode(observation)
+
+
+class ObservationHead(msgspec.Struct, frozen=True, array_like=True):
+    """Whose observation it is, and of what, without its samples."""
+
+    subject: str
+    device: str
+    edge: str
+    code: str
+
+
+_head_decoder = msgspec.msgpack.Decoder(ObservationHead)
+
+
+def head_of(data: bytes) -> ObservationHead:
+    """The head of an encoded observation, at a fraction of the cost of the whole.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not an observation.
+    """
+    return _head_decoder.decode(data)
 
 
 def decode_observation(data: bytes) -> Observation:

@@ -186,12 +186,12 @@ def journey(folder, spoil_spool):
     inbox = Inbox(FolderStorage(folder / "inbox"))
     intake = Intake(
         inbox=inbox,
-        consent=lambda _subject, _code: (Consent.RAW, 1),
+        consent=lambda _edge, _subject, _code: Consent.RAW,
         clock=clock,
         on_refused=lambda *_: None,
         on_committed=lambda _observations: None,
     )
-    forwarder = Forwarder(spool, lambda: (0, []))
+    forwarder = Forwarder(spool, lambda: (0, []), lambda _row: True)
     while batch := forwarder.next_batch():
         forwarder.receipted(intake.receive("icu-a", batch.boot, batch.first_seq, batch.observations, batch.gaps))
 

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from motion import recording
-from wardround.collect.local_store import LocalStore
-from wardround.collect.storage import FolderStorage
 from wardround.learn.learners import make_learner
 from wardround.learn.models import decode_model, without_controls
 from wardround.learn.study import parse_study
@@ -64,9 +62,7 @@ def test_every_learner_trains_over_real_edges_and_torch_leaves_as_onnx(site, com
     site.start_hub()
     for i, name in enumerate(EDGES):
         program = site.edge(name)
-        store = LocalStore(FolderStorage(site.folder / name / "local"))
-        store.keep(list(recording(f"p-{i}", name, i)))
-        store.close()
+        site.keep(name, recording(f"p-{i}", name, i))
         program.start()
         program.wait_ready(60)
     for kind in STUDIES:

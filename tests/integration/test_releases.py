@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from motion import recording
-from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.held import HeldModels
@@ -73,9 +72,7 @@ def running(site, command, tmp_path):
     site.start_hub()
     for i, name in enumerate(EDGES):
         program = site.edge(name)
-        store = LocalStore(FolderStorage(site.folder / name / "local"))
-        store.keep(list(recording(f"p-{i}", name, i)))
-        store.close()
+        site.keep(name, recording(f"p-{i}", name, i))
         program.start()
         program.wait_ready(60)
     (tmp_path / "study.toml").write_text(STUDY)

@@ -8,8 +8,6 @@ import time
 import numpy as np
 import pytest
 
-from wardround.collect.local_store import LocalStore
-from wardround.collect.storage import FolderStorage
 from wardround.records import Observation
 
 STUDY = """\
@@ -29,9 +27,8 @@ def values(edge, subject):
     return np.round(np.random.default_rng(edge * 10 + subject).normal(65 + 5 * subject, 5, 40))
 
 
-def keep(home, edge):
+def reported(edge):
     """What the edge's devices reported; three patients with a heart rate, two with a saturation."""
-    store = LocalStore(FolderStorage(home / "local"))
     common = {"device": "d", "edge": f"edge-{edge}", "t0_device_us": 0, "device_boot": "b"}
     now_us = time.time_ns() // 1_000
     rows = []
@@ -41,8 +38,7 @@ def keep(home, edge):
             rows.append(Observation(**common, **at, code="loinc:8867-4", unit="/min", value=float(value)))
             if subject < 2:
                 rows.append(Observation(**common, **at, device_index=1, code="loinc:59408-5", unit="%", value=97.0))
-    store.keep(rows)
-    store.close()
+    return rows
 
 
 @pytest.mark.timeout(120)
@@ -50,7 +46,7 @@ def test_statistics_of_three_edges(site, command, tmp_path):
     site.start_hub()
     for edge in range(3):
         program = site.edge(f"edge-{edge}")
-        keep(site.folder / f"edge-{edge}", edge)
+        site.keep(f"edge-{edge}", reported(edge))
         program.start()
         program.wait_ready(60)
     file = tmp_path / "study.toml"

@@ -12,14 +12,15 @@ from dataclasses import replace
 import pytest
 
 from wardround.collect.forwarder import Forwarder
-from wardround.collect.gateway import Gateway
 from wardround.collect.inbox import Inbox
 from wardround.collect.spool import Spool
 from wardround.learn import coordinator, reception
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.journal import Journal
 from wardround.learn.participant import Participant
+from wardround.records import Consent
 from wardround.simulation.runs import Faults, Outcome, Simulation, _Lake
+from wardround.trust.consent import ConsentRegister
 
 SCHEDULES = int(os.environ.get("WARDROUND_SCHEDULES", "1000"))
 GROUPS = 20
@@ -133,12 +134,9 @@ def never_synced(_real):
     return lambda _self, _partial: None
 
 
-def travel_always(real):
-    def observe(self, *given, **facts):
-        found = real(self, *given, **facts)
-        return None if found is None else (type(found[0]).RAW, *found[1:])
-
-    return observe
+def allow_everything(_real):
+    """Gate, sender and inbox each ask: with one of them asleep nothing leaves yet."""
+    return lambda _self, _subject, _code, *_where, **_named: (Consent.RAW, 1)
 
 
 def stay(real):
@@ -173,7 +171,7 @@ MUTANTS = {
     "the lake forgets what it has committed": (_Lake, "version", lambda _real: lambda _self, _app: -1),
     "an acknowledged update is not written down": (Journal, "accept", accept_sometimes),
     "an update has its name before its bytes are on the disk": (MemoryBlobs, "sync", never_synced),
-    "data without consent travels": (Gateway, "_observe", travel_always),
+    "data without consent travels": (ConsentRegister, "choose", allow_everything),
     "a refused update is offered for ever": (Participant, "settle", never_forget),
     "what an edge keeps moves on with an update that does not count": (Participant, "settle", settle_always),
     "an edge does not ask about a receipt that was lost": (Participant, "unsettled", lambda _real: lambda _self, _study: None),

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from wardround.cli import ble
 from wardround.cli.completeness import edge_completeness
+from wardround.cli.consent import edge_consent
 from wardround.cli.edge_status import DEFAULT_HOME, Home, status
 from wardround.cli.files import import_files
 from wardround.cli.relay_tree import tree
@@ -33,6 +34,7 @@ app.command("import")(import_files)
 app.command()(status)
 app.add_typer(ble.app, name="ble")
 app.command("completeness")(edge_completeness)
+app.command("consent")(edge_consent)
 quarantine = typer.Typer(no_args_is_help=True, help="What this edge could not take: look at it, replay it.")
 app.add_typer(quarantine, name="quarantine")
 devices = typer.Typer(no_args_is_help=True, help="The devices of this edge: see them, shut one out.")

@@ -9,19 +9,22 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from wardround.clock import Clock, SystemClock
 from wardround.collect.inbox import Gap
 from wardround.collect.intake import ForwardReceipt
 from wardround.collect.lanes import Lane, Priority
 from wardround.collect.pace import Pace
 from wardround.collect.spool import Spool
+from wardround.records import Consent, head_of
 from wardround.settings import LinkSettings
 from wardround.trust.consent import ConsentRecord
 
 BATCH_ROWS = 4_000  # one commit of the hub's disk is for all of them
 BACKLOG_BATCHES = 4  # under way at most, of what an outage left
 WINDOW_ROWS = 16_000  # of a lane, sent and not yet receipted
-BYTE_CAP, MISSING, CORRUPT = "byte-cap", "missing", "corrupt"  # why a sequence will never come
+BYTE_CAP, MISSING, CORRUPT, WITHDRAWN = "byte-cap", "missing", "corrupt", "withdrawn"  # why a sequence will never come
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,15 @@ class Batch:
     consents: tuple[ConsentRecord, ...] = field(default=())
 
 
+def may_leave(observation: bytes, choose: Callable[[str, str], tuple[Consent, int]]) -> bool:
+    """Whether consent lets an encoded observation leave its edge now; what cannot be read stays."""
+    try:
+        head = head_of(observation)
+    except msgspec.MsgspecError:
+        return False
+    return choose(head.subject, head.code)[0] is Consent.RAW
+
+
 class Forwarder:
     """One per edge; `reset` at every new connection, as what was in flight may be lost. Safe to use from several threads."""
 
@@ -42,12 +54,16 @@ class Forwarder:
         self,
         spool: Spool,
         consents: Callable[[], tuple[int, Sequence[ConsentRecord]]],
+        may_leave: Callable[[bytes], bool],
         *,
         pace: Pace | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """`consents()` is the register's generation and its records; they go before the data they cover."""
-        self._spool, self._consents = spool, consents
+        """`consents()` is the register's generation and its records; they go before the data they cover.
+
+        `may_leave(observation)` is asked of every row at the moment it is sent: what was spooled under a consent that has
+        been withdrawn since is said to be missing, and stays here."""
+        self._spool, self._consents, self._may_leave = spool, consents, may_leave
         self._pace, self._clock = pace or Pace(LinkSettings()), clock or SystemClock()
         self._under_way: dict[tuple[str, int], int] = {}  # last sequence of a batch: its bytes
         self._lock = threading.RLock()
@@ -119,18 +135,26 @@ class Forwarder:
                     break
                 gaps += _gone(expected, row.seq - 1, lane)
                 first = row.seq
-            if row.data is None:  # its checksum no longer fits: said, not sent
+            why_not = self._why_not(row.data)
+            if why_not:  # said, not sent
                 if observations:
                     break
-                gaps.append(Gap(row.seq, row.seq, CORRUPT))
+                gaps.append(Gap(row.seq, row.seq, why_not))
                 first = row.seq + 1
                 continue
+            assert row.data is not None  # noqa: S101 - why_not says so
             observations.append(row.data)
         if not rows:  # the end of the lane is gone
             gaps += _gone(first, lane.last, lane)
             first = lane.last + 1
         self._sent[lane.boot] = first + len(observations) - 1
         return Batch(lane.boot, first, tuple(observations), tuple(gaps), consents)
+
+    def _why_not(self, data: bytes | None) -> str:
+        """Why a row may not be sent; empty when it may."""
+        if data is None:
+            return CORRUPT  # its checksum no longer fits
+        return "" if self._may_leave(data) else WITHDRAWN
 
 
 def _gone(first: int, last: int, lane: Lane) -> list[Gap]:

@@ -121,9 +121,12 @@ class Gateway:
         quarantine: Quarantine,
         clock: Clock,
         simulated: bool,
+        keeps: Callable[[str], bool] = lambda _subject: True,
     ) -> None:
+        """`keeps(subject)` says whether anything of a subject may be kept: of one with `none` no payload is set aside."""
         self._edge, self._registry, self._signals = edge, registry, signals
         self._consent, self._pseudonym = consent, pseudonym
+        self._keeps = keeps
         self._spool, self._local, self._quarantine = spool, local_store, quarantine
         self._clock = clock
         self._base_flags = Quality.SIMULATED if simulated else Quality.NONE
@@ -298,7 +301,9 @@ class Gateway:
             except DecodeError as error:
                 self.counts.set_aside += 1
                 payload = encode_readings([reading])
-                self._quarantine.put(SetAside(now_us, device, boot, 1, 0, error.reason, str(error), payload))
+                keeps = self._keeps(self._pseudonym(known.patient))
+                words, kept = (str(error), payload) if keeps else (error.reason, b"")
+                self._quarantine.put(SetAside(now_us, device, boot, 1, 0, error.reason, words, kept, size=len(payload)))
                 taken += Taken(set_aside=1)
                 continue
             if choice is Consent.NONE:
@@ -319,13 +324,16 @@ class Gateway:
 
         def set_aside(error: DecodeError, part: int) -> None:
             self.counts.set_aside += 1
-            self._quarantine.put(SetAside(now_us, device, boot, seq, part, error.reason, str(error), payload))
+            words, kept = (str(error), payload) if keeps else (error.reason, b"")  # an error may quote the message
+            self._quarantine.put(SetAside(now_us, device, boot, seq, part, error.reason, words, kept, size=len(payload)))
 
+        keeps = True
         try:
             known = self._known(device)
         except DecodeError as error:
             set_aside(error, only)
             return False
+        keeps = self._keeps(self._pseudonym(known.patient))
         from_file = boot.startswith(FROM_FILE)
         if from_file and self._spool.has_taken(digest := bytes.fromhex(boot.removeprefix(FROM_FILE))):
             return True  # imported again, since it was set aside

@@ -38,8 +38,10 @@ def collect_handlers(
         async for request in requests:
             on_seen(edge)
             if request.consents:
-                records = [ConsentRecord(c.subject, c.code, Consent(c.choice), c.version) for c in request.consents]
-                await asyncio.to_thread(register.apply, records)
+                records = [
+                    ConsentRecord(c.subject, c.code, Consent(c.choice), c.version, c.purpose or "*") for c in request.consents
+                ]
+                await asyncio.to_thread(register.apply, records, edge)
             gaps = [Gap(g.first_seq, g.last_seq, g.reason) for g in request.gaps]
             try:
                 receipt = await asyncio.to_thread(
@@ -118,6 +120,7 @@ def _request(batch: Batch) -> pb.ForwardRequest:
         observations=batch.observations,
         gaps=[pb.Gap(first_seq=g.first_seq, last_seq=g.last_seq, reason=g.reason) for g in batch.gaps],
         consents=[
-            pb.ConsentRecord(subject=c.subject, code=c.code, choice=c.choice.value, version=c.version) for c in batch.consents
+            pb.ConsentRecord(subject=c.subject, code=c.code, choice=c.choice.value, version=c.version, purpose=c.purpose)
+            for c in batch.consents
         ],
     )

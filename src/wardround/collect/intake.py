@@ -36,12 +36,13 @@ class Intake:
         self,
         *,
         inbox: Inbox,
-        consent: Callable[[str, str], tuple[Consent, int]],
+        consent: Callable[[str, str, str], Consent],
         clock: Clock,
         on_refused: Callable[[str, str, str], None],
         on_committed: Callable[[Sequence[Observation]], None],
     ) -> None:
-        """`on_refused(edge, reason, detail)` keeps the refusal; `on_committed` feeds the alert path and must return at once."""
+        """`consent(edge, subject, code)` is what holds at this moment; `on_refused(edge, reason, detail)` keeps the refusal;
+        `on_committed` feeds the alert path and must return at once."""
         self._inbox, self._consent, self._clock = inbox, consent, clock
         self._on_refused, self._on_committed = on_refused, on_committed
 
@@ -87,7 +88,7 @@ class Intake:
             return None, "not-an-observation"
         if observation.edge != edge:
             return None, "another-edge"
-        if self._consent(observation.subject, observation.code)[0] is not Consent.RAW:
+        if self._consent(edge, observation.subject, observation.code) is not Consent.RAW:
             return None, "no-consent"
         return observation, ""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from wardround.collect.storage import Storage
 from wardround.errors import StorageFull
@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS kept (number INTEGER PRIMARY KEY, device TEXT NOT NUL
     taken_us INTEGER NOT NULL DEFAULT 0, UNIQUE (device, boot, seq, idx));
 CREATE INDEX IF NOT EXISTS kept_by_code ON kept (code, t0_us);
 CREATE INDEX IF NOT EXISTS kept_by_time ON kept (t0_us);
+CREATE INDEX IF NOT EXISTS kept_by_subject ON kept (subject, code);
 """
 
 
@@ -108,6 +109,12 @@ class LocalStore:
             if code == "*":
                 return self._db.execute("DELETE FROM kept WHERE subject = ?", (subject,)).rowcount
             return self._db.execute("DELETE FROM kept WHERE subject = ? AND code = ?", (subject, code)).rowcount
+
+    def keep_only(self, allowed: Callable[[str, str], bool]) -> int:
+        """Remove what `allowed(subject, code)` no longer allows; how many observations went."""
+        with self._lock:
+            pairs = self._db.execute("SELECT DISTINCT subject, code FROM kept").fetchall()
+        return sum(self.forget(subject, code) for subject, code in pairs if not allowed(subject, code))
 
     def prune(self, before_us: int) -> int:
         """Remove what was measured, and taken, before the retention; how many observations went.

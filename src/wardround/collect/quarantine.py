@@ -70,7 +70,7 @@ class Quarantine:
                 "INSERT INTO aside (t_us, device, boot, seq, part, reason, detail, payload, size)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (device, boot, seq, part, reason, detail) DO UPDATE SET asked = 0",
-                (*values, row.payload[:PAYLOAD_MAX], len(row.payload)),
+                (*values, row.payload[:PAYLOAD_MAX], row.size or len(row.payload)),
             )
             self._db.execute("DELETE FROM aside WHERE number <= (SELECT max(number) FROM aside) - ?", (ROWS_MAX,))
 

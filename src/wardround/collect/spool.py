@@ -13,7 +13,7 @@ import secrets
 import sqlite3
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -25,6 +25,7 @@ from wardround.errors import StorageFull
 from wardround.records import decode_observation
 from wardround.settings import SpoolSettings
 
+LOOK_ROWS = 2_000
 FORGET_ROWS = 200  # in one transaction, when the disk is full
 AHEAD_MAX = 256  # messages of one device that may arrive before an earlier one
 PLAIN_MAX = 20_000  # digests of plain devices' messages that are remembered
@@ -236,6 +237,24 @@ class Spool:
                     break
                 rows.append(SpoolRow(key - first, data if zlib.crc32(data) == crc else None))
         return rows
+
+    def drop(self, unwanted: Callable[[bytes], bool]) -> int:
+        """Empty the rows that may no longer leave; how many. The hub is told so when their turn comes."""
+        dropped, after = 0, 0
+        while True:
+            with self._lock:
+                query = "SELECT key, data FROM waiting WHERE key > ? AND length(data) > 0 ORDER BY key LIMIT ?"
+                rows = self._db.execute(query, (after, LOOK_ROWS)).fetchall()
+                gone = [(key,) for key, data in rows if unwanted(data)]
+                if gone:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    self._db.executemany("UPDATE waiting SET data = X'', crc = 0 WHERE key = ?", gone)
+                    self._db.execute("COMMIT")
+                    self._lanes = _read_lanes(self._db)
+            dropped += len(gone)
+            if len(rows) < LOOK_ROWS:
+                return dropped
+            after = rows[-1][0]
 
     def acknowledge(self, boot: str, seq: int) -> None:
         """The hub has everything of a lane up to `seq`: forget it. An older acknowledgement changes nothing.

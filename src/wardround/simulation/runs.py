@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 from wardround.clock import ManualClock
 from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
-from wardround.collect.forwarder import Batch, Forwarder
+from wardround.collect.forwarder import Batch, Forwarder, may_leave
 from wardround.collect.gateway import Gateway, Receipt
 from wardround.collect.inbox import Inbox, InboxRow
 from wardround.collect.intake import Committer, ForwardReceipt, Intake
@@ -429,7 +429,7 @@ class _Hub:
         self.inbox = inbox
         self._intake = Intake(
             inbox=inbox,
-            consent=sim.hub_consents.choose,
+            consent=lambda edge, subject, code: sim.hub_consents.choose(subject, code, edge=edge)[0],
             clock=sim.clock,
             on_refused=lambda edge, reason, detail: sim.violations.append(f"the hub refused data of {edge}: {reason} {detail}"),
             on_committed=lambda _observations: None,
@@ -475,7 +475,7 @@ class _Hub:
             self.coordinator.lose(EdgeId(edge))
 
     def deliver(self, edge: str, batch: Batch) -> ForwardReceipt:
-        self._sim.hub_consents.apply(list(batch.consents))
+        self._sim.hub_consents.apply(batch.consents, edge)
         return self._intake.receive(edge, batch.boot, batch.first_seq, batch.observations, batch.gaps)
 
     def _send(self, edge: EdgeId, message: Order | Cancel) -> None:
@@ -518,7 +518,11 @@ class _Edge:
             simulated=True,
         )
         self._participant = Participant(sim.fragile(self._blobs, who, "write"), sim.clock)
-        self._forwarder = Forwarder(self.spool, lambda: (self.consents.generation, self.consents.records()))
+        self._forwarder = Forwarder(
+            self.spool,
+            lambda: (self.consents.generation, self.consents.records()),
+            lambda observation: may_leave(observation, self.consents.choose),
+        )
         self._order = None
         for process in (self._gate(), self._forward(), self._stay_attached()):
             sim.spawn(who, process)

@@ -1,16 +1,37 @@
-"""The consent register: what each subject allows for each signal, versioned, enforced at the edge and again at the hub.
+"""The consent register: what each subject allows for each purpose and signal, versioned.
 
-A choice for a signal's code wins over the subject's choice for "*"; with nothing on file the answer is `none`.
+The edge owns a subject's choices: it enforces them before the spool, and again before it sends or trains. The hub holds a copy
+by edge, enforces that at its inbox and before it trains or scores, and keeps what was said at the hub as a *wish* until the
+edge has taken it over: until then the stricter of copy and wish holds, so that a withdrawal counts at once and a grant not
+before the edge knows it.
+
+A choice for a purpose and a code wins over one for a purpose or a code alone, and those over one for everything; of two that
+are equally exact the stricter wins; with nothing on file the answer is `none`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wardround.records import Consent
+from wardround.records import Consent, Purpose
+
+ANY = "*"
+CACHE_MAX = 100_000
+WISHES_MAX = 100_000
+BUSY_S = 10.0
+_WIDTH = {Consent.NONE: 0, Consent.LOCAL: 1, Consent.RAW: 2}
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS choices (edge TEXT, subject TEXT, purpose TEXT, code TEXT, choice TEXT NOT NULL,
+    version INTEGER NOT NULL, PRIMARY KEY (edge, subject, purpose, code)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS wishes (number INTEGER PRIMARY KEY AUTOINCREMENT, edge TEXT NOT NULL, subject TEXT NOT NULL,
+    purpose TEXT NOT NULL, code TEXT NOT NULL, choice TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS taken (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL);
+"""
+_Rules = dict[tuple[str, str], tuple[Consent, int]]  # (purpose, code) -> choice, version
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,64 +42,226 @@ class ConsentRecord:
     code: str  # a signal's code, or "*"
     choice: Consent
     version: int
+    purpose: str = ANY  # a Purpose, or "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was said at the hub, on its way to the edge; numbers grow."""
+
+    number: int
+    subject: str
+    purpose: str
+    code: str
+    choice: Consent
 
 
 class ConsentRegister:
-    """Choices on disk (SQLite, `synchronous=FULL`) and in memory. Safe to use from several threads."""
+    """Choices on disk (SQLite, `synchronous=FULL`) and in memory. Safe to use from several threads and processes.
+
+    At an edge `edge` is left out everywhere; at the hub it says whose copy is meant.
+    """
 
     def __init__(self, path: Path | str) -> None:
-        self._lock = threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS consent (subject TEXT, code TEXT, choice TEXT NOT NULL, version INTEGER NOT NULL,"
-            " PRIMARY KEY (subject, code)) WITHOUT ROWID"
-        )
-        rows = self._db.execute("SELECT subject, code, choice, version FROM consent")
-        self._choices = {(s, c): (Consent(choice), int(v)) for s, c, choice, v in rows}
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=BUSY_S)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(_SCHEMA)
+        self._take_over_first_form()
         self._generation = 0
+        self._seen = -1
+        self._choices: dict[str, dict[str, _Rules]] = {}  # by subject and edge
+        self._wishes: dict[str, list[tuple[str, Wish]]] = {}  # by subject: edge and wish, oldest first
+        self._taken = 0
+        self._cache: dict[tuple[str, str, str, str | None], tuple[Consent, int]] = {}
+        self.refresh()
 
-    def set(self, subject: str, code: str, choice: Consent) -> int:
-        """Record a choice; the new version."""
+    # -- asking
+
+    def choose(self, subject: str, code: str, purpose: Purpose | None = None, edge: str | None = None) -> tuple[Consent, int]:
+        """The choice in force, and the version of the subject's choices; (none, 0) when nothing is on file.
+
+        Args:
+            purpose: what the data are wanted for; None: the widest of all purposes, for who only carries or keeps them.
+            edge: whose copy; None: the strictest of all edges that know the subject.
+        """
+        key = (subject, code, purpose.value if purpose is not None else "", edge)
+        found = self._cache.get(key)
+        if found is None:
+            with self._lock:
+                found = self._choose(subject, code, list(Purpose) if purpose is None else [purpose], edge)
+                if len(self._cache) >= CACHE_MAX:
+                    self._cache.clear()
+                self._cache[key] = found
+        return found
+
+    def allows(self, subject: str, codes: Collection[str], purpose: Purpose, choice: Consent) -> bool:
+        """Whether every one of the codes may be used for a purpose, at least as widely as `choice`."""
+        return all(_WIDTH[self.choose(subject, code, purpose)[0]] >= _WIDTH[choice] for code in codes)
+
+    def keeps(self, subject: str) -> bool:
+        """Whether anything at all of this subject may be kept."""
         with self._lock:
-            version = 1 + max((v for (s, _), (_, v) in self._choices.items() if s == subject), default=0)
-            self._put(ConsentRecord(subject, code, choice, version))
-            return version
-
-    def apply(self, records: list[ConsentRecord]) -> int:
-        """Take over records of another register, newest version wins; how many changed anything."""
-        changed = 0
-        with self._lock:
-            for record in records:
-                known = self._choices.get((record.subject, record.code))
-                if known is None or known[1] < record.version:
-                    self._put(record)
-                    changed += 1
-        return changed
-
-    def choose(self, subject: str, code: str) -> tuple[Consent, int]:
-        """The choice in force, and its version; (none, 0) when nothing is on file."""
-        found = self._choices.get((subject, code)) or self._choices.get((subject, "*"))
-        return found if found is not None else (Consent.NONE, 0)
+            owners = self._choices.get(subject, {})
+            codes = {code for rules in owners.values() for _, code in rules} | {ANY}
+        return any(self.choose(subject, code)[0] is not Consent.NONE for code in codes)
 
     def records(self) -> list[ConsentRecord]:
-        """Everything on file."""
-        return [ConsentRecord(s, c, choice, v) for (s, c), (choice, v) in sorted(self._choices.items())]
+        """Everything on file, but wishes."""
+        with self._lock:
+            return [
+                ConsentRecord(subject, code, choice, version, purpose)
+                for subject, owners in sorted(self._choices.items())
+                for _, rules in sorted(owners.items())
+                for (purpose, code), (choice, version) in sorted(rules.items())
+            ]
+
+    def edges_of(self, subject: str) -> list[str]:
+        """The edges that know a subject."""
+        with self._lock:
+            return sorted(self._choices.get(subject, {}))
 
     @property
     def generation(self) -> int:
         """Grows with every change: tells a link when to send the register again."""
         return self._generation
 
+    def refresh(self) -> bool:
+        """Take over what other processes have written; whether there was any. Costs microseconds when there is none."""
+        with self._lock:
+            seen = int(self._db.execute("PRAGMA data_version").fetchone()[0])
+            if seen == self._seen:
+                return False
+            self._seen = seen
+            self._load()
+            return True
+
+    # -- changing
+
+    def set(self, subject: str, code: str, choice: Consent, purpose: str = ANY) -> int:
+        """Record a choice; the new version."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            version = self._set("", subject, purpose, code, choice)
+        self._load()
+        return version
+
+    def apply(self, records: Iterable[ConsentRecord], edge: str = "", taken: int = 0) -> int:
+        """Take over an edge's own choices, newest version wins; how many changed anything.
+
+        Args:
+            taken: the edge has taken over every wish up to this number; they are forgotten here.
+        """
+        changed = 0
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            for r in records:
+                known = self._choices.get(r.subject, {}).get(edge, {}).get((r.purpose, r.code))
+                if known is None or known[1] < r.version:
+                    self._put(edge, r)
+                    changed += 1
+            changed += self._db.execute("DELETE FROM wishes WHERE edge = ? AND number <= ?", (edge, taken)).rowcount
+        if changed:
+            self._load()
+        return changed
+
+    def wish(self, subject: str, code: str, choice: Consent, purpose: str = ANY) -> list[str]:
+        """Note at the hub what a subject has said; the edges that it goes to (none: nobody knows this subject)."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            edges = [str(e) for (e,) in self._db.execute("SELECT DISTINCT edge FROM choices WHERE subject = ?", (subject,))]
+            self._db.executemany(
+                "INSERT INTO wishes (edge, subject, purpose, code, choice) VALUES (?, ?, ?, ?, ?)",
+                [(edge, subject, purpose, code, choice.value) for edge in edges],
+            )
+        self._load()
+        return edges
+
+    def wishes(self, edge: str) -> list[Wish]:
+        """What an edge has not taken over yet, oldest first."""
+        with self._lock:
+            return sorted((w for own in self._wishes.values() for e, w in own if e == edge), key=lambda w: w.number)[:WISHES_MAX]
+
+    def take(self, wishes: Sequence[Wish]) -> int:
+        """At the edge: make wishes of the hub its own choices, each once and in order; how many were new."""
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            new = [w for w in wishes if w.number > self._taken]
+            for wish in new:
+                self._set("", wish.subject, wish.purpose, wish.code, wish.choice)
+            if new:
+                self._db.execute("INSERT OR REPLACE INTO taken VALUES (1, ?)", (max(w.number for w in new),))
+        if new:
+            self._load()
+        return len(new)
+
+    @property
+    def taken(self) -> int:
+        """The number of the newest wish this edge has taken over."""
+        return self._taken
+
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        with self._lock:
+            self._db.close()
 
-    def _put(self, record: ConsentRecord) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO consent VALUES (?, ?, ?, ?)",
-            (record.subject, record.code, record.choice.value, record.version),
-        )
-        self._choices[record.subject, record.code] = (record.choice, record.version)
-        self._generation += 1
+    # -- how
+
+    def _choose(self, subject: str, code: str, purposes: Sequence[Purpose], edge: str | None) -> tuple[Consent, int]:
+        owners = self._choices.get(subject, {})
+        if edge is not None:
+            owners = {edge: owners[edge]} if edge in owners else {}
+        if not owners:
+            return Consent.NONE, 0
+        answers: list[Consent] = []
+        for owner, rules in owners.items():
+            wished = [w for e, w in self._wishes.get(subject, []) if e == owner]
+            wanted = rules | {(w.purpose, w.code): (w.choice, 0) for w in wished}
+            each = (min(_resolve(rules, p, code), _resolve(wanted, p, code), key=_WIDTH.__getitem__) for p in purposes)
+            answers.append(max(each, key=_WIDTH.__getitem__))
+        version = max(v for rules in owners.values() for _, v in rules.values())
+        return min(answers, key=_WIDTH.__getitem__), version
+
+    def _set(self, edge: str, subject: str, purpose: str, code: str, choice: Consent) -> int:
+        newest = "SELECT coalesce(max(version), 0) FROM choices WHERE edge = ? AND subject = ?"
+        version = 1 + int(self._db.execute(newest, (edge, subject)).fetchone()[0])
+        self._put(edge, ConsentRecord(subject, code, choice, version, purpose))
+        return version
+
+    def _put(self, edge: str, r: ConsentRecord) -> None:
+        row = (edge, r.subject, r.purpose, r.code, r.choice.value, r.version)
+        self._db.execute("INSERT OR REPLACE INTO choices VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def _load(self) -> None:
+        with self._lock:
+            choices: dict[str, dict[str, _Rules]] = {}
+            rows = self._db.execute("SELECT edge, subject, purpose, code, choice, version FROM choices")
+            for edge, subject, purpose, code, choice, version in rows:
+                choices.setdefault(subject, {}).setdefault(edge, {})[purpose, code] = (Consent(choice), int(version))
+            wishes: dict[str, list[tuple[str, Wish]]] = {}
+            rows = self._db.execute("SELECT number, edge, subject, purpose, code, choice FROM wishes ORDER BY number")
+            for number, edge, subject, purpose, code, choice in rows:
+                wishes.setdefault(subject, []).append((edge, Wish(number, subject, purpose, code, Consent(choice))))
+            found = self._db.execute("SELECT number FROM taken").fetchone()
+            self._choices, self._wishes, self._taken = choices, wishes, int(found[0]) if found else 0
+            self._generation += 1
+            self._cache = {}
+
+    def _take_over_first_form(self) -> None:
+        """A register from before there were purposes."""
+        if self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'consent'").fetchone() is None:
+            return
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT OR IGNORE INTO choices SELECT '', subject, '*', code, choice, version FROM consent")
+            self._db.execute("DROP TABLE consent")
+
+
+def _resolve(rules: Mapping[tuple[str, str], tuple[Consent, int]], purpose: str, code: str) -> Consent:
+    """The choice for a purpose and a code out of what is on file."""
+    for keys in (((purpose, code),), ((purpose, ANY), (ANY, code)), ((ANY, ANY),)):
+        found = [rules[key][0] for key in keys if key in rules]
+        if found:
+            return min(found, key=_WIDTH.__getitem__)
+    return Consent.NONE

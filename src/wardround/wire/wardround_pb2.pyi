@@ -95,12 +95,15 @@ class ConsentRecord(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     code: _builtins.str
     """a signal's code, or "*" """
     choice: _builtins.str
     """raw, local, none"""
     version: _builtins.int
+    purpose: _builtins.str
+    """care, training, research, or "*" """
     def __init__(
         self,
         *,
@@ -108,10 +111,11 @@ class ConsentRecord(_message.Message):
         code: _builtins.str = ...,
         choice: _builtins.str = ...,
         version: _builtins.int = ...,
+        purpose: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "code", b"code", "subject", b"subject", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "code", b"code", "purpose", b"purpose", "subject", b"subject", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

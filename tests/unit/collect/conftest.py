@@ -47,6 +47,7 @@ class Gate:
             quarantine=self.quarantine,
             clock=self.clock,
             simulated=False,
+            keeps=lambda subject: self.consents.get(subject, Consent.NONE) is not Consent.NONE,
         )
 
     def send(self, records, *, device="d1", boot="b", seq=1):

@@ -217,3 +217,11 @@ def test_completeness_is_counted_once_over_repeats_and_restarts(gate):
     assert hours["loinc:8867-4"].samples == expected
     assert hours["loinc:8867-4"].covered_s == 60.0 * expected
     assert hours["loinc:29463-7"].covered_s == 0.0
+
+
+def test_of_a_subject_who_allows_nothing_no_payload_is_set_aside(gate):
+    gate.send(b'[{"n":"secret-signal","u":"/min","v":61.5}]', device="d3")  # P3 has no consent on file
+    gate.send(b'[{"n":"secret-signal","u":"/min","v":62.5}]', device="d2")
+    kept = {row.device: row for row in gate.quarantine.rows()}
+    assert (kept["d3"].payload, kept["d3"].detail, kept["d3"].can_replay) == (b"", "unknown-code", False)
+    assert b"62.5" in kept["d2"].payload

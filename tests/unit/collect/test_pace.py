@@ -23,7 +23,9 @@ class Link:
     def __init__(self, bytes_per_s, link=None):
         self.clock = ManualClock(MIDNIGHT_US)
         self.spool = Spool(MemoryStorage(), SpoolSettings())
-        self.forwarder = Forwarder(self.spool, lambda: (0, []), pace=Pace(link or LinkSettings()), clock=self.clock)
+        self.forwarder = Forwarder(
+            self.spool, lambda: (0, []), lambda _row: True, pace=Pace(link or LinkSettings()), clock=self.clock
+        )
         self.bytes_per_s = bytes_per_s
         self.on_the_wire = []  # (arrives at, batch)
         self.free_at = 0.0

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wardround.clock import ManualClock
-from wardround.collect.forwarder import Forwarder
+from wardround.collect.forwarder import Forwarder, may_leave
 from wardround.collect.inbox import Gap, Inbox
 from wardround.collect.intake import ForwardReceipt, Intake
 from wardround.collect.lanes import Priority
 from wardround.collect.spool import PARK_ROWS, PARKED_LANES_MAX, DeviceMark, Spool
 from wardround.collect.storage import FolderStorage, MemoryStorage
 from wardround.errors import StorageFull
-from wardround.records import Consent, Observation, encode_observation
+from wardround.records import Consent, Observation, decode_observation, encode_observation
 from wardround.settings import SpoolSettings
 
 
@@ -66,7 +66,7 @@ def test_a_damaged_row_is_a_gap_with_its_reason_and_the_rest_goes_on():
     spool = Spool(storage, SpoolSettings())
     spool.commit(VITALS, [])
     storage.connect("spool").execute("UPDATE waiting SET data = X'00' WHERE key % 256 = 2")
-    first, second = sent(Forwarder(spool, lambda: (0, [])))
+    first, second = sent(Forwarder(spool, lambda: (0, []), lambda _row: True))
     assert first.observations == (b"one",)
     assert second.observations == (b"three",)
     assert [(g.first_seq, g.last_seq, g.reason) for g in second.gaps] == [(2, 2, "corrupt")]
@@ -75,7 +75,7 @@ def test_a_damaged_row_is_a_gap_with_its_reason_and_the_rest_goes_on():
 def test_after_a_new_connection_everything_unacknowledged_is_sent_again():
     spool = Spool(MemoryStorage(), SpoolSettings())
     spool.commit(VITALS[:2], [])
-    forwarder = Forwarder(spool, lambda: (0, []))
+    forwarder = Forwarder(spool, lambda: (0, []), lambda _row: True)
     assert forwarder.next_batch().observations == (b"one", b"two")
     assert forwarder.next_batch() is None
     forwarder.reset()
@@ -88,7 +88,7 @@ def test_after_a_new_connection_everything_unacknowledged_is_sent_again():
 def test_alarms_go_first_then_what_is_measured_now_then_what_an_outage_left():
     spool = Spool(MemoryStorage(), SpoolSettings())
     spool.commit([(Priority.WAVEFORM, b"old wave")] * PARK_ROWS + [(Priority.VITAL, b"old vital")] * PARK_ROWS, [], now_us=1)
-    forwarder = Forwarder(spool, lambda: (0, []))
+    forwarder = Forwarder(spool, lambda: (0, []), lambda _row: True)
     forwarder.reset()  # the link is back
     spool.commit([(Priority.WAVEFORM, b"wave"), (Priority.VITAL, b"vital"), (Priority.ALARM, b"alarm")], [], now_us=2)
     batches = sent(forwarder)
@@ -136,7 +136,7 @@ def test_where_shedding_is_allowed_the_oldest_waveforms_go_first_alarms_never_an
     assert gone == facts.dropped > 30
     [dropped] = spool.dropped()
     assert (dropped.code, dropped.rows, dropped.samples) == ("wr:wave", gone, 500 * gone)
-    batches = sent(Forwarder(Spool(storage, settings), lambda: (0, [])))  # also after a restart
+    batches = sent(Forwarder(Spool(storage, settings), lambda: (0, []), lambda _row: True))  # also after a restart
     assert sum(len(b.observations) for b in batches) == 300 - gone
     assert [(g.first_seq, g.last_seq, g.reason) for b in batches for g in b.gaps] == [(1, gone, "byte-cap")]
 
@@ -161,14 +161,14 @@ def test_what_the_hub_had_before_it_was_given_up_is_no_gap():
     inbox, refused = Inbox(MemoryStorage()), []
     intake = Intake(
         inbox=inbox,
-        consent=lambda *_: (Consent.RAW, 1),
+        consent=lambda *_: Consent.RAW,
         clock=ManualClock(),
         on_refused=lambda *facts: refused.append(facts),
         on_committed=lambda _: None,
     )
     spool = Spool(MemoryStorage(), SpoolSettings(bytes_max=10_000, when_full="shed"))
     wave = observation("wr:wave", 1_000)
-    forwarder = Forwarder(spool, lambda: (0, []))
+    forwarder = Forwarder(spool, lambda: (0, []), lambda _row: True)
     spool.commit([(Priority.WAVEFORM, wave)] * 2, [])
     batch = forwarder.next_batch()
     intake.receive("e", batch.boot, batch.first_seq, batch.observations, batch.gaps)
@@ -204,7 +204,7 @@ def test_a_spool_of_the_first_schema_is_taken_over():
         "INSERT INTO facts VALUES ('boot', 'b0'), ('last_seq', '9'), ('acknowledged_seq', '7');"
         f"INSERT INTO waiting VALUES (8, {zlib.crc32(b'a')}, X'61'), (9, {zlib.crc32(b'b')}, X'62');"
     )
-    [batch] = sent(Forwarder(Spool(storage, SpoolSettings()), lambda: (0, [])))
+    [batch] = sent(Forwarder(Spool(storage, SpoolSettings()), lambda: (0, []), lambda _row: True))
     assert (batch.boot, batch.first_seq, batch.observations, batch.gaps) == ("b0", 8, (b"a", b"b"), ())
 
 
@@ -227,3 +227,23 @@ def test_the_inbox_remembers_what_it_has_had_after_the_rows_are_gone():
     inbox.retire(inbox.pending(10)[-1].number)
     assert inbox.waiting() == 0
     assert Inbox(storage).watermark("e", "b") == 2
+
+
+def test_what_was_spooled_under_a_consent_that_is_withdrawn_does_not_leave(gate):
+    for seq, device in enumerate(("d1", "d2", "d1"), 1):
+        gate.send([gate.record(value=60.0 + seq)], device=device, seq=seq)
+    gate.consents["P2"] = Consent.RAW
+    gate.send([gate.record(value=99.0)], device="d2", seq=4)
+    choose = lambda subject, _code: (gate.consents[subject], 1)  # noqa: E731
+    leaves = lambda row: may_leave(row, choose)  # noqa: E731
+    gate.consents["P1"] = Consent.LOCAL  # after the spool took it, before it is sent
+    [batch] = sent(Forwarder(gate.spool, lambda: (0, []), leaves))
+    assert [decode_observation(row).subject for row in batch.observations] == ["P2"]
+    assert [(g.first_seq, g.last_seq, g.reason) for g in batch.gaps] == [(1, 1, "withdrawn"), (2, 2, "withdrawn")]
+    assert gate.spool.drop(lambda row: not leaves(row)) == 2
+    assert gate.spool.drop(lambda row: not leaves(row)) == 0
+    assert [batch] == sent(Forwarder(gate.spool, lambda: (0, []), leaves))  # the hub is told the same as before
+
+
+def test_what_cannot_be_read_does_not_leave():
+    assert not may_leave(b"\xc1", lambda _subject, _code: (Consent.RAW, 1))

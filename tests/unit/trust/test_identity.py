@@ -8,10 +8,9 @@ import pytest
 
 from wardround.clock import ManualClock, SystemClock
 from wardround.errors import CertificateRefused, JoinRefused, LoginRefused, TrustError
-from wardround.records import Consent, TokenRecord
+from wardround.records import TokenRecord
 from wardround.trust import join
 from wardround.trust.certificates import Authority, check_certificate, describe, new_key
-from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.passwords import SignIn, hash_password, new_password
 from wardround.trust.pseudonyms import Pseudonyms
 
@@ -139,24 +138,3 @@ def test_a_pseudonym_is_stable_at_its_edge_and_says_nothing(tmp_path):
     assert first.of("P-1001") != first.of("P-1002")
     assert first.of("P-1001") != Pseudonyms.open(tmp_path / "b.key").of("P-1001")
     assert "1001" not in first.of("P-1001")
-
-
-@pytest.fixture
-def register():
-    made = ConsentRegister(":memory:")
-    yield made
-    made.close()
-
-
-def test_nothing_on_file_is_no_consent(register):
-    assert register.choose("s", "loinc:8867-4") == (Consent.NONE, 0)
-
-
-def test_a_choice_for_one_signal_wins_and_the_newest_version_stays(register):
-    register.set("s", "*", Consent.RAW)
-    register.set("s", "wr:accel-x", Consent.LOCAL)
-    assert register.choose("s", "loinc:8867-4")[0] is Consent.RAW
-    assert register.choose("s", "wr:accel-x")[0] is Consent.LOCAL
-    assert register.apply([ConsentRecord("s", "*", Consent.NONE, 1)]) == 0  # old news
-    assert register.apply([ConsentRecord("s", "*", Consent.NONE, 9)]) == 1
-    assert register.choose("s", "loinc:8867-4") == (Consent.NONE, 9)
