@@ -44,6 +44,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/flower.py
 	@$(BIN)/python bench/fleet.py && $(BIN)/python bench/fleet.py --hidden 64
 	@$(BIN)/python bench/processing.py
+	@$(BIN)/python bench/erase.py
 	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@if [ -d "$(DATA)/nab" ]; then $(BIN)/python bench/nab.py --data "$(DATA)/nab"; fi
 	@if [ -d "$(DATA)/icu_vitals" ]; then $(BIN)/python bench/bedside.py --data "$(DATA)"; fi

@@ -32,7 +32,7 @@ import psutil
 from wardround.clock import SystemClock
 from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
-from wardround.collect.forwarder import Forwarder
+from wardround.collect.forwarder import Forwarder, may_leave
 from wardround.collect.gateway import Gateway
 from wardround.collect.grpc_link import SERVICE, collect_handlers, run_forwarding
 from wardround.collect.inbox import Inbox, InboxRow
@@ -171,7 +171,10 @@ async def _hub(home: Path, port: int, pipe: Connection) -> None:
         now_us = SystemClock().now_us()
         lake_us.extend(now_us - o.t_edge_us for o, *_ in decoded)
 
-    intake = Intake(inbox=inbox, consent=register.choose, clock=SystemClock(), on_refused=lambda *_: None, on_committed=alert)
+    def consent(_edge: str, subject: str, code: str) -> Consent:
+        return register.choose(subject, code)[0]
+
+    intake = Intake(inbox=inbox, consent=consent, clock=SystemClock(), on_refused=lambda *_: None, on_committed=alert)
     settings = ProcessingSettings()
     committer = Committer(
         inbox=inbox,
@@ -179,7 +182,7 @@ async def _hub(home: Path, port: int, pipe: Connection) -> None:
         lake_append=append,
         rows_max=settings.lake_commit_rows_max,
     )
-    handlers = collect_handlers(intake, register, peer_name, lambda _edge: None)
+    handlers = collect_handlers(intake, lambda *_: None, peer_name, lambda _edge: None)
     server, _ = await start_hub_listener(
         {SERVICE: handlers}, host="127.0.0.1", port=port, pki=home / "pki", denied=lambda _name, _serial: False
     )
@@ -204,10 +207,17 @@ def fill(spool: Spool, rows: list[tuple[Priority, bytes]], count: int) -> None:
         spool.commit(rows, [], now_us=now_us)
 
 
+def forwarder(spool: Spool) -> Forwarder:
+    """As an edge has it: consent is asked for every row."""
+    register = ConsentRegister(":memory:")
+    register.set("P", "*", Consent.RAW)
+    return Forwarder(spool, lambda: (0, []), lambda row: may_leave(row, register.choose))
+
+
 async def drain(home: Path, port: int, spool: Spool) -> float:
     """Until the hub has it all; the seconds."""
     channel = edge_channel(home / EDGE, "127.0.0.1", port)
-    sending = asyncio.create_task(run_forwarding(channel, Forwarder(spool, lambda: (0, [])), lambda _refusal: None))
+    sending = asyncio.create_task(run_forwarding(channel, forwarder(spool), lambda _refusal: None))
     started = time.monotonic()
     while spool.facts().observations and time.monotonic() - started < DRAIN_S:  # noqa: ASYNC110 - a file tells
         await asyncio.sleep(0.01)
@@ -223,7 +233,7 @@ async def trickle(home: Path, port: int, folder: Path, seconds: float) -> None:
     spool = Spool(FolderStorage(folder / "spool"), SpoolSettings())
     gateway = gate(folder, spool)
     channel = edge_channel(home / EDGE, "127.0.0.1", port)
-    sending = asyncio.create_task(run_forwarding(channel, Forwarder(spool, lambda: (0, [])), lambda _refusal: None))
+    sending = asyncio.create_task(run_forwarding(channel, forwarder(spool), lambda _refusal: None))
     for seq in range(1, round(seconds / TRICKLE_S)):
         now_us = SystemClock().now_us()
         reading = Reading(name="heart-rate", unit="/min", t_us=now_us, value=60.0)

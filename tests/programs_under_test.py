@@ -20,6 +20,7 @@ from wardround.records import Consent, Observation
 from wardround.settings import HubSettings, parse_settings
 from wardround.store import Person, Store, open_store
 from wardround.trust.certificates import Authority, new_key
+from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.enrolment import join_hub
 from wardround.trust.identity import IdentityFolder
 from wardround.trust.join import mint
@@ -117,6 +118,12 @@ class Site:
         consents = EdgeHome.open(self.folder / edge).consents()
         for subject in {o.subject for o in rows}:
             consents.set(subject, "*", consent)
+        consents.close()
+
+    def allow_at_hub(self, edge: str, *subjects: str) -> None:
+        """Let the hub know that these subjects of an edge allow everything."""
+        consents = ConsentRegister(self.home / "consent.sqlite")
+        consents.apply([ConsentRecord(s, "*", Consent.RAW, 1) for s in subjects], edge)
         consents.close()
 
     def mqtt_port(self, edge: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from wardround.clock import Clock, utc
 from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, StudyView
-from wardround.errors import WardroundError
+from wardround.errors import LoginRefused, NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation
 from wardround.store import Store
@@ -69,6 +69,9 @@ class Arrivals:
             self._groups.popleft()
 
 
+Record = Callable[..., None]  # (kind, what, who, **facts): an entry of the audit log
+
+
 class HubDesk:
     """The desk of one hub. `refresh` is called once a second; the rest may be called from any thread."""
 
@@ -80,6 +83,7 @@ class HubDesk:
         store: Store,
         watch: Watch,
         outbox: Outbox,
+        record: Record,
         arrivals: Arrivals,
         beats: Mapping[str, Beat],
         attached: Callable[[], set[str]],
@@ -95,7 +99,7 @@ class HubDesk:
         self._arrivals, self._beats, self._attached = arrivals, beats, attached
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
         self._certificate_us = certificate_us
-        self._sign_in = SignIn(clock)
+        self._sign_in, self._record = SignIn(clock), record
         self._overview = Overview(
             clock.now_us(), place.hub, place.version, place.site, simulated=place.simulated, subjects=subjects()
         )
@@ -113,8 +117,13 @@ class HubDesk:
             LoginRefused: name and password do not fit, or there were too many attempts.
         """
         person = self._store.person(name)
-        self._sign_in.check(name, password, person.password_hash if person is not None else None)
+        try:
+            self._sign_in.check(name, password, person.password_hash if person is not None else None)
+        except LoginRefused as refused:
+            self._record("denied", "sign-in refused", name[:40], reason=str(refused))
+            raise
         assert person is not None  # noqa: S101 - a password of nobody never fits
+        self._record("view", "signed in to the console", name, role=person.role)
         self.seen(name)
         return person.role, person.seen_us
 
@@ -132,6 +141,7 @@ class HubDesk:
         return self._acknowledge(alert_id, who)
 
     def _acknowledge(self, alert_id: str, who: str) -> bool:
+        self._record("change", "alert acknowledged", who, alert=alert_id)
         done = self._watch.acknowledge(alert_id, who)
         self.refresh()
         return done
@@ -146,6 +156,7 @@ class HubDesk:
         return self._undo(alert_id, who, reason)
 
     def _undo(self, alert_id: str, who: str, reason: str) -> bool:
+        self._record("change", "response undone", who, alert=alert_id, reason=reason)
         command = self._watch.undo(alert_id, who, reason)
         kind, _, rest = command.partition(":")
         study, _, edge = rest.partition(":")
@@ -229,7 +240,11 @@ class HubDesk:
     def _check(self, who: str, act: Act) -> None:
         """By the role that the store has now: a session from before a change gives nothing more."""
         person = self._store.person(who)
-        check_act(who, person.role if person is not None else "", act)
+        try:
+            check_act(who, person.role if person is not None else "", act)
+        except NotAllowed as refused:
+            self._record("denied", "act not allowed", who, reason=str(refused))
+            raise
 
     # -- the read model
 

@@ -41,7 +41,8 @@ from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
 from wardround.collect.spool import AHEAD_MAX, Spool, SpoolFacts, read_facts
 from wardround.collect.storage import FolderStorage
-from wardround.errors import HomeTaken, WardroundError
+from wardround.erasing.edge import EdgeErasing
+from wardround.errors import HomeTaken, TrustError, WardroundError
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.condition import Condition, ConditionReader
 from wardround.learn.grpc_edge import EdgeLink
@@ -59,15 +60,20 @@ from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
 from wardround.records import Consent
 from wardround.settings import EdgeSettings, load_settings
+from wardround.trust.audit import Head
+from wardround.trust.audit_files import KeptHeads, open_log
 from wardround.trust.certificates import check_certificate, check_key_files
 from wardround.trust.channel import HubChannel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.denied import DenyList
+from wardround.trust.duties import erased_to_wire, head_of, head_to_wire, wishes_of
+from wardround.trust.erasures import ErasureBook
 from wardround.trust.identity import IdentityFolder
 from wardround.trust.pseudonyms import Pseudonyms
 from wardround.trust.renewal import Renewer
 from wardround.trust.renewal_link import ask_renewal
-from wardround.trust.signatures import EdgeSigner, check_signature
+from wardround.trust.signatures import EdgeSigner, check_audit_signature, check_signature
+from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
@@ -104,6 +110,10 @@ class EdgeHome:
     def consents(self) -> ConsentRegister:
         """The consents of its patients."""
         return ConsentRegister(self.path / "consent.sqlite")
+
+    def erasures(self) -> ErasureBook:
+        """Who was erased here."""
+        return ErasureBook(self.path / "erasures.sqlite")
 
     def names(self) -> SignalNames:
         """What its devices call signals."""
@@ -219,6 +229,21 @@ class Edge:
             simulated=settings.simulated,
             keeps=self._consents.keeps,
         )
+        self._erasures, self._audit = home.erasures(), open_log(home.path, clock)
+        self._heads = KeptHeads(home.path / "audit" / "hub-heads.json")
+        self._erasing = EdgeErasing(
+            settings.name,
+            home.path,
+            book=self._erasures,
+            consents=self._consents,
+            registry=self._registry,
+            pseudonym=home.pseudonyms().of,
+            spool=self._spool,
+            local_store=self._local,
+            quarantine=self._quarantine,
+            imports=self._imports,
+            clock=clock,
+        )
         self._clock = clock
         self._participant = Participant(FolderBlobs(home.path / "learn"))
         self._identity, self._denied = identity, DenyList()
@@ -266,9 +291,18 @@ class Edge:
             relay_address=address,
             hold=lambda release: self._held.hold(release, self._shelf, [hub]),
             on_denied=self._deny,
+            on_other=self._asked,
+            greet=self._greet,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
-        forwarder = Forwarder(self._spool, self._consent_records, self._may_leave, pace=Pace(settings.link), clock=self._clock)
+        forwarder = Forwarder(
+            self._spool,
+            self._consent_records,
+            self._may_leave,
+            wishes_taken=lambda: self._consents.taken,
+            pace=Pace(settings.link),
+            clock=self._clock,
+        )
         renewed = asyncio.Event()
 
         async def renew() -> None:
@@ -361,7 +395,7 @@ class Edge:
 
     def close(self) -> None:
         """Close the files."""
-        for part in (self._spool, self._quarantine, self._consents, self._imports):
+        for part in (self._spool, self._quarantine, self._consents, self._imports, self._erasures, self._audit):
             part.close()
 
     async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
@@ -442,6 +476,44 @@ class Edge:
         condition = self._conditions.read(at_work=at_work)
         unwilling = lacks(self._home.settings.schedule, condition, self._clock.now_us(), at_work=at_work)
         return replace(condition, unwilling=unwilling)
+
+    def _asked(self, message: pb.HubMessage) -> pb.EdgeMessage | None:
+        """What the hub asks beside rounds."""
+        kind = message.WhichOneof("kind")
+        if kind == "wishes":
+            wishes = wishes_of(message.wishes)
+            self._audit.add("change", "wishes taken over", "hub", numbers=[w.number for w in wishes[:100]])
+            if self._consents.take(wishes):
+                self._follow_consents()
+        elif kind == "erasure":
+            receipt = self._erasing.erase(message.erasure.digest)
+            if receipt.known:
+                self._audit.add("delete", "erasure carried out", "hub", number=message.erasure.number, clean=receipt.clean)
+                log.info("subject erased", edge_id=self.name, clean=receipt.clean, duration_s=receipt.seconds)
+            return erased_to_wire(message.erasure.number, receipt)
+        elif kind == "audit_head":
+            self._keep_head(message.audit_head)
+        return None
+
+    def _greet(self) -> pb.EdgeMessage | None:
+        """The newest head of the hub's audit log that is kept here: the hub cannot have a shorter one."""
+        kept = self._heads.all()
+        if not kept:
+            return None
+        return pb.EdgeMessage(kept_head=head_to_wire(Head(kept[-1].entries, bytes.fromhex(kept[-1].hash))))
+
+    def _keep_head(self, message: pb.AuditHead) -> None:
+        head, now_us = head_of(message), self._clock.now_us()
+        authority = (self._identity / "ca.pem").read_bytes()
+        try:
+            check_audit_signature(head.signed_part, head.signature, message.certificate, authority, role="hub", now_us=now_us)
+        except TrustError as error:
+            log.warning("a head of the hub's audit log is not kept", edge_id=self.name, reason=str(error))
+            return
+        wrong = self._heads.keep(head, now_us)
+        if wrong:
+            log.critical("the hub's audit log does not hold", edge_id=self.name, found=wrong)
+            self._audit.add("system", "the hub's audit log does not hold", "hub", found=wrong)
 
     def _consent_records(self) -> tuple[int, Sequence[ConsentRecord]]:
         self._consents.refresh()

@@ -9,6 +9,7 @@ import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
 from wardround.desk import SILENCES, SINKS, Arrivals, HubDesk, Place
+from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
 from wardround.flower.door import FlowerDoor
 from wardround.learn.grpc_hub import HubLink, Taking
@@ -37,12 +39,14 @@ from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, only_one
 from wardround.ready import write_ready
-from wardround.records import EdgeId, Observation, decode_observation
+from wardround.records import Consent, EdgeId, Observation, Purpose, decode_observation
 from wardround.releasing import Fleet
 from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
 from wardround.trust import renewal
+from wardround.trust.audit import Head
+from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_log
 from wardround.trust.certificates import (
     HUB_NAME,
     Authority,
@@ -54,9 +58,11 @@ from wardround.trust.certificates import (
     write_private,
 )
 from wardround.trust.channel import few_arenas, peer_certificate, peer_name, start_hub_listener
-from wardround.trust.consent import ConsentRegister
+from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.denied import DenyList
+from wardround.trust.duties import Duties
 from wardround.trust.enrolment import EnrolmentListener
+from wardround.trust.erasures import ErasureBook, Receipt
 from wardround.trust.offline import install_authority, request_authority
 from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
@@ -71,6 +77,7 @@ from wardround.watch.watcher import Watch
 log = structlog.get_logger(__name__)
 TICK_S = 0.05
 LOOK_S = 1.0
+DENIAL_S = 60.0
 CERTIFICATE_LOOK_S = 60.0
 DENY_LOOK_S = 0.5  # a revocation by another process is seen within so long
 APPENDS_MAX = 100_000
@@ -144,6 +151,7 @@ class Hub:
         self._renew_certificate()
         self.store = open_store(home / "hub.sqlite")
         self.consents = ConsentRegister(home / "consent.sqlite")
+        self.erasures = ErasureBook(home / "erasures.sqlite")
         self.inbox = Inbox(FolderStorage(home / "inbox"))
         self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.happened)
         self.lake = self.processing.lake
@@ -168,6 +176,27 @@ class Hub:
             lake_append=self._append,
             rows_max=self.settings.processing.lake_commit_rows_max,
         )
+        self.erasing = HubErasing(
+            home,
+            book=self.erasures,
+            consents=self.consents,
+            inbox=self.inbox,
+            lake=self.lake,
+            store=self.store,
+            clock=self.clock,
+            forget=self._forget_subject,
+        )
+        self.audit = open_log(home, self.clock)
+        self._denials_s: dict[str, float] = {}  # when somebody was last denied something
+        self.duties = Duties(
+            consents=self.consents,
+            erasures=self.erasures,
+            audit=self.audit,
+            certificate=(home / "pki" / "hub.pem").read_bytes,
+            clock=self.clock,
+            on_erased=self._say_erased,
+            on_head=self._head_kept,
+        )
         self.studies = Studies(self.store, self.clock, self._make_study, self.happened)
         self.beats: dict[str, Beat] = {}
         self.arrivals = Arrivals(self.clock)
@@ -187,6 +216,7 @@ class Hub:
             store=self.store,
             watch=self.watch,
             outbox=self.outbox,
+            record=self._record_for_desk,
             arrivals=self.arrivals,
             beats=self.beats,
             attached=lambda: set(self.link.attached) if self.link is not None else set(),
@@ -233,6 +263,7 @@ class Hub:
             on_beat=self._edge_beat,
             on_lost=lambda edge: log.info("edge detached", edge_id=edge),
             sign=self._signed,
+            on_other=self.duties.answered,
         )
         self.flower = FlowerDoor(
             self.home,
@@ -247,7 +278,7 @@ class Hub:
         opened.callback(door.close)
         await self._look()
         services = {
-            COLLECT: collect_handlers(self.intake, self.consents, peer_name, self.watch.edge_seen),
+            COLLECT: collect_handlers(self.intake, self._take_consents, peer_name, self.watch.edge_seen),
             LEARN: link.handlers(),
             TRUST: renewal_handlers(self._renew_edge),
         }
@@ -273,6 +304,7 @@ class Hub:
                 "simulated": settings.simulated,
             },
             on_joined=self._edge_joined,
+            on_refused=lambda peer, reason: self._denial("join refused", peer, reason=reason),
         )
         opened.callback(enrolment.close)
         console = Console(self.desk, self._console_listening(), self.clock)
@@ -295,6 +327,8 @@ class Hub:
         self.processing.close()
         self.inbox.close()
         self.consents.close()
+        self.erasures.close()
+        self.audit.close()
         self.store.close()
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
@@ -334,12 +368,16 @@ class Hub:
                 log.info("the hub's certificate is renewed")
 
     def _is_denied(self, name: str, serial: str) -> bool:
-        return self._denied.holds(name, serial)
+        denied = self._denied.holds(name, serial)
+        if denied:
+            self._denial("edge denied", name, serial=serial)
+        return denied
 
     async def _look(self) -> None:
         """See what the store asks for: new studies, nodes, jobs."""
         edges = await asyncio.to_thread(self.store.edges)
         await asyncio.to_thread(self._answer_alerts)
+        await asyncio.to_thread(self._ask_edges)
         await asyncio.to_thread(self.processing.look)
         await self.studies.look(self.link.attached if self.link is not None else set())
         if self.link is not None:
@@ -394,6 +432,7 @@ class Hub:
 
     async def _jobs(self) -> None:
         while True:
+            await asyncio.to_thread(self._erase)
             await asyncio.to_thread(self._process)
             for running in list(self.studies.running.values()):
                 await asyncio.to_thread(running.score_pending)
@@ -431,23 +470,95 @@ class Hub:
     def happened(self, title: str, detail: str = "") -> None:
         """A line in "what happened"."""
         self.store.happened(Happening(self.clock.now_us(), title, detail))
+        try:
+            self.record("system", "happened", "hub", title=title)
+        except WardroundError as error:  # it has happened all the same
+            log.error("what happened could not be recorded", error=str(error))
 
     def _append(self, rows: Sequence[InboxRow], app: str, version: int) -> None:
         decoded = [(decode_observation(r.data), r.boot, r.seq, r.t_hub_us) for r in rows]
-        self.lake.append(BRONZE, observation_rows(decoded), app=app, version=version)
+        kept = [row for row in decoded if not self.consents.erased(row[0].subject)]
+        self.lake.append(BRONZE, observation_rows(kept), app=app, version=version)
         self._not_in_gold_s.append(self.clock.monotonic_s())
 
     def _committed(self, observations: Sequence[Observation]) -> None:
         self.arrivals.add(observations)
         self.metrics.arrived(len(observations), sum(o.n for o in observations))
-        self._subject_edge.update({o.subject: o.edge for o in observations})
+        self._subject_edge.update({o.subject: o.edge for o in observations if not self.consents.erased(o.subject)})
         self.watch.observe(observations)
+
+    def _ask_edges(self) -> None:
+        """Say to attached edges what subjects have said at the hub, who is to be erased, and how the audit log stands."""
+        if self.link is not None:
+            for edge, message in self.duties.due(self.link.attached):
+                self.link.push(EdgeId(edge), message)
+
+    def _head_kept(self, edge: str, head: Head) -> None:
+        """An edge has attached and says which head of the audit log it keeps."""
+        heads = msgspec.json.decode(self.store.load_state(HEADS_STATE) or b"{}", type=dict[str, KeptHead])
+        heads[edge] = KeptHead(head.entries, head.hash.hex(), self.clock.now_us())
+        self.store.save_state(HEADS_STATE, msgspec.json.encode(heads))
+        wrong = verify_log(self.home, [head]).wrong
+        if wrong:
+            log.critical("the audit log does not hold", edge_id=edge, found=wrong)
+            self.happened("The audit log does not hold", f"against the head that {edge} keeps: {wrong[0]}")
+
+    def record(self, kind: str, what: str, who: str, **facts: object) -> None:
+        """An entry of the audit log.
+
+        Raises:
+            StorageFull, AuditBroken: it could not be recorded; what was to be recorded must not be done.
+        """
+        self.audit.add(kind, what, who, **facts)
+
+    def _denial(self, what: str, who: str, **facts: object) -> None:
+        """Record that somebody was denied something; the same again within a minute is one entry."""
+        key, now_s = f"{what} {who} {facts.get('reason', '')}", self.clock.monotonic_s()
+        if now_s - self._denials_s.get(key, -DENIAL_S) < DENIAL_S:
+            return
+        self._denials_s = {k: at for k, at in self._denials_s.items() if now_s - at < DENIAL_S}
+        self._denials_s[key] = now_s
+        try:
+            self.record("denied", what, who, **facts)
+        except WardroundError as error:  # it stays denied all the same
+            log.error("a denial could not be recorded", error=str(error))
+
+    def _record_for_desk(self, kind: str, what: str, who: str, **facts: object) -> None:
+        (self._denial if kind == "denied" else partial(self.record, kind))(what, who, **facts)
+
+    def _take_consents(self, records: Sequence[ConsentRecord], edge: str, wishes_taken: int) -> None:
+        changed = self.consents.apply(records, edge, wishes_taken)
+        if changed:
+            self.record("change", "consents taken over", edge, changed=changed)
+
+    def _erase(self) -> None:
+        """Carry out the hub's part of what is asked for, while no job runs."""
+        try:
+            done = self.erasing.look()
+        except (WardroundError, OSError) as error:  # a full disk: nothing is settled, and it is tried again
+            log.error("an erasure could not be carried out", error=str(error))
+            return
+        for erasure in done:
+            settled = self.erasures.get(erasure.number)
+            if settled is not None and settled.receipt is not None:
+                self._say_erased(erasure.number, settled.receipt)
+
+    def _say_erased(self, number: int, receipt: Receipt) -> None:
+        if receipt.known:
+            found = "nothing of it is left" if receipt.clean else f"it is still in {', '.join(receipt.found)}"
+            self.happened(f"Erasure {number} carried out at {receipt.place}", found)
+            self.record("delete", "erasure carried out", receipt.place, number=number, clean=receipt.clean)
+
+    def _forget_subject(self, subject: str) -> None:
+        self._subject_edge.pop(subject, None)
 
     def _refused(self, edge: str, reason: str, detail: str) -> None:
         self.store.set_aside(Quarantined(self.clock.now_us(), edge, "observation", reason, detail))
+        self._denial("observation refused", edge, reason=reason)
 
     def _edge_joined(self, name: str, certificate: bytes) -> None:
         facts = describe(certificate)
+        self.record("change", "edge joined", name, serial=facts.serial)
         self.store.joined(CertificateRecord(facts.serial, name, self.clock.now_us(), facts.not_after_us))
         self.happened(f"{name} joined", "its certificate is issued")
 
@@ -467,6 +578,7 @@ class Hub:
 
     def _edge_attached(self, edge: EdgeId, version: str) -> None:
         log.info("edge attached", edge_id=edge, version=version)
+        self.duties.attached(edge)
         for running in list(self.studies.running.values()):
             running.tell(edge)
             if (aside := running.coordinator.set_aside(edge)) is not None:  # it may not have been there when it was said
@@ -554,6 +666,7 @@ class Hub:
             fleet=self._fleet(self.link, record.name),
             on_event=self._round_event,
             say=self.happened,
+            may_train=lambda subject, codes: self.consents.allows(subject, codes, Purpose.TRAINING, Consent.RAW),
         )
 
     def _fleet(self, link: HubLink, study: str) -> Fleet:

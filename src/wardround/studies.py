@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,9 @@ class RunningStudy:
         fleet: Fleet,
         on_event: Callable[[RoundEvent], None],
         say: Callable[[str, str], None],
+        may_train: Callable[[str, Collection[str]], bool],
     ) -> None:
-        """`say(title, detail)` is a line in "what happened".
+        """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked.
 
         Raises:
             StudyError: the study cannot be run as it is written.
@@ -99,7 +100,7 @@ class RunningStudy:
         self.survey = survey_settings(self.study, signals) if self.study.kind == "statistics" else None
         self.task: Task | None = TASKS[self.study.task] if self.survey is None else None
         self._store, self._lake, self._clock = store, lake, clock
-        self._edge_of, self._on_event = fleet.edge_of, on_event
+        self._edge_of, self._on_event, self._may_train = fleet.edge_of, on_event, may_train
         shape = (len(self.task.feature_names), len(self.task.classes)) if self.task is not None else (1, 2)
         check_learner(self.study, *shape)
         self._learner: Learner = make_learner(self.study.learner, *shape)
@@ -218,11 +219,17 @@ class RunningStudy:
     def _reference(self, base: Parameters, round_number: int) -> Parameters | None:
         """An update trained on consented examples that the hub holds, and that score no model."""
         assert self.task is not None  # noqa: S101 - statistics have no strategy
-        examples = gold_examples(self._lake, self.task)
+        examples = self._allowed_examples(self.task)
         own = examples.where(~self._held_back_mask(examples) & (examples.labels >= 0))
         if len(own) < self.study.rounds.examples_min:
             return None
         return self._learner.train(base, own, seed=self.study.learner.seed, round=round_number).update
+
+    def _allowed_examples(self, task: Task) -> Examples:
+        """The examples in the lake of subjects whose data may train and score at the hub now."""
+        examples = gold_examples(self._lake, task)
+        allowed = {s for s in np.unique(examples.subjects) if self._may_train(str(s), task.signals)}
+        return examples.where(np.array([s in allowed for s in examples.subjects], bool))
 
     def _held_back_mask(self, examples: Examples) -> NDArray[np.bool_]:
         return np.array([self._is_held_back(str(s)) for s in examples.subjects], bool)
@@ -230,7 +237,7 @@ class RunningStudy:
     def held_back(self) -> Examples:
         """The labelled examples in the lake of subjects that never train a model."""
         assert self.task is not None  # noqa: S101 - statistics have no round that is scored
-        examples = gold_examples(self._lake, self.task)
+        examples = self._allowed_examples(self.task)
         return examples.where(self._held_back_mask(examples) & (examples.labels >= 0))
 
     def score_pending(self) -> None:

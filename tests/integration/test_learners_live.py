@@ -59,6 +59,7 @@ def test_every_learner_trains_over_real_edges_and_torch_leaves_as_onnx(site, com
     lake = open_lake(site.home, load_settings(site.home / "hub.toml", HubSettings))
     rows = [(o, "boot", i, o.t0_us) for i, o in enumerate(recording("h-1", EDGES[0], 7))]
     lake.append(BRONZE, observation_rows(rows), app="test", version=1)
+    site.allow_at_hub(EDGES[0], "h-1")
     site.start_hub()
     for i, name in enumerate(EDGES):
         program = site.edge(name)

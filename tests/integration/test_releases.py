@@ -69,6 +69,8 @@ def running(site, command, tmp_path):
         for i, o in enumerate(recording(subject, edge, subject[-1].encode()[0]))
     ]
     lake_of(site).append(BRONZE, observation_rows(rows), app="test", version=1)
+    site.allow_at_hub(EDGES[0], "h-1")
+    site.allow_at_hub(EDGES[1], "h-2")
     site.start_hub()
     for i, name in enumerate(EDGES):
         program = site.edge(name)

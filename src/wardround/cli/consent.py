@@ -13,8 +13,10 @@ from rich.table import Table
 from wardround.collect.signals import load_signals
 from wardround.errors import SettingsError
 from wardround.records import Consent, Purpose
+from wardround.settings import HubSettings, load_settings
 from wardround.trust.consent import ANY, ConsentRecord, ConsentRegister
 
+HUB_HOME = Path.home() / ".wardround" / "hub"
 EDGE_HOME = Path.home() / ".wardround" / "edge"
 Choice = Annotated[Consent | None, typer.Argument(help="raw: may leave; local: trains at the edge; none: is not kept.")]
 Signal = Annotated[str, typer.Option(help="For this signal alone, by key or code; * for all.")]
@@ -45,6 +47,33 @@ def edge_consent(
     try:
         if choice is not None:
             register.set(subject, code_of(signal), choice, purpose_of(purpose))
+        show(register, subject, as_json=as_json)
+    finally:
+        register.close()
+
+
+def hub_consent(
+    subject: Annotated[str, typer.Argument(help="The pseudonym.")],
+    choice: Choice = None,
+    signal: Signal = ANY,
+    purpose: For = ANY,
+    home: Annotated[Path, typer.Option(help="The hub's folder.")] = HUB_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a subject allows, or note at the hub what it has said: the edge that knows it follows within seconds.
+
+    A withdrawal counts at the hub at once, a grant once the edge has taken it over.
+    """
+    load_settings(home / "hub.toml", HubSettings)
+    register = ConsentRegister(home / "consent.sqlite")
+    try:
+        if choice is not None:
+            edges = register.wish(subject, code_of(signal), choice, purpose_of(purpose))
+            if not edges:
+                raise SettingsError(
+                    f"no edge has told this hub of {subject!r}", remedy="note it at the edge: `wardround edge consent PATIENT`"
+                )
+            typer.echo(f"On its way to {', '.join(edges)}.", err=True)
         show(register, subject, as_json=as_json)
     finally:
         register.close()

@@ -6,6 +6,7 @@ unless --debug is given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -14,7 +15,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from wardround.cli import alert, demo, doctor, edge, flower, hub, node, process, study, trend, wifi
+from wardround.cli import alert, audit, demo, doctor, edge, erase, flower, hub, node, process, study, trend, wifi
+from wardround.cli.recording import Recorded, record
 from wardround.errors import WardroundError
 from wardround.log_lines import write_log_lines
 
@@ -32,6 +34,7 @@ app = typer.Typer(
     ),
 )
 app.command("demo")(demo.demo)
+hub.app.command("erasures")(erase.erasures)
 app.add_typer(hub.app, name="hub")
 app.add_typer(edge.app, name="edge")
 app.add_typer(process.app, name="process")
@@ -40,6 +43,8 @@ app.add_typer(study.app, name="study")
 app.add_typer(flower.app, name="flower")
 app.add_typer(alert.app, name="alert")
 app.add_typer(wifi.app, name="wifi")
+app.command("erase")(erase.erase)
+app.add_typer(audit.app, name="audit")
 app.command("trend")(trend.trend)
 app.command("doctor")(doctor.doctor)
 
@@ -57,9 +62,14 @@ def run() -> None:
     """The entry point: run a command, and turn an error of ours into words and an exit code."""
     write_log_lines()
     stderr = Console(stderr=True, highlight=False)
+    recorded: Recorded | None = None
     try:
+        recorded = record(sys.argv[1:])
         app()
     except WardroundError as error:
+        with contextlib.suppress(WardroundError):
+            if recorded is not None:
+                recorded.refused(error)
         if os.environ.get("WARDROUND_DEBUG"):
             raise
         stderr.print(f"[bold]error:[/bold] {escape(str(error))}", soft_wrap=True)

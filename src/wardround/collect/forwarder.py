@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -36,6 +36,7 @@ class Batch:
     observations: tuple[bytes, ...] = ()
     gaps: tuple[Gap, ...] = ()
     consents: tuple[ConsentRecord, ...] = field(default=())
+    wishes_taken: int = 0  # with consents: the newest wish of the hub that they have taken over
 
 
 def may_leave(observation: bytes, choose: Callable[[str, str], tuple[Consent, int]]) -> bool:
@@ -56,6 +57,7 @@ class Forwarder:
         consents: Callable[[], tuple[int, Sequence[ConsentRecord]]],
         may_leave: Callable[[bytes], bool],
         *,
+        wishes_taken: Callable[[], int] = lambda: 0,
         pace: Pace | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -64,6 +66,7 @@ class Forwarder:
         `may_leave(observation)` is asked of every row at the moment it is sent: what was spooled under a consent that has
         been withdrawn since is said to be missing, and stays here."""
         self._spool, self._consents, self._may_leave = spool, consents, may_leave
+        self._wishes_taken = wishes_taken
         self._pace, self._clock = pace or Pace(LinkSettings()), clock or SystemClock()
         self._under_way: dict[tuple[str, int], int] = {}  # last sequence of a batch: its bytes
         self._lock = threading.RLock()
@@ -84,6 +87,7 @@ class Forwarder:
             return self._next_batch()
 
     def _next_batch(self) -> Batch | None:
+        taken = self._wishes_taken()  # before the records, which then hold at least these
         generation, records = self._consents()
         consents = tuple(records) if generation != self._consents_sent else ()
         self._consents_sent = generation
@@ -96,8 +100,8 @@ class Forwarder:
                 size = sum(map(len, batch.observations))
                 self._under_way[batch.boot, batch.first_seq + len(batch.observations) - 1] = size
                 self._pace.sent(size, self._clock.now_us(), self._clock.monotonic_s())
-                return batch
-        return Batch(lanes[0].boot, self._sent_of(lanes[0]) + 1, consents=consents) if consents else None
+                return replace(batch, wishes_taken=taken)
+        return Batch(lanes[0].boot, self._sent_of(lanes[0]) + 1, (), (), consents, taken) if consents else None
 
     def receipted(self, receipt: ForwardReceipt) -> None:
         """Forget what the hub has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -14,7 +14,7 @@ from wardround.collect.inbox import Gap
 from wardround.collect.intake import ForwardReceipt, Intake, Refusal
 from wardround.errors import StorageFull
 from wardround.records import Consent
-from wardround.trust.consent import ConsentRecord, ConsentRegister
+from wardround.trust.consent import ConsentRecord
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -27,7 +27,7 @@ _METHOD = f"/{SERVICE}/Forward"
 
 def collect_handlers(
     intake: Intake,
-    register: ConsentRegister,
+    take_consents: Callable[[Sequence[ConsentRecord], str, int], None],
     peer_name: Callable[[Any], str],
     on_seen: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def collect_handlers(
                 records = [
                     ConsentRecord(c.subject, c.code, Consent(c.choice), c.version, c.purpose or "*") for c in request.consents
                 ]
-                await asyncio.to_thread(register.apply, records, edge)
+                await asyncio.to_thread(take_consents, records, edge, request.wishes_taken)
             gaps = [Gap(g.first_seq, g.last_seq, g.reason) for g in request.gaps]
             try:
                 receipt = await asyncio.to_thread(
@@ -119,6 +119,7 @@ def _request(batch: Batch) -> pb.ForwardRequest:
         first_seq=batch.first_seq,
         observations=batch.observations,
         gaps=[pb.Gap(first_seq=g.first_seq, last_seq=g.last_seq, reason=g.reason) for g in batch.gaps],
+        wishes_taken=batch.wishes_taken,
         consents=[
             pb.ConsentRecord(subject=c.subject, code=c.code, choice=c.choice.value, version=c.version, purpose=c.purpose)
             for c in batch.consents

@@ -8,7 +8,7 @@ twice adds nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from wardround.collect.devices.reading import Reading, Taken, decode_readings, e
 from wardround.collect.gateway import Gateway
 from wardround.collect.storage import Storage
 from wardround.errors import DecodeError
+from wardround.trust.compaction import compact
 
 BATCHES_MAX = 64  # in the queue
 BATCH_READINGS, BATCH_BYTES = 100, 500_000
@@ -101,6 +102,16 @@ class Imports:
                 " max(0, (SELECT count(*) FROM outcomes) - ?))",
                 (OUTCOMES_MAX,),
             )
+
+    def forget_devices(self, devices: Collection[str]) -> int:
+        """Remove what waits of these devices; how many batches."""
+        with self._lock:
+            return sum(self._db.execute("DELETE FROM batches WHERE device = ?", (device,)).rowcount for device in devices)
+
+    def compact(self) -> bool:
+        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
+        with self._lock:
+            return compact(self._db)
 
     def close(self) -> None:
         """Close the database."""

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 from wardround.collect.storage import Storage
 from wardround.errors import StorageFull
+from wardround.trust.compaction import compact
 
+LOOK_ROWS = 5_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS arrived (number INTEGER PRIMARY KEY AUTOINCREMENT, edge TEXT NOT NULL, boot TEXT NOT NULL,
     seq INTEGER NOT NULL, t_hub_us INTEGER NOT NULL, data BLOB NOT NULL, UNIQUE (edge, boot, seq));
@@ -104,10 +106,30 @@ class Inbox:
         with self._lock:
             self._db.execute("DELETE FROM arrived WHERE number <= ?", (upto_number,))
 
+    def forget(self, subject: str) -> int:
+        """Remove a subject's observations; how many. They have been acknowledged, and nobody sends them again."""
+        gone: list[tuple[int]] = []
+        after = 0
+        while True:
+            with self._lock:
+                query = "SELECT number, data FROM arrived WHERE number > ? ORDER BY number LIMIT ?"
+                rows = self._db.execute(query, (after, LOOK_ROWS)).fetchall()
+                found = [(number,) for number, data in rows if subject.encode() in data]
+                self._db.executemany("DELETE FROM arrived WHERE number = ?", found)
+            gone += found
+            if len(rows) < LOOK_ROWS:
+                return len(gone)
+            after = rows[-1][0]
+
     def waiting(self) -> int:
         """How many rows are not in the lake yet."""
         with self._lock:
             return int(self._db.execute("SELECT count(*) FROM arrived").fetchone()[0])
+
+    def compact(self) -> bool:
+        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
+        with self._lock:
+            return compact(self._db)
 
     def close(self) -> None:
         """Close the database; what is not committed is gone."""

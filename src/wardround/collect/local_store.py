@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from wardround.collect.storage import Storage
 from wardround.errors import StorageFull
 from wardround.records import Observation, decode_observation, encode_observation
+from wardround.trust.compaction import compact
 
 BATCH = 10_000
 _SCHEMA = """
@@ -110,6 +111,11 @@ class LocalStore:
                 return self._db.execute("DELETE FROM kept WHERE subject = ?", (subject,)).rowcount
             return self._db.execute("DELETE FROM kept WHERE subject = ? AND code = ?", (subject, code)).rowcount
 
+    def subjects(self) -> set[str]:
+        """Whose observations are kept."""
+        with self._lock:
+            return {str(s) for (s,) in self._db.execute("SELECT DISTINCT subject FROM kept")}
+
     def keep_only(self, allowed: Callable[[str, str], bool]) -> int:
         """Remove what `allowed(subject, code)` no longer allows; how many observations went."""
         with self._lock:
@@ -123,6 +129,11 @@ class LocalStore:
         """
         with self._lock:
             return self._db.execute("DELETE FROM kept WHERE t0_us < ? AND taken_us < ?", (before_us, before_us)).rowcount
+
+    def compact(self) -> bool:
+        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
+        with self._lock:
+            return compact(self._db)
 
     def close(self) -> None:
         """Close the database."""

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from wardround.collect.storage import Storage
+from wardround.trust.compaction import compact
 
 ROWS_MAX = 20_000
 PAYLOAD_MAX = 65_536
@@ -109,6 +111,16 @@ class Quarantine:
         """A replay was carried out: the row goes, unless it was refused again as before."""
         with self._lock:
             self._db.execute("DELETE FROM aside WHERE number = ? AND asked = 1", (row.number,))
+
+    def forget_devices(self, devices: Collection[str]) -> int:
+        """Remove what these devices sent; how many rows."""
+        with self._lock:
+            return sum(self._db.execute("DELETE FROM aside WHERE device = ?", (device,)).rowcount for device in devices)
+
+    def compact(self) -> bool:
+        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
+        with self._lock:
+            return compact(self._db)
 
     def close(self) -> None:
         """Close the database."""

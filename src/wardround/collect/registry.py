@@ -95,6 +95,16 @@ class DeviceRegistry:
         self._write()
         return secret
 
+    def remove_patient(self, patient: str) -> list[str]:
+        """Remove the devices of a patient; their names."""
+        self._reload()
+        gone = [d.device_id for d in self._devices.values() if d.patient == patient]
+        for device in gone:
+            del self._devices[device]
+        if gone:
+            self._write()
+        return gone
+
     def revoke(self, device_id: str) -> bool:
         """Shut a device out; False when none is called so. A new secret (`add`) lets it in again."""
         self._reload()

@@ -9,6 +9,7 @@ the disk to its last byte, a ballast file is given up so that receipts can still
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
 import threading
@@ -22,8 +23,9 @@ from wardround.collect.lanes import Lane, Priority, in_order_of_sending, in_orde
 from wardround.collect.storage import Storage
 from wardround.collect.streams import HOUR_US, Hour
 from wardround.errors import StorageFull
-from wardround.records import decode_observation
+from wardround.records import decode_observation, head_of
 from wardround.settings import SpoolSettings
+from wardround.trust.compaction import compact
 
 LOOK_ROWS = 2_000
 FORGET_ROWS = 200  # in one transaction, when the disk is full
@@ -255,6 +257,34 @@ class Spool:
             if len(rows) < LOOK_ROWS:
                 return dropped
             after = rows[-1][0]
+
+    def subjects(self) -> set[str]:
+        """Whose observations wait."""
+        found: set[str] = set()
+
+        def note(data: bytes) -> bool:
+            with contextlib.suppress(msgspec.MsgspecError):
+                found.add(head_of(data).subject)
+            return False
+
+        self.drop(note)
+        return found
+
+    def forget(self, subject: str, devices: Collection[str]) -> int:
+        """Empty the rows of a subject, and forget what is known of it and of its devices; how many rows."""
+        count = self.drop(lambda data: subject.encode() in data)  # also where the rest of it cannot be read
+        with self._lock:
+            for table in ("dropped", "hours"):
+                self._db.execute(f"DELETE FROM {table} WHERE subject = ?", (subject,))  # noqa: S608 - our own names
+            for table in ("marks", "plain", "clocks"):
+                self._db.executemany(f"DELETE FROM {table} WHERE device = ?", [(device,) for device in devices])  # noqa: S608
+            self._marks = {key: mark for key, mark in self._marks.items() if key[0] not in devices}
+        return count
+
+    def compact(self) -> bool:
+        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
+        with self._lock:
+            return compact(self._db)
 
     def acknowledge(self, boot: str, seq: int) -> None:
         """The hub has everything of a lane up to `seq`: forget it. An older acknowledgement changes nothing.

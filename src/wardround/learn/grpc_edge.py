@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -30,6 +31,7 @@ from wardround.wire import wardround_pb2 as pb
 log = structlog.get_logger(__name__)
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 2.0
 UPLOAD_TRIES = 20
+OTHERS_MAX = 1_000
 
 
 class Declined(LearnError):
@@ -54,6 +56,8 @@ class EdgeLink:
         relay_address: str = "",
         hold: Callable[[Release], Awaitable[None]] | None = None,
         on_denied: Callable[[DenyList], None] = lambda _denied: None,
+        on_other: Callable[[pb.HubMessage], pb.EdgeMessage | None] = lambda _message: None,
+        greet: Callable[[], pb.EdgeMessage | None] = lambda: None,
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
         `hold(release)` keeps the model to predict with, or raises a WardroundError; `sign(announcement)` puts this edge's name
@@ -68,6 +72,9 @@ class EdgeLink:
         self._turn = 0
         self._call: Any = None  # the newest stream to the hub
         self._sign, self._hold, self._on_denied = sign, hold, on_denied
+        self._greet = greet  # in a thread: what is said after each attachment
+        self._on_other = on_other  # in a thread: what is no business of rounds, and the answer to it
+        self._others: asyncio.Queue[pb.HubMessage] = asyncio.Queue(OTHERS_MAX)
         self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
@@ -111,7 +118,10 @@ class EdgeLink:
         )()
         self._call = call
         await call.write(pb.EdgeMessage(hello=hello))
+        if (greeting := await asyncio.to_thread(self._greet)) is not None:
+            await call.write(greeting)
         beating = asyncio.create_task(self._heartbeats(call))
+        answering = asyncio.create_task(self._answer_others(call))
         try:
             while (message := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
                 kind = message.WhichOneof("kind")
@@ -128,8 +138,11 @@ class EdgeLink:
                     )
                 elif kind == "denied":
                     self._on_denied(denied_of(message.denied))
+                elif kind in ("wishes", "erasure", "audit_head") and not self._others.full():  # else: the hub says it again
+                    self._others.put_nowait(message)
         finally:
             beating.cancel()
+            answering.cancel()
             call.cancel()
 
     def _start_holding(self, hold: Callable[[Release], Awaitable[None]], release: Release) -> None:
@@ -145,6 +158,18 @@ class EdgeLink:
                 log.warning("a model to predict with could not be had", study=release.study, reason=str(error))
 
         self._holding[release.study] = asyncio.create_task(work())
+
+    async def _answer_others(self, call: Any) -> None:
+        """One after the other, beside the rounds."""
+        while True:
+            message = await self._others.get()
+            try:
+                answer = await asyncio.to_thread(self._on_other, message)
+            except (WardroundError, OSError, sqlite3.Error) as error:  # a full disk: the hub asks again at the next attachment
+                log.error("what the hub asks could not be done", kind=message.WhichOneof("kind"), reason=str(error))
+                continue
+            if answer is not None:
+                await call.write(answer)
 
     async def _heartbeats(self, call: Any) -> None:
         while True:

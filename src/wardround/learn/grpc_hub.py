@@ -94,8 +94,11 @@ class HubLink:
         on_beat: Callable[[EdgeId, Beat], None],
         on_lost: Callable[[EdgeId], None],
         sign: Callable[[bytes], Signed],
+        on_other: Callable[[EdgeId, pb.EdgeMessage], None] = lambda _edge, _message: None,
     ) -> None:
-        """`sign(manifest)` puts the hub's name to a model's manifest."""
+        """`sign(manifest)` puts the hub's name to a model's manifest; `on_other(edge, message)` gets, in a thread, what is no
+        business of rounds."""
+        self._on_other = on_other
         self._studies, self._peer_name, self._peer_certificate = studies, peer_name, peer_certificate
         self._on_attached, self._on_beat, self._on_lost = on_attached, on_beat, on_lost
         self._sign = sign
@@ -128,6 +131,10 @@ class HubLink:
             self._denied = message
             for edge in list(self._queues):
                 self._put(edge, message)
+
+    def push(self, edge: EdgeId, message: pb.HubMessage) -> None:
+        """Push what is no business of rounds down an edge's stream, from any thread; an edge that is gone does not get it."""
+        self._loop.call_soon_threadsafe(self._put, edge, message)
 
     @property
     def relays(self) -> dict[EdgeId, str]:
@@ -217,6 +224,8 @@ class HubLink:
                     for coordinator in list(self._studies().values()):
                         if beat.condition is not None:
                             coordinator.note(edge, beat.condition)
+                elif kind in ("erased", "kept_head"):
+                    await asyncio.to_thread(self._on_other, edge, message)
                 elif kind == "failed" and (failed := self._studies().get(message.failed.study)):
                     said = message.failed
                     await asyncio.to_thread(failed.fail, edge, said.round, said.reason, declined=said.declined)

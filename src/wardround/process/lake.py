@@ -19,9 +19,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 
 from wardround.errors import ProcessError
+from wardround.process.search import search_parquet
 from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, PARTITIONS, SCHEMAS, day_of, rows_to_observations
 from wardround.records import Observation, bucket_of
 
@@ -190,7 +192,11 @@ class Lake:
         return {day: (len(own), len(set(own))) for day, own in found.items()}
 
     def delete(self, table: str, predicate: str) -> int:
-        """Remove the rows that match; how many. Their files stay until `clean_up`, for those who read an earlier version."""
+        """Remove the rows of whole partitions; how many. Their files stay until `clean_up`, for readers of an earlier version.
+
+        Args:
+            predicate: of day and bucket alone: what is left of a file would be written in types that readers cannot filter.
+        """
         with self._locks[table], _said(table, "removal"):
             done = self._fresh(table).delete(predicate)
         return int(done.get("num_deleted_rows") or 0)
@@ -205,6 +211,43 @@ class Lake:
             handle.create_checkpoint()
             handle.cleanup_metadata()
             return len(handle.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False))
+
+    def erase(self, subject: str, mask: str) -> dict[str, int]:
+        """Take a subject out of every table, down to the last byte: rows by table, for each table that held any.
+
+        Rows are deleted and their files removed, with every earlier version of the table; where the log names the subject (in a
+        predicate, or as the lowest or highest of a file), `mask`, which is as long, is written over the name, so that the history
+        stays readable. Does nothing again when it is called again, and goes on where it was cut off.
+        """
+        return {table: rows for table in SCHEMAS if (rows := self._erase(table, subject, mask)) is not None}
+
+    def _erase(self, table: str, subject: str, mask: str) -> int | None:
+        """None: the table has never heard of the subject."""
+        where = f"{self._uri}/{table}"
+        with self._locks[table], _said(table, "erasure"):
+            if not DeltaTable.is_deltatable(where, self._options):
+                return None
+            handle = self._fresh(table)
+            quoted = subject.replace("'", "''")
+            predicate = f"bucket = {bucket_of(subject)} AND subject = '{quoted}'"
+            rows = int(self.read(table, columns=["subject"], subjects=[subject]).num_rows)
+            if rows:  # as an overwrite: files that delta-rs writes in a delete have string_view, which Arrow cannot filter
+                write_deltalake(
+                    handle, _nothing(SCHEMAS[table]), mode="overwrite", predicate=predicate, writer_properties=_WRITER
+                )
+            log = _Log(where, self._options)
+            if not rows and not log.mentions(subject):
+                return None
+            handle = self._fresh(table)
+            handle.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True)
+            log.mask(subject, mask)
+            handle = self._fresh(table)
+            handle.create_checkpoint()
+            log.keep_checkpoint(handle.version())
+            for key in [k for k in self._datasets if k[0] == table]:
+                del self._datasets[key]
+            self._readers.pop(table, None)
+            return rows
 
     def history(self, table: str, limit: int = 20) -> list[dict[str, Any]]:
         """The newest commits first, with the notes they carry."""
@@ -287,6 +330,52 @@ class Lake:
             return found
 
 
+class _Log:
+    """The files of a table's log, in a folder or an object store."""
+
+    def __init__(self, where: str, options: dict[str, str] | None) -> None:
+        self._whole = "://" in where  # an object store shows an object whole, or not at all
+        if self._whole:
+            self._files: fs.FileSystem = fs.PyFileSystem(DeltaStorageHandler(where, options))
+        else:
+            self._files = fs.SubTreeFileSystem(where, fs.LocalFileSystem())
+
+    def mentions(self, subject: str) -> bool:
+        """Whether a commit or a checkpoint names a subject."""
+        return any(self._names(path, subject) for path in self._paths())
+
+    def mask(self, subject: str, mask: str) -> None:
+        """Write over a subject's name in every commit; a reader meets the old file or the new one, never half of one."""
+        for path in self._paths():
+            if path.endswith(".json") and self._names(path, subject):
+                data = self._read(path).replace(subject.encode(), mask.encode())
+                aside = path if self._whole else f"{path}.partial"
+                with self._files.open_output_stream(aside) as out:
+                    out.write(data)
+                if aside != path:
+                    self._files.move(aside, path)
+
+    def keep_checkpoint(self, version: int) -> None:
+        """Remove every checkpoint but that of a version."""
+        for path in self._paths():
+            if ".checkpoint" in path and path.endswith(".parquet") and f"{version:020d}" not in path:
+                self._files.delete_file(path)
+
+    def _paths(self) -> list[str]:
+        found = self._files.get_file_info(fs.FileSelector("_delta_log", allow_not_found=True))
+        return sorted(f.path for f in found if f.type == fs.FileType.File)
+
+    def _names(self, path: str, subject: str) -> bool:
+        if path.endswith(".parquet"):
+            with self._files.open_input_file(path) as file:
+                return search_parquet(file, subject)[0]
+        return subject.encode() in self._read(path)
+
+    def _read(self, path: str) -> bytes:
+        with self._files.open_input_stream(path) as file:
+            return bytes(file.read())
+
+
 @contextlib.contextmanager
 def _said(table: str, what: str) -> Iterator[None]:
     """What the store refuses, in our words."""
@@ -294,6 +383,10 @@ def _said(table: str, what: str) -> Iterator[None]:
         yield
     except (DeltaError, OSError, pa.ArrowException) as exc:
         raise ProcessError(f"the lake refused a {what} of {table}: {exc}", remedy="check its disk or store") from exc
+
+
+def _nothing(schema: pa.Schema) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(schema, [])
 
 
 def _stamped(batches: Iterable[pa.RecordBatch], schema: pa.Schema, version: int) -> pa.RecordBatchReader:

@@ -6,6 +6,7 @@ one transaction and safe to call from several threads and several processes.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -355,6 +356,23 @@ class Store:
         with self._engine.begin() as db:
             return db.execute(sa.delete(table).where(table.c.request_id == request_id)).rowcount > 0
 
+    # -- erasure
+
+    def mask(self, text: str, mask: str) -> int:
+        """Write `mask`, which is as long, over `text` wherever it stands; how many cells. On SQLite the file is written anew.
+
+        The length stays, so that what is kept inside a cell (JSON, MessagePack) can still be read.
+        """
+        if len(text.encode()) != len(mask.encode()):
+            raise ValueError("a mask is as long as what it covers")
+        with self._engine.begin() as db:
+            changed = sum(_mask_table(db, table, text, mask) for table in schema.metadata.sorted_tables)
+        if self._engine.dialect.name == "sqlite":
+            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+                db.exec_driver_sql("VACUUM")
+                db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return changed
+
     # -- saved state
 
     def save_state(self, key: str, value: bytes) -> None:
@@ -387,6 +405,29 @@ class Store:
             number = db.execute(sa.insert(table).values(**values)).inserted_primary_key
             if number is not None and number[0] % 100 == 0:
                 db.execute(sa.delete(table).where(table.c.number <= number[0] - most))
+
+
+def _mask_table(db: sa.Connection, table: sa.Table, text: str, mask: str) -> int:
+    keys = list(table.primary_key.columns)
+    changed = 0
+    for column in table.columns:
+        plain: sa.ColumnElement[Any] = column
+        query = sa.select(*keys, column.label("masked_cell"))
+        if isinstance(column.type, sa.Text | sa.JSON):
+            plain = sa.cast(column, sa.Text)
+            query = sa.select(*keys, plain.label("masked_cell")).where(plain.contains(text, autoescape=True))
+        elif not isinstance(column.type, sa.LargeBinary):  # of these there are few rows, and no portable way to look inside
+            continue
+        for row in db.execute(query).mappings().all():
+            cell = row["masked_cell"]
+            found = text.encode() in cell if isinstance(cell, bytes) else text in (cell or "")
+            if not found:
+                continue
+            new = cell.replace(text.encode(), mask.encode()) if isinstance(cell, bytes) else cell.replace(text, mask)
+            value = json.loads(new) if isinstance(column.type, sa.JSON) else new
+            one = sa.and_(*(key == row[key.name] for key in keys))
+            changed += db.execute(sa.update(table).where(one).values({column.name: value})).rowcount
+    return changed
 
 
 @contextmanager

@@ -6,7 +6,8 @@ edge has taken it over: until then the stricter of copy and wish holds, so that 
 before the edge knows it.
 
 A choice for a purpose and a code wins over one for a purpose or a code alone, and those over one for everything; of two that
-are equally exact the stricter wins; with nothing on file the answer is `none`.
+are equally exact the stricter wins; with nothing on file the answer is `none`. Of an erased subject a digest is kept, for which
+the answer is `none` for ever: whatever comes back late, from wherever, is not kept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wardround.errors import TrustError
 from wardround.records import Consent, Purpose
+from wardround.trust.compaction import compact
+from wardround.trust.erasures import digest_of
 
 ANY = "*"
 CACHE_MAX = 100_000
@@ -29,6 +33,7 @@ CREATE TABLE IF NOT EXISTS choices (edge TEXT, subject TEXT, purpose TEXT, code 
     version INTEGER NOT NULL, PRIMARY KEY (edge, subject, purpose, code)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS wishes (number INTEGER PRIMARY KEY AUTOINCREMENT, edge TEXT NOT NULL, subject TEXT NOT NULL,
     purpose TEXT NOT NULL, code TEXT NOT NULL, choice TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS erased (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS taken (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL);
 """
 _Rules = dict[tuple[str, str], tuple[Consent, int]]  # (purpose, code) -> choice, version
@@ -74,6 +79,7 @@ class ConsentRegister:
         self._choices: dict[str, dict[str, _Rules]] = {}  # by subject and edge
         self._wishes: dict[str, list[tuple[str, Wish]]] = {}  # by subject: edge and wish, oldest first
         self._taken = 0
+        self._erased: frozenset[bytes] = frozenset()
         self._cache: dict[tuple[str, str, str, str | None], tuple[Consent, int]] = {}
         self.refresh()
 
@@ -140,7 +146,15 @@ class ConsentRegister:
     # -- changing
 
     def set(self, subject: str, code: str, choice: Consent, purpose: str = ANY) -> int:
-        """Record a choice; the new version."""
+        """Record a choice; the new version.
+
+        Raises:
+            TrustError: the subject was erased.
+        """
+        if self.erased(subject):
+            raise TrustError(
+                "this patient was erased here, and the pseudonym with it", remedy="register the patient under another identifier"
+            )
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             version = self._set("", subject, purpose, code, choice)
@@ -157,6 +171,8 @@ class ConsentRegister:
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             for r in records:
+                if self.erased(r.subject):
+                    continue
                 known = self._choices.get(r.subject, {}).get(edge, {}).get((r.purpose, r.code))
                 if known is None or known[1] < r.version:
                     self._put(edge, r)
@@ -188,13 +204,31 @@ class ConsentRegister:
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             new = [w for w in wishes if w.number > self._taken]
-            for wish in new:
+            for wish in (w for w in new if not self.erased(w.subject)):
                 self._set("", wish.subject, wish.purpose, wish.code, wish.choice)
             if new:
                 self._db.execute("INSERT OR REPLACE INTO taken VALUES (1, ?)", (max(w.number for w in new),))
         if new:
             self._load()
         return len(new)
+
+    def erase(self, digest: bytes) -> list[str]:
+        """Forget the subject of this digest, and answer `none` for it from now on; the pseudonyms that were known by it."""
+        with self._lock:
+            subjects = [s for s in {*self._choices, *self._wishes} if digest_of(s) == digest]
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("INSERT OR IGNORE INTO erased VALUES (?)", (digest,))
+                for subject in subjects:
+                    self._db.execute("DELETE FROM choices WHERE subject = ?", (subject,))
+                    self._db.execute("DELETE FROM wishes WHERE subject = ?", (subject,))
+            compact(self._db)
+        self._load()
+        return subjects
+
+    def erased(self, subject: str) -> bool:
+        """Whether a subject was erased."""
+        return bool(self._erased) and digest_of(subject) in self._erased
 
     @property
     def taken(self) -> int:
@@ -209,7 +243,7 @@ class ConsentRegister:
     # -- how
 
     def _choose(self, subject: str, code: str, purposes: Sequence[Purpose], edge: str | None) -> tuple[Consent, int]:
-        owners = self._choices.get(subject, {})
+        owners = self._choices.get(subject, {}) if not self.erased(subject) else {}
         if edge is not None:
             owners = {edge: owners[edge]} if edge in owners else {}
         if not owners:
@@ -244,6 +278,7 @@ class ConsentRegister:
             for number, edge, subject, purpose, code, choice in rows:
                 wishes.setdefault(subject, []).append((edge, Wish(number, subject, purpose, code, Consent(choice))))
             found = self._db.execute("SELECT number FROM taken").fetchone()
+            self._erased = frozenset(digest for (digest,) in self._db.execute("SELECT digest FROM erased"))
             self._choices, self._wishes, self._taken = choices, wishes, int(found[0]) if found else 0
             self._generation += 1
             self._cache = {}

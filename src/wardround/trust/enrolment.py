@@ -50,7 +50,7 @@ class Joined:
 
 
 class EnrolmentListener:
-    """The hub's side. `on_joined(name, serial)` is called after a certificate was issued."""
+    """The hub's side. `on_joined(name, certificate)` and `on_refused(peer, reason)` say what came of a request."""
 
     def __init__(
         self,
@@ -63,6 +63,7 @@ class EnrolmentListener:
         hours: float,
         facts: Callable[[], dict[str, Any]],
         on_joined: Callable[[str, bytes], None],
+        on_refused: Callable[[str, str], None] = lambda _peer, _reason: None,
     ) -> None:
         """`facts()` gives what the edge needs to know: site, hub_host, hub_port, simulated.
 
@@ -71,7 +72,7 @@ class EnrolmentListener:
         """
         self._authority = Authority.load(pki)
         self._tokens, self._clock, self._hours = tokens, clock, hours
-        self._facts, self._on_joined = facts, on_joined
+        self._facts, self._on_joined, self.on_refused = facts, on_joined, on_refused
         self._slots = threading.BoundedSemaphore(CONNECTIONS_MAX)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -185,6 +186,7 @@ def _handler(listener: EnrolmentListener) -> type[BaseHTTPRequestHandler]:
                 log.info("edge joined", edge_id=answer["name"])
             except TrustError as error:
                 log.warning("join refused", reason=str(error), peer=self.client_address[0])
+                listener.on_refused(str(self.client_address[0]), str(error))
                 self._answer(403, json.dumps({"error": str(error), "remedy": error.remedy}).encode())
             except ValueError:
                 self._answer(400, json.dumps({"error": "the request is not JSON", "remedy": ""}).encode())

@@ -18,6 +18,7 @@ from wardround.trust.certificates import check_certificate, describe, load_key
 
 # What is signed begins with what it is, so that no other thing the same key signs can be taken for it.
 CONTEXT = b"wardround model manifest v1\0"
+AUDIT_CONTEXT = b"wardround audit log v1\0"
 EDGE_CONTEXT = b"wardround update announcement v1\0"
 
 
@@ -32,6 +33,22 @@ class HubSigner:
     def sign(self, data: bytes) -> bytes:
         """The signature, DER."""
         return self._key.sign(CONTEXT + data, ec.ECDSA(hashes.SHA256()))
+
+    def sign_audit(self, head: bytes) -> bytes:
+        """The signature under a head of the audit log, DER."""
+        return self._key.sign(AUDIT_CONTEXT + head, ec.ECDSA(hashes.SHA256()))
+
+
+def check_audit_signature(head: bytes, signature: bytes, certificate: bytes, authority: bytes, *, role: str, now_us: int) -> None:
+    """Whether a hub or edge of this authority, by a certificate that held at `now_us`, signed a head of its audit log.
+
+    Raises:
+        CertificateRefused: it did not.
+    """
+    remedy = "the log, or this checkpoint, is not what was written"
+    facts = check_certificate(certificate, authority, now_us=now_us, where="a head of the audit log")
+    if facts.role != role or not _signed(AUDIT_CONTEXT + head, signature, certificate):
+        raise CertificateRefused(f"a head of the audit log is not signed by the {role}", remedy=remedy)
 
 
 def check_signature(data: bytes, signature: bytes, certificate: bytes, authority: bytes, *, now_us: int) -> None:
@@ -65,6 +82,10 @@ class EdgeSigner:
     def sign(self, announcement: bytes) -> bytes:
         """The signature, DER."""
         return edge_signature(self._key, announcement)
+
+    def sign_audit(self, head: bytes) -> bytes:
+        """The signature under a head of the edge's own audit log, DER."""
+        return self._key.sign(AUDIT_CONTEXT + head, ec.ECDSA(hashes.SHA256()))
 
 
 def edge_signature(key: ec.EllipticCurvePrivateKey, announcement: bytes) -> bytes:

@@ -29,10 +29,13 @@ class ForwardRequest(_message.Message):
     OBSERVATIONS_FIELD_NUMBER: _builtins.int
     GAPS_FIELD_NUMBER: _builtins.int
     CONSENTS_FIELD_NUMBER: _builtins.int
+    WISHES_TAKEN_FIELD_NUMBER: _builtins.int
     boot: _builtins.str
     """one life of the edge's spool"""
     first_seq: _builtins.int
     """sequence of observations[0]; they are consecutive"""
+    wishes_taken: _builtins.int
+    """with consents: the newest wish of the hub that this register has taken over"""
     @_builtins.property
     def observations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """records.Observation as MessagePack"""
@@ -53,10 +56,11 @@ class ForwardRequest(_message.Message):
         observations: _abc.Iterable[_builtins.bytes] | None = ...,
         gaps: _abc.Iterable[Global___Gap] | None = ...,
         consents: _abc.Iterable[Global___ConsentRecord] | None = ...,
+        wishes_taken: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "consents", b"consents", "first_seq", b"first_seq", "gaps", b"gaps", "observations", b"observations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "consents", b"consents", "first_seq", b"first_seq", "gaps", b"gaps", "observations", b"observations", "wishes_taken", b"wishes_taken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,24 +181,34 @@ class EdgeMessage(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
+    KEPT_HEAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat: ...
     @_builtins.property
     def failed(self) -> Global___TrainingFailed: ...
+    @_builtins.property
+    def erased(self) -> Global___Erased: ...
+    @_builtins.property
+    def kept_head(self) -> Global___AuditHead:
+        """after attaching: the newest head of the hub's log that this edge keeps"""
+
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         failed: Global___TrainingFailed | None = ...,
+        erased: Global___Erased | None = ...,
+        kept_head: Global___AuditHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -397,6 +411,9 @@ class HubMessage(_message.Message):
     NOTICE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     DENIED_FIELD_NUMBER: _builtins.int
+    WISHES_FIELD_NUMBER: _builtins.int
+    ERASURE_FIELD_NUMBER: _builtins.int
+    AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -407,6 +424,12 @@ class HubMessage(_message.Message):
     def release(self) -> Global___Release: ...
     @_builtins.property
     def denied(self) -> Global___Denied: ...
+    @_builtins.property
+    def wishes(self) -> Global___Wishes: ...
+    @_builtins.property
+    def erasure(self) -> Global___Erasure: ...
+    @_builtins.property
+    def audit_head(self) -> Global___AuditHead: ...
     def __init__(
         self,
         *,
@@ -415,12 +438,15 @@ class HubMessage(_message.Message):
         notice: Global___Notice | None = ...,
         release: Global___Release | None = ...,
         denied: Global___Denied | None = ...,
+        wishes: Global___Wishes | None = ...,
+        erasure: Global___Erasure | None = ...,
+        audit_head: Global___AuditHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "denied", b"denied", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "denied", b"denied", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -455,6 +481,137 @@ class Denied(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Denied: _TypeAlias = Denied  # noqa: Y015
+
+@_typing.final
+class Wishes(_message.Message):
+    """What subjects have said at the hub; sent at attach and on change, until the edge's register has taken them over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WISHES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wishes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wish]: ...
+    def __init__(
+        self,
+        *,
+        wishes: _abc.Iterable[Global___Wish] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wishes", b"wishes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wishes: _TypeAlias = Wishes  # noqa: Y015
+
+@_typing.final
+class Wish(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    subject: _builtins.str
+    purpose: _builtins.str
+    code: _builtins.str
+    choice: _builtins.str
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        subject: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        code: _builtins.str = ...,
+        choice: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "code", b"code", "number", b"number", "purpose", b"purpose", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wish: _TypeAlias = Wish  # noqa: Y015
+
+@_typing.final
+class Erasure(_message.Message):
+    """A subject to be erased: SHA-256 of the pseudonym, so that no copy of this message holds it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    digest: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erasure: _TypeAlias = Erasure  # noqa: Y015
+
+@_typing.final
+class Erased(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    receipt: _builtins.bytes
+    """trust.erasures.Receipt as JSON"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        receipt: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erased: _TypeAlias = Erased  # noqa: Y015
+
+@_typing.final
+class AuditHead(_message.Message):
+    """The hub's audit log as it stands, signed: an edge keeps it, so that the hub cannot cut its log unseen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    head: _builtins.bytes
+    signature: _builtins.bytes
+    certificate: _builtins.bytes
+    """the hub's, PEM"""
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        head: _builtins.bytes = ...,
+        signature: _builtins.bytes = ...,
+        certificate: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "entries", b"entries", "head", b"head", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditHead: _TypeAlias = AuditHead  # noqa: Y015
 
 @_typing.final
 class Order(_message.Message):

@@ -59,11 +59,13 @@ class Watch:
 @pytest.fixture
 def desk(tmp_path):
     store, watch, clock = open_store(tmp_path / "hub.sqlite"), Watch(), ManualClock()
+    watch.recorded = []
     made = HubDesk(
         Place("hub", "1", "Test", simulated=True),
         clock=clock,
         store=store,
         watch=watch,
+        record=lambda kind, what, who, **_facts: watch.recorded.append((kind, what, who)),
         arrivals=Arrivals(clock),
         beats={},
         attached=set,
@@ -95,6 +97,9 @@ def test_the_desk_asks_for_the_role_of_now(desk):
     store.put_person(Person("operator", "viewer", "hash", None))  # signed in still, and no longer an operator
     with pytest.raises(NotAllowed):
         made.undo("A-1", "operator", "because")
+    assert watch.recorded[-1] == ("denied", "act not allowed", "operator")
+    assert ("change", "alert acknowledged", "admin") in watch.recorded
+    assert ("denied", "act not allowed", "viewer") in watch.recorded
 
 
 @pytest.mark.parametrize("name", ["pki/ca.key", "identity/edge.key", "pseudonym.key", "devices.toml", "mqtt.secret"])

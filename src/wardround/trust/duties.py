@@ -1,0 +1,125 @@
+"""What a hub asks of its edges beside rounds: take over wishes, erase a subject, keep a head of the audit log.
+
+`Duties` is the hub's side, without a network: what to say to an edge now, and what its answers mean. The rest is how it stands on
+the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from wardround.clock import Clock
+from wardround.records import Consent
+from wardround.trust.audit import AuditLog, Head
+from wardround.trust.consent import ConsentRegister, Wish
+from wardround.trust.erasures import Erasure, ErasureBook, Receipt
+from wardround.wire import wardround_pb2 as pb
+
+log = structlog.get_logger(__name__)
+HEAD_S = 30.0  # between two heads of a log that grows
+
+
+@dataclass
+class _Told:
+    """What an attached edge has been told: the newest wish, erasure, and head."""
+
+    wish: int = 0
+    erasure: int = 0
+    head: int = 0
+
+
+class Duties:
+    """Safe to use from one thread at a time, but for `attached`, which may be called from any."""
+
+    def __init__(
+        self,
+        *,
+        consents: ConsentRegister,
+        erasures: ErasureBook,
+        audit: AuditLog,
+        certificate: Callable[[], bytes],
+        clock: Clock,
+        on_erased: Callable[[int, Receipt], None],
+        on_head: Callable[[str, Head], None],
+    ) -> None:
+        """`on_erased(number, receipt)` gets an edge's receipt; `on_head(edge, head)` the newest head that an edge keeps."""
+        self._consents, self._erasures, self._audit, self._certificate = consents, erasures, audit, certificate
+        self._clock, self._on_erased, self._on_head = clock, on_erased, on_head
+        self._told: dict[str, _Told] = {}
+        self._head = Head(0, b"")
+        self._head_s = float("-inf")
+
+    def attached(self, edge: str) -> None:
+        """An edge is there, anew: it is told everything again."""
+        self._told.pop(edge, None)
+
+    def due(self, attached: Collection[str]) -> list[tuple[str, pb.HubMessage]]:
+        """What to say now, to whom."""
+        self._consents.refresh()
+        if attached and self._clock.monotonic_s() - self._head_s >= HEAD_S:
+            self._head, self._head_s = self._audit.head(), self._clock.monotonic_s()
+        for gone in set(self._told) - set(attached):
+            self._told.pop(gone, None)
+        return [(edge, message) for edge in sorted(attached) for message in self._for(edge)]
+
+    def _for(self, edge: str) -> list[pb.HubMessage]:
+        told = self._told.setdefault(edge, _Told())
+        wishes = [w for w in self._consents.wishes(edge) if w.number > told.wish]
+        owed = [e for e in self._erasures.owed(edge) if e.number > told.erasure]
+        messages = [wishes_to_wire(wishes)] if wishes else []
+        messages += [erasure_to_wire(e) for e in owed]
+        if self._head.entries > told.head:
+            messages.append(pb.HubMessage(audit_head=head_to_wire(self._head, self._certificate())))
+        self._told[edge] = _Told(
+            max([told.wish, *(w.number for w in wishes)]), max([told.erasure, *(e.number for e in owed)]), self._head.entries
+        )
+        return messages
+
+    def answered(self, edge: str, message: pb.EdgeMessage) -> None:
+        """An edge's answer."""
+        if message.WhichOneof("kind") == "kept_head":
+            self._on_head(edge, head_of(message.kept_head))
+            return
+        try:
+            receipt = msgspec.json.decode(message.erased.receipt, type=Receipt)
+        except msgspec.MsgspecError:
+            log.warning("an edge's receipt cannot be read", edge_id=edge)
+            return
+        if self._erasures.get(message.erased.number) is not None:
+            self._erasures.answer(message.erased.number, edge, receipt, self._clock.now_us())
+            self._on_erased(message.erased.number, receipt)
+
+
+def wishes_to_wire(wishes: Sequence[Wish]) -> pb.HubMessage:
+    """What subjects have said at the hub."""
+    told = [pb.Wish(number=w.number, subject=w.subject, purpose=w.purpose, code=w.code, choice=w.choice.value) for w in wishes]
+    return pb.HubMessage(wishes=pb.Wishes(wishes=told))
+
+
+def wishes_of(message: pb.Wishes) -> list[Wish]:
+    """The inverse of wishes_to_wire."""
+    return [Wish(w.number, w.subject, w.purpose, w.code, Consent(w.choice)) for w in message.wishes]
+
+
+def erasure_to_wire(erasure: Erasure) -> pb.HubMessage:
+    """A subject to be erased, by digest."""
+    return pb.HubMessage(erasure=pb.Erasure(number=erasure.number, digest=erasure.digest))
+
+
+def erased_to_wire(number: int, receipt: Receipt) -> pb.EdgeMessage:
+    """An edge's receipt."""
+    return pb.EdgeMessage(erased=pb.Erased(number=number, receipt=msgspec.json.encode(receipt)))
+
+
+def head_to_wire(head: Head, certificate: bytes = b"") -> pb.AuditHead:
+    """A head of the hub's audit log."""
+    return pb.AuditHead(entries=head.entries, head=head.hash, signature=head.signature, certificate=certificate)
+
+
+def head_of(message: pb.AuditHead) -> Head:
+    """The inverse of head_to_wire."""
+    return Head(message.entries, message.head, message.signature)
