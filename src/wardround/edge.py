@@ -175,6 +175,7 @@ class EdgeHome:
                 quarantine=quarantine,
                 clock=SystemClock(),
                 simulated=self.settings.simulated,
+                keeps=consents.keeps,
             )
         finally:
             for part in (spool, quarantine, local):

@@ -80,7 +80,11 @@ async def _hub(home: Path, host: str, port: int) -> None:
             out.write(json.dumps(facts) + "\n")
 
     intake = Intake(
-        inbox=inbox, consent=register.choose, clock=SystemClock(), on_refused=refused, on_committed=lambda _observations: None
+        inbox=inbox,
+        consent=lambda edge, subject, code: register.choose(subject, code, edge=edge)[0],
+        clock=SystemClock(),
+        on_refused=refused,
+        on_committed=lambda _observations: None,
     )
 
     def append(rows, app, version):
@@ -91,7 +95,7 @@ async def _hub(home: Path, host: str, port: int) -> None:
         inbox=inbox, lake_version=lambda app: lake.transaction_version(BRONZE, app), lake_append=append, rows_max=500
     )
     server, _ = await start_hub_listener(
-        {SERVICE: collect_handlers(intake, register, peer_name, lambda _edge: None)},
+        {SERVICE: collect_handlers(intake, register.apply, peer_name, lambda _edge: None)},
         host=host,
         port=port,
         pki=home / "pki",
