@@ -14,7 +14,9 @@ from motion import recording
 from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
 from wardround.demo.programs import Program
+from wardround.edge import EdgeHome
 from wardround.learn.study import ScoreSettings, is_held_back
+from wardround.records import Consent
 
 APPS = Path(__file__).parents[1] / "flower_apps"
 TRUE = [1.5, -2.0, 0.5]
@@ -138,6 +140,10 @@ def test_an_app_is_given_the_edges_own_examples_without_who_is_held_back(run_app
         for name in (*held_back, *others):
             store.keep(list(recording(name, f"edge-{i}", i)))
         store.close()
+        consents = EdgeHome.open(flower_site.folder / f"edge-{i}").consents()
+        for name in (*held_back, *others):
+            consents.set(name, "*", Consent.LOCAL)
+        consents.close()
     options = ("--task", "activity", "--held-back")
     rows = {}
     for share in ("0.0", "0.5"):

@@ -17,6 +17,8 @@ from wardround.learn.learners import make_learner
 from wardround.learn.models import decode_model, without_controls
 from wardround.learn.study import parse_study
 from wardround.process.transforms import TASKS
+from wardround.records import Consent
+from wardround.trust.consent import ConsentRegister
 
 STUDY = """\
 name = "activity"
@@ -53,6 +55,9 @@ def test_a_study_runs_as_a_flower_app_on_flowers_own_runtime(tmp_path, command):
         store = LocalStore(FolderStorage(home / "local"))
         store.keep(list(recording(f"p-{i}", f"edge-{i}", i)))
         store.close()
+        consents = ConsentRegister(home / "consent.sqlite")
+        consents.set(f"p-{i}", "*", Consent.LOCAL)
+        consents.close()
     federation = FlowerFederation(tmp_path / "flower", str(python), [f'wardround-home="{home}"' for home in homes])
     with federation:
         federation.run(app)
