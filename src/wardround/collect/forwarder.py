@@ -15,7 +15,7 @@ from wardround.clock import Clock, SystemClock
 from wardround.collect.inbox import Gap
 from wardround.collect.intake import ForwardReceipt
 from wardround.collect.lanes import Lane, Priority
-from wardround.collect.pace import Pace
+from wardround.collect.pace import Pace, Stamp
 from wardround.collect.spool import Spool
 from wardround.records import Consent, head_of
 from wardround.settings import LinkSettings
@@ -68,7 +68,7 @@ class Forwarder:
         self._spool, self._consents, self._may_leave = spool, consents, may_leave
         self._wishes_taken = wishes_taken
         self._pace, self._clock = pace or Pace(LinkSettings()), clock or SystemClock()
-        self._under_way: dict[tuple[str, int], int] = {}  # last sequence of a batch: its bytes
+        self._under_way: dict[tuple[str, int], Stamp] = {}  # by lane and last sequence
         self._lock = threading.RLock()
         self._sent: dict[str, int] = {}  # by lane
         self._consents_sent = -1
@@ -79,6 +79,7 @@ class Forwarder:
             self._spool.park()
             self._sent.clear()
             self._under_way.clear()
+            self._pace.connected()
             self._consents_sent = -1
 
     def next_batch(self) -> Batch | None:
@@ -98,8 +99,8 @@ class Forwarder:
             batch = self._from(lane, consents)
             if batch is not None:
                 size = sum(map(len, batch.observations))
-                self._under_way[batch.boot, batch.first_seq + len(batch.observations) - 1] = size
-                self._pace.sent(size, self._clock.now_us(), self._clock.monotonic_s())
+                stamp = self._pace.sent(size, self._clock.now_us(), self._clock.monotonic_s())
+                self._under_way[batch.boot, batch.first_seq + len(batch.observations) - 1] = stamp
                 return replace(batch, wishes_taken=taken)
         return Batch(lanes[0].boot, self._sent_of(lanes[0]) + 1, (), (), consents, taken) if consents else None
 
@@ -107,8 +108,9 @@ class Forwarder:
         """Forget what the hub has."""
         with self._lock:
             done = [key for key in self._under_way if key[0] == receipt.boot and key[1] <= receipt.committed_seq]
-            size = sum(self._under_way.pop(key) for key in done)
-            self._pace.receipted(size, self._clock.monotonic_s(), waiting=bool(self._under_way))
+            for key in done:
+                stamp = self._under_way.pop(key)
+                self._pace.receipted(stamp, self._clock.monotonic_s(), idle=not self._under_way)
             lane = next((lane for lane in self._spool.lanes() if lane.boot == receipt.boot), None)
             if lane is not None:
                 self._spool.acknowledge(receipt.boot, min(receipt.committed_seq, lane.last))
@@ -126,7 +128,7 @@ class Forwarder:
         bytes_max = self._pace.live_bytes()
         if not lane.live and lane.priority is not Priority.ALARM:
             bytes_max = self._pace.backlog_bytes()
-            if sum(self._under_way.values()) >= BACKLOG_BATCHES * bytes_max:
+            if sum(stamp.size for stamp in self._under_way.values()) >= BACKLOG_BATCHES * bytes_max:
                 return None  # what is measured now must not wait behind it
         gaps: list[Gap] = []
         observations: list[bytes] = []

@@ -16,8 +16,8 @@ from wardround.settings import LinkSettings
 BURST_S = 1.0  # of the rate may go at once
 BACKLOG_S = 0.25
 BATCH_BYTES_MIN, BATCH_BYTES_MAX = 16_000, 1_000_000
-MEASURE_S = 0.1
-MEMORY = 0.8  # of the measured speed, at each measurement
+MEASURE_S_MIN = 0.001
+MEMORY = 0.9  # of the measured speed, at each receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,15 @@ def parse_windows(texts: dict[str, int]) -> list[Window]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A request that is under way: its bytes, and what had been delivered, and when, as it went."""
+
+    size: int
+    delivered: int
+    delivered_s: float
+
+
 @dataclass
 class Pace:
     """One link's. `ready_s` says how long to wait before so many bytes; `sent` takes them from the bucket."""
@@ -66,8 +75,9 @@ class Pace:
     _at_s: float | None = None
     _rate: int = 0
     _speed: float = 0.0  # bytes a second, as receipts show it
-    _receipted_s: float | None = None
-    _got: int = 0  # bytes since then
+    _delivered: int = 0  # bytes
+    _delivered_s: float = 0.0  # when the newest of them were
+    _idle: bool = True
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -94,21 +104,27 @@ class Pace:
         self._fill(now_us, monotonic_s)
         return 0.0 if not self._rate or self._tokens > 0 else -self._tokens / self._rate + 1e-6
 
-    def sent(self, size: int, now_us: int, monotonic_s: float) -> None:
-        """So many bytes have gone."""
+    def sent(self, size: int, now_us: int, monotonic_s: float) -> Stamp:
+        """So many bytes go now; what `receipted` needs to know of it."""
         self._fill(now_us, monotonic_s)
         if self._rate:
             self._tokens -= size
+        return Stamp(size, self._delivered, monotonic_s if self._idle else self._delivered_s)
 
-    def receipted(self, size: int, monotonic_s: float, *, waiting: bool) -> None:
-        """The hub has so many bytes more; `waiting`: more are under way, so that the time to the next receipt is the link's."""
-        self._got += size
-        if self._receipted_s is not None and (spent_s := monotonic_s - self._receipted_s) >= MEASURE_S:
-            speed = self._got / spent_s
-            self._speed = MEMORY * self._speed + (1 - MEMORY) * speed if self._speed else speed
-            self._receipted_s, self._got = monotonic_s, 0
-        if self._receipted_s is None or not waiting:
-            self._receipted_s, self._got = monotonic_s if waiting else None, 0
+    def receipted(self, stamp: Stamp, monotonic_s: float, *, idle: bool) -> None:
+        """The hub has one request more; `idle`: nothing else is under way.
+
+        The speed is what was delivered while that request was under way (N. Cardwell et al., BBR: congestion-based congestion
+        control, ACM Queue 14(5), 2016): it holds too where the link is faster than what it is given.
+        """
+        self._delivered += stamp.size
+        self._delivered_s, self._idle = monotonic_s, idle
+        speed = (self._delivered - stamp.delivered) / max(monotonic_s - stamp.delivered_s, MEASURE_S_MIN)
+        self._speed = max(speed, MEMORY * self._speed + (1 - MEMORY) * speed)
+
+    def connected(self) -> None:
+        """A connection begins: nothing is under way."""
+        self._idle = True
 
     def live_bytes(self) -> int:
         """How large a batch of what is measured now may be."""

@@ -16,8 +16,8 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 from numpy.typing import NDArray
-from scipy import signal
 
 from wardround.process.transforms.alignment import Frame, Series, align, at_rate, by_subject, join, nearest
 from wardround.process.transforms.task import Task
@@ -102,11 +102,11 @@ def window_features(acceleration: Floats, rotation: Floats, starts: NDArray[np.i
 
 def low_pass(acceleration: Floats) -> Floats:
     """Gravity: what is left below 0.3 Hz, without phase shift, shape as given. A short stretch gives its mean."""
-    sos = signal.butter(3, GRAVITY_CUTOFF_HZ, fs=RATE_HZ, output="sos")
+    sos = scipy.signal.butter(3, GRAVITY_CUTOFF_HZ, fs=RATE_HZ, output="sos")
     if acceleration.shape[1] < WINDOW:
         return np.broadcast_to(acceleration.mean(axis=1, keepdims=True), acceleration.shape)
     padding = min(acceleration.shape[1] - 1, 4 * WINDOW)
-    return np.asarray(signal.sosfiltfilt(sos, acceleration, axis=1, padtype="even", padlen=padding))
+    return np.asarray(scipy.signal.sosfiltfilt(sos, acceleration, axis=1, padtype="even", padlen=padding))
 
 
 def _labels(t_us: Floats, series: Sequence[Series]) -> NDArray[np.int64]:

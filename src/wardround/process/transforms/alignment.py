@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 from numpy.typing import NDArray
-from scipy import signal
 
 from wardround.records import Floats, Observation, Quality, Validity
 
@@ -131,7 +131,7 @@ def _resampled(series: Series, rate_hz: float) -> Series:
     if abs(series.rate_hz / rate_hz - 1) < RATE_TOLERANCE:
         return series
     ratio = max(Fraction(rate_hz / series.rate_hz).limit_denominator(RATIO_MAX), Fraction(1, RATIO_MAX))
-    values = signal.resample_poly(series.values, ratio.numerator, ratio.denominator, padtype="line")
+    values = scipy.signal.resample_poly(series.values, ratio.numerator, ratio.denominator, padtype="line")
     anchors = tuple((round(i * float(ratio)), t) for i, t in series.anchors)
     return Series(np.asarray(values, np.float64), series.period_us / float(ratio), anchors)
 

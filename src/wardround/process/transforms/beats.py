@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import signal
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 
 from wardround.process.transforms.alignment import Series, at_rate, by_subject, join, usable
 from wardround.process.transforms.ecg import RATE_HZ, Indices, local_median, r_peaks
@@ -74,8 +74,8 @@ def _examples(subject: str, lead: Sequence[Series], marks: Iterable[Observation]
 
 def beat_windows(ecg_mv: Floats, peaks: Indices) -> Floats:
     """The lead around each peak, 0.5 to 40 Hz, the level before the QRS taken off, shape (n_beats, BEFORE + AFTER)."""
-    sos = signal.butter(2, (0.5, 40.0), "bandpass", fs=RATE_HZ, output="sos")
-    wave = signal.sosfiltfilt(sos, ecg_mv)
+    sos = scipy.signal.butter(2, (0.5, 40.0), "bandpass", fs=RATE_HZ, output="sos")
+    wave = scipy.signal.sosfiltfilt(sos, ecg_mv)
     windows = wave[(peaks[:, None] + np.arange(-BEFORE, AFTER)).clip(0, len(wave) - 1)]
     level = np.median(windows[:, BEFORE - 30 : BEFORE - 15], axis=1, keepdims=True)
     return np.asarray(windows - level)
@@ -125,8 +125,8 @@ def shape_features(waves: Floats, own: Floats) -> Floats:
         np.log((np.abs(waves[:, T_WAVE]).max(axis=1) + 0.01) / (np.abs(qrs).max(axis=1) + 0.01)),
     ]
     grid = np.linspace(0, waves.shape[1] - 1, POINTS).round().astype(np.int64)
-    smooth = signal.sosfiltfilt(signal.butter(2, 15.0, fs=RATE_HZ, output="sos"), waves, axis=1)[:, grid]
-    smooth_own = signal.sosfiltfilt(signal.butter(2, 15.0, fs=RATE_HZ, output="sos"), own)[grid]
+    smooth = scipy.signal.sosfiltfilt(scipy.signal.butter(2, 15.0, fs=RATE_HZ, output="sos"), waves, axis=1)[:, grid]
+    smooth_own = scipy.signal.sosfiltfilt(scipy.signal.butter(2, 15.0, fs=RATE_HZ, output="sos"), own)[grid]
     return np.concatenate([np.stack(columns, axis=1), smooth, smooth - smooth_own], axis=1)
 
 

@@ -12,8 +12,8 @@ Checked on nine half hours of the MIT-BIH Arrhythmia Database by `bench/quality.
 from __future__ import annotations
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 from numpy.typing import NDArray
-from scipy import ndimage, signal
 
 from wardround.records import Floats
 
@@ -50,9 +50,9 @@ def r_peaks(ecg_mv: Floats) -> Indices:
     """
     if len(ecg_mv) < SERIES_MIN_S * RATE_HZ:
         return np.empty(0, np.int64)
-    energy = np.square(signal.sosfiltfilt(signal.butter(3, BAND_HZ, "bandpass", fs=RATE_HZ, output="sos"), ecg_mv))
-    qrs = ndimage.uniform_filter1d(energy, round(QRS_S * RATE_HZ))
-    beat = ndimage.uniform_filter1d(energy, round(BEAT_S * RATE_HZ))
+    energy = np.square(scipy.signal.sosfiltfilt(scipy.signal.butter(3, BAND_HZ, "bandpass", fs=RATE_HZ, output="sos"), ecg_mv))
+    qrs = scipy.ndimage.uniform_filter1d(energy, round(QRS_S * RATE_HZ))
+    beat = scipy.ndimage.uniform_filter1d(energy, round(BEAT_S * RATE_HZ))
     marked = (qrs > beat + OFFSET * _level(energy)) & (qrs > FLOOR_MV**2)
     edges = np.flatnonzero(np.diff(marked.astype(np.int8), prepend=0, append=0))
     starts, stops = edges[::2], edges[1::2]
@@ -66,14 +66,14 @@ def r_peaks(ecg_mv: Floats) -> Indices:
 
 def local_median(values: Floats, size: int) -> Floats:
     """Running median over `size` neighbours, mirrored at the ends, same shape."""
-    return np.asarray(ndimage.median_filter(values, size, mode="reflect"), np.float64) if len(values) else values
+    return np.asarray(scipy.ndimage.median_filter(values, size, mode="reflect"), np.float64) if len(values) else values
 
 
 def _level(energy: Floats) -> Floats:
     """What is usual around here: the median over ten seconds of the mean energy of a few beats; same shape."""
     step = round(RATE_HZ / 4)
-    means = ndimage.uniform_filter1d(energy, round(FEW_BEATS_S * RATE_HZ))[::step]
-    usual = ndimage.median_filter(means, 2 * round(LEVEL_S * 2) + 1, mode="nearest")
+    means = scipy.ndimage.uniform_filter1d(energy, round(FEW_BEATS_S * RATE_HZ))[::step]
+    usual = scipy.ndimage.median_filter(means, 2 * round(LEVEL_S * 2) + 1, mode="nearest")
     return np.asarray(np.interp(np.arange(len(energy)), np.arange(len(usual)) * step, usual))
 
 
@@ -106,8 +106,8 @@ def _slow_beats(ecg_mv: Floats, peaks: Indices) -> Indices:
     """
     if len(peaks) < 3:
         return np.empty(0, np.int64)
-    slow = np.square(signal.sosfiltfilt(signal.butter(2, SLOW_BAND_HZ, "bandpass", fs=RATE_HZ, output="sos"), ecg_mv))
-    slow = ndimage.uniform_filter1d(slow, round(SLOW_S * RATE_HZ))
+    slow = np.square(scipy.signal.sosfiltfilt(scipy.signal.butter(2, SLOW_BAND_HZ, "bandpass", fs=RATE_HZ, output="sos"), ecg_mv))
+    slow = scipy.ndimage.uniform_filter1d(slow, round(SLOW_S * RATE_HZ))
     intervals = np.diff(peaks)
     usual = local_median(slow[peaks], NEIGHBOURS)
     found: list[int] = []
@@ -124,7 +124,7 @@ def _on_the_peak(ecg_mv: Floats, peaks: Indices) -> Indices:
     """Each mark moved to the largest deflection of the lead near it, up or down."""
     if not len(peaks):
         return peaks
-    wave = signal.sosfiltfilt(signal.butter(2, (5.0, 40.0), "bandpass", fs=RATE_HZ, output="sos"), ecg_mv)
+    wave = scipy.signal.sosfiltfilt(scipy.signal.butter(2, (5.0, 40.0), "bandpass", fs=RATE_HZ, output="sos"), ecg_mv)
     reach = round(PEAK_SEARCH_S * RATE_HZ)
     index = (peaks[:, None] + np.arange(-reach, reach + 1)).clip(0, len(ecg_mv) - 1)
     found = index[np.arange(len(peaks)), np.abs(wave[index]).argmax(axis=1)]
