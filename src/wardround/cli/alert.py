@@ -136,12 +136,8 @@ def unsilence(
 @app.command()
 def silences(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """List the silences that hold: what they keep quiet, until when, who made them and why."""
-    from wardround.store import opened  # noqa: PLC0415
-
-    with opened(home / "hub.sqlite") as store:
-        found = json.loads(store.load_state("alert-silences") or b"[]")
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
+    found = _shown(home, "alert-silences", as_json=as_json)
+    if found is None:
         return
     if not found:
         typer.echo("Nothing is silenced.")
@@ -158,12 +154,8 @@ def silences(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 @app.command()
 def sinks(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """List where alerts go (`notify` in hub.toml): what waits there, what was delivered, and why a delivery fails."""
-    from wardround.store import opened  # noqa: PLC0415
-
-    with opened(home / "hub.sqlite") as store:
-        found = json.loads(store.load_state("alert-sinks") or b"{}")
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
+    found = _shown(home, "alert-sinks", as_json=as_json)
+    if found is None:
         return
     if not found:
         typer.echo("No sink: alerts stay in the console. Add [[notify]] to hub.toml (docs/alerts.md), and start the hub again.")
@@ -182,6 +174,18 @@ def sinks(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 def try_sinks(home: Home = DEFAULT_HOME) -> None:
     """Send every sink a message that says that it is a test; `alert sinks` shows whether it was taken."""
     typer.echo(_ask(home, "test", {}))
+
+
+def _shown(home: Path, key: str, *, as_json: bool) -> Any:
+    """What a running hub last showed of its silences or sinks; None once it was printed as it is."""
+    from wardround.store import opened  # noqa: PLC0415
+
+    with opened(home / "hub.sqlite") as store:
+        found = json.loads(store.load_state(key) or b"[]")
+    if not as_json:
+        return found
+    typer.echo(json.dumps(found, indent=2))
+    return None
 
 
 def _ask(home: Path, act: str, body: Mapping[str, Any]) -> str:

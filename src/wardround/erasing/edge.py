@@ -6,7 +6,6 @@ nothing new gets in while the old goes; what was under way in another thread mea
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -16,13 +15,10 @@ from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
 from wardround.collect.spool import Spool
-from wardround.erasing.search import HOW, search_home
+from wardround.erasing.search import HOW, remove_until_gone
 from wardround.records import SubjectId
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook, Receipt, digest_of
-
-TURNS_MAX = 3
-WAIT_S = 0.5  # longer than a group commit, which may have been under way
 
 
 class EdgeErasing:
@@ -69,18 +65,7 @@ class EdgeErasing:
         return next((s for s in candidates if digest_of(s) == digest), "")
 
     def _carry_out(self, subject: str) -> Receipt:
-        removed: dict[str, int] = {}
-        seconds = 0.0
-        for turn in range(TURNS_MAX):
-            started = time.monotonic()
-            for part, count in self._remove(subject).items():
-                removed[part] = removed.get(part, 0) + count
-            seconds += time.monotonic() - started
-            search = search_home(self._home, subject, {}, skip=lambda name: name.startswith("erasures.sqlite"))
-            if not search.found:
-                break
-            if turn + 1 < TURNS_MAX:
-                time.sleep(WAIT_S)
+        removed, seconds, search = remove_until_gone(self._home, subject, lambda: self._remove(subject), {})
         return Receipt(
             place=self._name,
             t_us=self._clock.now_us(),

@@ -7,7 +7,6 @@ caught by a second turn. Models are not changed: those that were, or may have be
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import structlog
 
 from wardround.clock import Clock
 from wardround.collect.inbox import Inbox
-from wardround.erasing.search import HOW, Look, search_home
+from wardround.erasing.search import HOW, Look, remove_until_gone
 from wardround.process.lake import Lake
 from wardround.process.search import search_parquet
 from wardround.store import Store
@@ -23,8 +22,6 @@ from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import Erasure, ErasureBook, Receipt, mask_of
 
 log = structlog.get_logger(__name__)
-TURNS_MAX = 3
-WAIT_S = 0.5
 LOOKS: dict[str, Look] = {".parquet": search_parquet}
 HOW_HUB = f"{HOW}; every page of every Parquet file unpacked, and every byte of its columns of text"
 
@@ -60,18 +57,7 @@ class HubErasing:
         edges = self._consents.edges_of(subject) or self._edges_in_lake(subject)
         self._consents.erase(erasure.digest)
         self._forget(subject)
-        removed: dict[str, int] = {}
-        seconds = 0.0
-        for turn in range(TURNS_MAX):
-            started = time.monotonic()
-            for part, count in self._remove(subject).items():
-                removed[part] = removed.get(part, 0) + count
-            seconds += time.monotonic() - started
-            search = search_home(self._home, subject, LOOKS, skip=lambda name: name.startswith("erasures.sqlite"))
-            if not search.found:
-                break
-            if turn + 1 < TURNS_MAX:
-                time.sleep(WAIT_S)
+        removed, seconds, search = remove_until_gone(self._home, subject, lambda: self._remove(subject), LOOKS)
         return Receipt(
             place="hub",
             t_us=self._clock.now_us(),

@@ -1,4 +1,4 @@
-"""A search of every byte of a home for a pseudonym.
+"""A search of every byte of a home for a pseudonym, and removing until it finds nothing.
 
 Every file is read as it lies on the disk: text, MessagePack, Arrow and SQLite keep a pseudonym as it is written, deleted rows on
 free pages and in write-ahead logs included. Two formats can hide it from that, and are unpacked as well: SQLite breaks a long
@@ -11,12 +11,15 @@ import contextlib
 import mmap
 import re
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SQLITE = b"SQLite format 3\0"
 Look = Callable[[Path, str], tuple[bool, int]]  # (file, text) -> is it there, how many bytes were unpacked
+TURNS_MAX = 3
+WAIT_S = 0.5  # longer than a group commit, which may have been under way
 HOW = "every file read whole; every cell of every SQLite database read as well"
 
 
@@ -99,3 +102,26 @@ def _cells(db: sqlite3.Connection) -> Iterator[bytes]:
                     yield cell.encode("utf-8", "surrogateescape")
                 elif isinstance(cell, bytes):
                     yield cell
+
+
+def remove_until_gone(
+    home: Path, subject: str, remove: Callable[[], Mapping[str, int]], looks: Mapping[str, Look]
+) -> tuple[dict[str, int], float, Search]:
+    """Remove, search, and do both again while something is still found: another thread may have been writing.
+
+    Returns:
+        What was removed by part, the seconds that removing took, and the last search. The book of erasures is not searched:
+        it holds the subject until the receipt is settled.
+    """
+    removed: dict[str, int] = {}
+    seconds = 0.0
+    for turn in range(TURNS_MAX):
+        started = time.monotonic()
+        for part, count in remove().items():
+            removed[part] = removed.get(part, 0) + count
+        seconds += time.monotonic() - started
+        search = search_home(home, subject, looks, skip=lambda name: name.startswith("erasures.sqlite"))
+        if not search.found or turn + 1 == TURNS_MAX:
+            break
+        time.sleep(WAIT_S)
+    return removed, seconds, search

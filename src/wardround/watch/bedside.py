@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -178,7 +177,7 @@ class Bedside:
 
     def _median(self, name: str, own: _Vital, now_us: int) -> float | None:
         """Of the last minutes; the newest reading where they hold none, as long as it counts."""
-        recent: deque[float] = deque()
+        recent: list[float] = []
         for t_us, value in reversed(own.points):
             if now_us - t_us > MEDIAN_US:
                 break
@@ -204,8 +203,3 @@ class Bedside:
         z = direction * (value - usual) / deviation
         own.sum = min(SUM_MAX, max(0.0, own.sum + (min(max(z, -3.0), STEP_MAX) - DRIFT) * minutes / 30.0))
         return own.sum > RAISED
-
-
-def facts(episode: Episode) -> dict[str, Any]:
-    """An episode as plain values, for those who may see them."""
-    return {name: getattr(episode, name) for name in episode.__slots__}

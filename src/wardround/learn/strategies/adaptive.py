@@ -8,6 +8,7 @@ v_t of each. v_0 = tau^2, as the algorithm has it; no bias correction, as it has
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -19,12 +20,12 @@ from wardround.learn.strategies.fedavg import FedAvg
 RATE = 0.1  # eta unless the study says
 
 
-class Adaptive(FedAvg):
+class Adaptive(FedAvg, ABC):
     """Memory: `first.NAME` and `second.NAME`, flat, in the base's dtype (float64 for integer tensors)."""
 
+    @abstractmethod
     def second(self, v: Floats, delta: Floats) -> Floats:
         """v_t from v_{t-1} and Delta_t."""
-        raise NotImplementedError
 
     def fold(self, given: Fold) -> Folded:
         updates = counted(given)
