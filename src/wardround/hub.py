@@ -311,10 +311,7 @@ class Hub:
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]
-        recent_us = self.clock.now_us() - TOLD_AGAIN_US
-        for alert in self.watch.alerts():  # what a kill came before; what a sink has is not sent again
-            if alert.open or alert.changed_us > recent_us:
-                self.outbox.put(alert)
+        self._tell_again()  # what a kill came before
         self.outbox.start()
         if settings.metrics.port:
             opened.callback(self.metrics.close)
@@ -387,6 +384,14 @@ class Hub:
         """What edges work for: studies, and runs of Flower apps."""
         return {**self.studies.coordinators, **(self.flower.runs if self.flower is not None else {})}
 
+    def _tell_again(self) -> None:
+        """Put every alert that matters now into the outbox; what a sink has is not sent again."""
+        self.outbox.behind = False
+        recent_us = self.clock.now_us() - TOLD_AGAIN_US
+        for alert in self.watch.alerts():
+            if alert.open or alert.changed_us > recent_us:
+                self.outbox.put(alert)
+
     def _answer_alerts(self) -> None:
         """What people ask of alerts from the command line, and how the sinks do, for those who look there."""
         for request in self.store.requests("alerts"):
@@ -395,6 +400,8 @@ class Hub:
             except WardroundError as error:
                 answered = replace(request, state="refused", answer=str(error))
             self.store.put_request(answered)
+        if self.outbox.behind:
+            self._tell_again()
         for key, value in ((SINKS, self.outbox.states()), (SILENCES, self.watch.silences())):
             data = msgspec.json.encode(value)
             if self._shown.get(key) != data:

@@ -30,6 +30,7 @@ HISTORY_MAX = 50  # transitions kept with an alert; every one of them is also to
 Priority = Literal["high", "medium", "low", "info"]
 Category = Literal["technical", "physiological", "model", "security"]
 LABELS = ("kind", "edge", "device", "signal", "study")
+Sources = Mapping[tuple[object, ...], str]  # (an inhibition's number, its labels' values): the alert that explains
 _ORDER = {"high": 0, "medium": 1, "low": 2, "info": 3}
 MINUTE_US = 60_000_000
 
@@ -255,8 +256,9 @@ class AlertBook:
         changed: list[Alert] = []
         for ended in [s for s in self._silences.values() if s.until_us <= now_us]:
             del self._silences[ended.silence_id]
+        sources = self._sources()
         for alert in [a for a in self._alerts.values() if a.open]:
-            moved = self._ticked(alert, now_us)
+            moved = self._ticked(alert, now_us, sources)
             if moved is not None:
                 changed.append(self._put(moved))
         return changed
@@ -359,16 +361,16 @@ class AlertBook:
         seen = self._put(seen)
         return seen if changed else None
 
-    def _ticked(self, alert: Alert, now_us: int) -> Alert | None:
+    def _ticked(self, alert: Alert, now_us: int, sources: Sources) -> Alert | None:
         """What the time makes of an open alert; None: nothing."""
         if alert.state is State.PENDING:
             pending_us = self._rules.policies.get(alert.finding.kind, Policy()).pending_us
             if now_us - alert.finding.since_us < pending_us:
                 return None
-            return self._surroundings(self._move(alert, now_us, "firing", state=State.FIRING))
+            return self._surroundings(self._move(alert, now_us, "firing", state=State.FIRING), sources)
         if alert.gone_us and now_us - alert.gone_us >= self._hold_us(alert):
             return self._resolved(alert, now_us)
-        placed = self._surroundings(alert)
+        placed = self._surroundings(alert, sources)
         if placed != alert:
             what = self._what_surrounds(alert, placed)
             return self._move(placed, now_us, what)
@@ -381,20 +383,24 @@ class AlertBook:
     def _fires_since(self, alert: Alert) -> int:
         return next((t.t_us for t in reversed(alert.history) if t.what in ("firing", "firing again")), alert.raised_us)
 
-    def _surroundings(self, alert: Alert) -> Alert:
+    def _surroundings(self, alert: Alert, sources: Sources) -> Alert:
         """The alert with the silence and the other alert that keep it quiet, as they are now."""
         silenced = next((s.silence_id for s in self._silences.values() if s.fits(alert.finding)), "")
-        return msgspec.structs.replace(alert, silenced_by=silenced, inhibited_by=self._inhibitor(alert))
+        explained = (
+            sources.get((number, *(getattr(alert.finding, label) for label in rule.equal)), "")
+            for number, rule in enumerate(self._rules.inhibitions)
+            if alert.finding.kind in rule.targets
+        )
+        return msgspec.structs.replace(alert, silenced_by=silenced, inhibited_by=next(filter(None, explained), ""))
 
-    def _inhibitor(self, alert: Alert) -> str:
-        for rule in self._rules.inhibitions:
-            if alert.finding.kind not in rule.targets:
-                continue
-            for other in self._alerts.values():
-                fires = other.open and other.state is not State.PENDING and other.finding.kind == rule.source
-                if fires and all(getattr(other.finding, x) == getattr(alert.finding, x) for x in rule.equal):
-                    return other.alert_id
-        return ""
+    def _sources(self) -> Sources:
+        """The alerts that explain others, by rule and labels: looked up once, however many they explain."""
+        found: dict[tuple[object, ...], str] = {}
+        for number, rule in enumerate(self._rules.inhibitions):
+            for alert in self._alerts.values():
+                if alert.finding.kind == rule.source and alert.open and alert.state is not State.PENDING:
+                    found.setdefault((number, *(getattr(alert.finding, label) for label in rule.equal)), alert.alert_id)
+        return found
 
     def _what_surrounds(self, before: Alert, after: Alert) -> str:
         if after.silenced_by != before.silenced_by:
@@ -419,7 +425,7 @@ class AlertBook:
         flapping = len(turns) >= FLAP_CHANGES
         if flapping and not alert.flapping:
             alert = self._move(alert, alert.changed_us, "flapping", flapping=True)
-        return self._put(self._surroundings(alert))
+        return self._put(self._surroundings(alert, self._sources()))
 
     def _move(self, alert: Alert, now_us: int, what: str, *, who: str = "", why: str = "", **changes: object) -> Alert:
         step = Transition(t_us=now_us, what=what, who=who, why=why)

@@ -215,6 +215,22 @@ def test_an_outbox_is_bounded(world, monkeypatch):
     assert (box.states()["pager"].waiting, box.states()["pager"].given_up) == (3, 2)
 
 
+def test_a_full_disk_stops_nobody_and_what_could_not_be_kept_is_put_again(world):
+    sink, made = Told(), alerts(300)
+    box = world.outbox(pager={"sink": sink, "group_s": 1_000.0})
+    box._db.execute("PRAGMA max_page_count = 8")  # SQLite then says what it says on a full disk
+    for alert in made:
+        box.put(alert)
+    kept = box.states()["pager"].waiting
+    assert box.behind
+    assert kept < len(made)
+    box._db.execute("PRAGMA max_page_count = 100000")
+    box.behind = False
+    for alert in made:
+        box.put(alert)
+    assert (box.states()["pager"].waiting, box.behind) == (len(made), False)
+
+
 def entry(**changes):
     return msgspec.convert(changes, NotifySettings)
 

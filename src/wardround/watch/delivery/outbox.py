@@ -64,6 +64,7 @@ class Outbox:
 
     def __init__(self, path: Path, routes: Sequence[Route], clock: Clock, open_alerts: Callable[[], Sequence[Alert]]) -> None:
         self._routes, self._clock, self._open_alerts = {r.name: r for r in routes}, clock, open_alerts
+        self.behind = False  # a message could not be kept
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
@@ -91,7 +92,17 @@ class Outbox:
             thread.start()
 
     def put(self, alert: Alert) -> None:
-        """Keep the message of an alert as it stands, durably, for every sink that wants it; again changes nothing."""
+        """Keep the message of an alert as it stands, durably, for every sink that wants it; again changes nothing.
+
+        A disk that refuses does not stop whoever raises alerts: `behind` says that they are to be put again.
+        """
+        try:
+            self._put(alert)
+        except sqlite3.Error as error:
+            self.behind = True
+            log.error("outbox cannot be written", alert_id=alert.alert_id, reason=str(error))
+
+    def _put(self, alert: Alert) -> None:
         for route in self._routes.values():
             if not route.wants(alert):
                 continue
