@@ -13,6 +13,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import wardround as _first  # noqa: F401 - before any test imports grpc: see its __init__
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What runs side by side (`make test`): files, but the nodes, which are one set of Podman services for all their tests."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("nodes" if item.path.parent.name == "nodes" else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real recordings; a test that needs it is skipped, with how to give it, where it is absent."""

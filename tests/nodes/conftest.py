@@ -71,9 +71,18 @@ def worker_image():
     return image.reference()
 
 
+@pytest.fixture
+def three_nodes(three_services):
+    """Their services, by name, each of them running: one that an unlucky test left dead is no fault of the next."""
+    for node in three_services.values():
+        if node.process.poll() is not None:
+            node.start()
+    return three_services
+
+
 @pytest.fixture(scope="session")
-def three_nodes(worker_image, tmp_path_factory):
-    """Their services, by name."""
+def three_services(worker_image, tmp_path_factory):
+    """The services; a test takes `three_nodes`."""
     folder = tmp_path_factory.mktemp("nodes")
     nodes = {name: RehearsalNode(name, folder / name) for name in ("one", "two", "three")}
     try:
@@ -96,16 +105,16 @@ def ssh_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def home(three_nodes, ssh_server, tmp_path_factory):
+def home(three_services, ssh_server, tmp_path_factory):
     """A hub's home with the three nodes added, the third over SSH."""
     made = tmp_path_factory.mktemp("hub") / "home"
     run("hub", "init", "--home", str(made))
     key = run("node", "key", "--home", str(made))
     ssh_server.let_in(key.strip())
-    over_ssh = f"ssh://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{three_nodes['three'].socket}"
+    over_ssh = f"ssh://{getpass.getuser()}@127.0.0.1:{ssh_server.port}{three_services['three'].socket}"
     for name, url, more in (
-        ("one", three_nodes["one"].url, []),
-        ("two", three_nodes["two"].url, []),
+        ("one", three_services["one"].url, []),
+        ("two", three_services["two"].url, []),
         ("three", over_ssh, ["--host-key", ssh_server.fingerprint()]),
     ):
         run("node", "add", name, url, "--home", str(made), *more)

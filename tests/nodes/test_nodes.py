@@ -54,7 +54,7 @@ def copy_of(lake, folder):
 
 
 @pytest.fixture
-def opened(home, filled):
+def opened(home, filled, three_nodes):
     made = Home(home)
     yield made
     made.close()

@@ -22,7 +22,7 @@ from wardround.process.jobs import Jobs
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
 
-USER = "wardround-node"
+USER = "wardround-test"
 pytestmark = pytest.mark.timeout(400)
 
 
@@ -83,8 +83,12 @@ class RootlessNode:
 def rootless(worker_image):
     if os.getuid() != 0 or shutil.which("newuidmap") is None:
         pytest.skip("an ordinary user with a Podman of their own needs root and newuidmap (apt install uidmap)")
+    subprocess.run(["userdel", "--force", "--remove", USER], check=False, capture_output=True)  # left by a run that was killed
     # The password "*" fits nothing; unlike none at all, it does not lock the account for SSH.
-    subprocess.run(["useradd", "--create-home", "--password", "*", USER], check=True, capture_output=True)
+    added = subprocess.run(
+        ["useradd", "--create-home", "--password", "*", USER], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert added.returncode == 0, added.stderr
     node = RootlessNode()
     try:
         node.start()

@@ -145,6 +145,7 @@ def _play(run: Run) -> None:
         progress = _devices(run)
         run.voice.phase("collect", played, f"{progress.get('samples', 0):,} samples receipted to devices")
         if not asked and played >= STUDY_STARTS_AT[run.plan.task]:
+            _tell_to_lie(run, liar)
             _ask_for(run, study)
             asked = True
             run.voice.event(f"study {study.name}: {study.rounds.count} rounds of FedAvg among {len(training)} edges")
@@ -162,11 +163,9 @@ def _play(run: Run) -> None:
         if not killed_hub and number >= KILL_HUB_ROUND and run.hub is not None:
             _kill(run, run.hub, "hub")
             killed_hub = True
-        if not poisoned and number >= POISON_ROUND:
-            (run.edge_home(liar) / "poison").touch()
-            run.harm_us["update-poisoned"] = time.time_ns() // 1_000
-            run.expected.append(("update-poisoned", liar))
-            run.kills.append(f"{liar} sends updates turned round, eight times as large, after round {number}")
+        if not poisoned and (run.edge_home(liar) / "poisoned").exists():
+            run.harm_us["update-poisoned"] = (run.edge_home(liar) / "poisoned").stat().st_mtime_ns // 1_000
+            run.kills.append(f"{liar} sends updates turned round, eight times as large, after round {POISON_ROUND}")
             run.voice.event(f"{liar} begins to send poisoned updates")
             poisoned = True
         if number >= study.rounds.count and progress.get("finished") and _drained(run):
@@ -188,6 +187,12 @@ def _study(run: Run) -> Study:
         text += f"\n[score]\nheld_back = 0.0\nheld_back_subjects = {json.dumps(sorted(run.held_back))}\n"
     (run.folder / "study.toml").write_text(text)
     return parse_study(text, where="study.toml")
+
+
+def _tell_to_lie(run: Run, edge: str) -> None:
+    """From a round on, which the edge itself awaits: rounds that pass while another harm is done are not missed."""
+    (run.edge_home(edge) / "poison").write_text(str(POISON_ROUND))
+    run.expected.append(("update-poisoned", edge))
 
 
 def _ask_for(run: Run, study: Study) -> None:

@@ -28,7 +28,8 @@ Part = TypeVar("Part")
 Function = Callable[..., Any]
 Stop = Callable[[], bool]
 TASK_S = 600.0  # nothing came back for so long: what is in work hangs
-FETCH_S = 30.0  # for a result that is done to come; then its worker is taken for lost, and the task goes again
+FETCH_S = 30.0  # for the results that are done to come; then their worker is taken for lost, and the tasks go again
+FETCH_MORE_S = 1.0  # for each other result of the same look: a dead worker's results are not waited for one after the other
 FETCHES_MAX = 3
 NO_WORKER_S = 60.0
 STARTS_MAX = 3  # of a cluster, within one job
@@ -228,12 +229,14 @@ class _Flight(Generic[Part]):
             return
         with contextlib.suppress(TimeoutError):
             wait(list(self._futures), timeout=LOOK_S, return_when="FIRST_COMPLETED")
+        patience_s = FETCH_S
         for future in [f for f in self._futures if f.done()]:
             part = self._futures[future]
             try:
-                outcome = Outcome(part, result=future.result(timeout=FETCH_S))
+                outcome = Outcome(part, result=future.result(timeout=patience_s))
             except TimeoutError as error:
                 if future.status != "error":
+                    patience_s = FETCH_MORE_S
                     self._send_again(future, part)
                     continue
                 outcome = Outcome(part, error=_words(error))  # the task's own

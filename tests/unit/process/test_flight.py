@@ -5,12 +5,13 @@ The futures here are made up: in a real cluster that moment lasts milliseconds (
 
 from __future__ import annotations
 
+import collections
 import itertools
 
 import pytest
 
 from wardround.process import dask_runner
-from wardround.process.dask_runner import FETCHES_MAX, _ClusterLost, _Flight
+from wardround.process.dask_runner import FETCH_MORE_S, FETCH_S, FETCHES_MAX, _ClusterLost, _Flight
 
 
 class Future:
@@ -20,13 +21,13 @@ class Future:
 
     def __init__(self, result, status="finished"):
         self.key, self._result, self.status = f"make-{next(self.numbers)}", result, status
-        self.released = False
+        self.released, self.waited_s = False, 0.0
 
     def done(self):
         return True
 
     def result(self, timeout):
-        assert timeout <= 60
+        self.waited_s = timeout
         if isinstance(self._result, Exception):
             raise self._result
         return self._result
@@ -62,8 +63,6 @@ def landed(flight, looks):
 
 
 def send(*futures):
-    import collections
-
     client = Client(*futures)
     flight = _Flight(client, lambda part: part, ())
     flight.fill(collections.deque(["a"]), 1)
@@ -90,3 +89,11 @@ def test_a_task_that_timed_out_by_itself_is_set_aside_with_its_words():
     [(part, _, error)] = landed(flight, 1)
     assert part == "a"
     assert "no answer" in error
+
+
+def test_results_that_died_with_one_worker_are_not_waited_for_one_after_the_other():
+    lost = [Future(TimeoutError()) for _ in range(6)]
+    flight = _Flight(Client(*lost, *(Future("rows") for _ in lost)), lambda part: part, ())
+    flight.fill(collections.deque("abcdef"), 6)
+    assert sorted(landed(flight, 2)) == [(part, "rows", "") for part in "abcdef"]
+    assert sum(future.waited_s for future in lost) <= FETCH_S + 5 * FETCH_MORE_S
