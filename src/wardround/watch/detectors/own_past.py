@@ -1,0 +1,83 @@
+"""A number against its own past: what most detectors of training have in common.
+
+Every value is judged by the mean and deviation of those before it, and learned afterwards: nothing looks ahead. The deviation of
+a value from a mean of n values is wider than from a known mean, by sqrt(1 + 1/n), so that a short past does not raise alarms.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+REFERENCE = 70  # values of a full past; from then on the oldest fade
+REFERENCE_MIN = 20  # before anything is said
+WARM_UP = 20  # rounds of a study that teach nothing: a model learns fastest at first
+KEYS_MAX = 20_000  # edges remembered; the ones unheard longest are forgotten first
+CLIP = 15.0
+LEARNED_Z_MAX = 3.0  # a value further off than that does not fade into a full past
+
+
+class _Past(msgspec.Struct):
+    n: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+    last: list[float] = []  # the newest z, at most three
+
+
+class OwnPast:
+    """The past of one number by edge."""
+
+    def __init__(self, *, sd_min: float, sd_share: float = 0.0, reference_min: int = REFERENCE_MIN) -> None:
+        """A deviation counts as at least `sd_min`, and at least `sd_share` of the mean: what is smaller is no sign."""
+        self._sd_min, self._sd_share, self._reference_min = sd_min, sd_share, reference_min
+        self._past: dict[str, _Past] = {}
+
+    def z(self, key: str, value: float) -> tuple[float, float] | None:
+        """How many of its own deviations a value lies above its own mean, clipped to +-CLIP, and that mean; None: too early."""
+        past, value = self._past.get(key), float(value)  # of NumPy's it may be
+        if past is None or past.n < self._reference_min:
+            return None
+        sd = max(math.sqrt(past.variance), self._sd_min, self._sd_share * abs(past.mean))
+        z = (value - past.mean) / (sd * math.sqrt(1 + 1 / past.n)) if math.isfinite(value) else CLIP
+        z = max(-CLIP, min(CLIP, z))
+        past.last = [*past.last[-2:], z]
+        return z, past.mean
+
+    def two_of_three(self, key: str, sign: float = 1.0) -> float:
+        """What two of the newest three z reach, upwards (`sign` 1) or downwards (-1); 0 before there are two."""
+        newest = sorted(sign * z for z in self._past[key].last)
+        return newest[-2] if len(newest) > 1 else 0.0
+
+    def learn(self, key: str, value: float) -> None:
+        """Take a value into the past."""
+        value = float(value)
+        if not math.isfinite(value):
+            return
+        past = self._past.pop(key, None) or _Past()
+        self._past[key] = past  # the newest last
+        if len(self._past) > KEYS_MAX:
+            del self._past[next(iter(self._past))]
+        if past.n >= REFERENCE and past.last and abs(past.last[-1]) > LEARNED_Z_MAX:
+            return
+        past.n += 1
+        weight = 1.0 / min(past.n, REFERENCE)
+        deviation = value - past.mean
+        past.mean += weight * deviation
+        past.variance = (1 - weight) * (past.variance + weight * deviation * deviation)
+
+    def save(self) -> dict[str, _Past]:
+        """What is to be kept."""
+        return self._past
+
+    def load(self, past: dict[str, _Past]) -> None:
+        """Take up what was kept."""
+        self._past = past
+
+
+class Saved(msgspec.Struct):
+    """The state of a detector of one number: its past, rounds seen, and a running statistic by edge."""
+
+    past: dict[str, _Past]
+    rounds: int = 0
+    running: dict[str, list[float]] = {}

@@ -1,0 +1,76 @@
+"""The watch of a study's training, fed with rounds of simulated edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wardround.watch.model_watch import COMMON, EdgeSeen, ModelWatch, RoundSeen
+
+EDGES = [f"edge-{i:02}" for i in range(20)]
+
+
+def losses(rng, number, worse=(), by=0.0):
+    """A round of losses that come down at first and differ between edges."""
+    edges = {}
+    for i, edge in enumerate(EDGES):
+        if rng.random() < 0.8:
+            loss = 0.4 + 0.01 * i + 0.5 * np.exp(-number / 8) + 0.03 * rng.normal() + (by if edge in worse else 0.0)
+            edges[edge] = EdgeSeen(examples=100, loss=loss)
+    return RoundSeen(number=number, edges=edges, asked=len(EDGES))
+
+
+def play(watch, rng, rounds, make=losses, **facts):
+    return [deviation for number in rounds for deviation in watch.round(make(rng, number, **facts))]
+
+
+def new(deviations):
+    return {(s.kind, s.edge) for s in deviations if s.state == "new"}
+
+
+def test_healthy_rounds_are_quiet_and_calibrate():
+    watch = ModelWatch("a")
+    assert "not calibrated yet: 0 of 70" in watch.calibration().words
+    assert new(play(watch, np.random.default_rng(0), range(400))) == set()
+    assert watch.calibration().calibrated
+    assert watch.calibration().rounds_seen == 400
+
+
+def test_an_edge_whose_loss_rises_is_named_soon_and_is_over_when_it_is_well():
+    watch, rng = ModelWatch("a"), np.random.default_rng(1)
+    play(watch, rng, range(120))
+    found = play(watch, rng, range(120, 130), worse=["edge-03"], by=0.3)
+    assert new(found) == {("edge-loss", "edge-03")}
+    first = next(s for s in found if s.state == "new")
+    assert first.round_number <= 126
+    assert first.value > first.usual
+    assert first.score > first.threshold
+    assert first.evidence[-1] == (first.round_number, pytest.approx(first.score, abs=1e-3))
+    over = [s for s in play(watch, rng, range(130, 170)) if s.state == "over"]
+    assert [(s.kind, s.edge) for s in over] == [("edge-loss", "edge-03")]
+
+
+def test_what_many_edges_show_is_one_signal_that_names_them():
+    watch, rng = ModelWatch("a"), np.random.default_rng(2)
+    play(watch, rng, range(120))
+    worse = EDGES[:8]
+    found = play(watch, rng, range(120, 150), worse=worse, by=0.4)
+    assert (COMMON, "") in new(found)
+    last = [s for s in found if s.kind == COMMON][-1]
+    assert set(last.edges) == set(worse)
+    open_, over = new(found), {(s.kind, s.edge) for s in found if s.state == "over"}
+    assert open_ - over == {(COMMON, "")}
+
+
+def test_a_state_is_taken_up_where_it_was_and_not_for_another_configuration():
+    one, rng = ModelWatch("a"), np.random.default_rng(3)
+    play(one, rng, range(100))
+    two, other = ModelWatch("a"), ModelWatch("b")
+    assert two.restore(one.state())
+    assert not other.restore(one.state())
+    assert not other.restore(b"nonsense")
+    assert other.calibration().rounds == 0
+    seeds = (np.random.default_rng(4), np.random.default_rng(4))
+    first, second = (play(w, r, range(100, 130), worse=["edge-07"], by=0.3) for w, r in zip((one, two), seeds, strict=True))
+    assert first == second
+    assert one.state() == two.state()
