@@ -31,7 +31,8 @@ from wardround.learn.learners import Learner, make_learner
 from wardround.learn.models import Parameters
 from wardround.learn.scaling import with_scaling
 from wardround.learn.scores import METRICS, by_group, gap_closed, worst
-from wardround.learn.study import PRESETS, LearnerSettings, RoundSettings, StrategySettings, Study
+from wardround.learn.study import LearnerSettings, RoundSettings, StrategySettings, Study
+from wardround.learn.study_example import PRESETS
 from wardround.process.transforms import TASKS
 from wardround.records import Examples, Observation, concatenate
 

@@ -19,7 +19,8 @@ from recordings import activity_subject
 from wardround.learn.fleet import Fleet
 from wardround.learn.models import encode_model, is_buffer
 from wardround.learn.scores import METRICS
-from wardround.learn.study import PRESETS, CompressionSettings, RoundSettings, Study
+from wardround.learn.study import CompressionSettings, RoundSettings, Study
+from wardround.learn.study_example import PRESETS
 from wardround.process.transforms import TASKS
 from wardround.records import concatenate
 

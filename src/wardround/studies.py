@@ -29,7 +29,8 @@ from wardround.learn.releases import Stage
 from wardround.learn.rollbacks import Asked
 from wardround.learn.scores import METRICS, by_group, worst
 from wardround.learn.strategies import make_strategy
-from wardround.learn.study import Study, check, encode_training, is_held_back, parse_study, training_settings
+from wardround.learn.study import Study, encode_training, is_held_back, parse_study, training_settings
+from wardround.learn.study_checks import check
 from wardround.learn.survey import SurveyedSignal, SurveySettings, encode_survey
 from wardround.process.jobs import gold_examples
 from wardround.process.lake import Lake

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from wardround.learn.models import decode_model
-from wardround.learn.study import example_study
+from wardround.learn.study_example import example_study
 from wardround.process.transforms import TASKS
 
 TASK = TASKS["ventricular-beats"]

@@ -18,7 +18,7 @@ from wardround.cli.hub import AsJson
 from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
 from wardround.learn.study import Study, load_study
-from wardround.learn.study import check as check_study
+from wardround.learn.study_checks import check as check_study
 from wardround.process.transforms import TASKS
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
 from wardround.learn.learners import check_learner
-from wardround.learn.study import Study, example_study, load_study, parse_study
-from wardround.learn.study import check as check_study
+from wardround.learn.study import Study, load_study, parse_study
+from wardround.learn.study_checks import check as check_study
+from wardround.learn.study_example import example_study
 from wardround.process.transforms import TASKS
 
 app = typer.Typer(no_args_is_help=True, help="Studies: one model, trained for one purpose by edges that keep their data.")

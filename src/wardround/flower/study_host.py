@@ -32,7 +32,8 @@ from wardround.learn.learners import check_learner, code_digest, make_learner
 from wardround.learn.messages import Order, RoundEvent, Upload
 from wardround.learn.models import Parameters, with_controls
 from wardround.learn.strategies import make_strategy
-from wardround.learn.study import Study, check, encode_training, parse_study, training_settings
+from wardround.learn.study import Study, encode_training, parse_study, training_settings
+from wardround.learn.study_checks import check
 from wardround.process.transforms import TASKS
 from wardround.records import EdgeId
 from wardround.trust.certificates import Authority, new_key

@@ -13,7 +13,8 @@ from wardround.errors import StudyError, UpdateRefused
 from wardround.learn.blobs import Blobs
 from wardround.learn.journal import Journal, Kept, Replay, update_name
 from wardround.learn.rollbacks import Asked
-from wardround.learn.study import PLAIN_SGD_STRATEGIES, Study, TriageSettings
+from wardround.learn.study import Study, TriageSettings
+from wardround.learn.study_checks import PLAIN_SGD_STRATEGIES
 from wardround.records import EdgeId
 
 

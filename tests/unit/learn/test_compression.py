@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from wardround.errors import StudyError, UpdateRefused
 from wardround.learn.compression import BLOCK, RESIDUAL, SCALED, Decoded, compress, size_max, unpack
 from wardround.learn.models import MemoryTensors, decode_model, encode_model
-from wardround.learn.study import COMPRESSIONS, CompressionSettings, check, parse_study
+from wardround.learn.study import CompressionSettings, parse_study
+from wardround.learn.study_checks import COMPRESSIONS, check
 from wardround.process.transforms import TASKS
 
 LOSSY = [c for c in COMPRESSIONS if c != "none"]

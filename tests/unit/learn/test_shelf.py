@@ -11,7 +11,8 @@ from wardround.errors import CertificateRefused, LearnError, StudyError
 from wardround.learn.blobs import FolderBlobs, MemoryBlobs
 from wardround.learn.manifests import Signed, make_manifest, read_manifest
 from wardround.learn.shelf import Piece, Shelf, SourceFailed
-from wardround.learn.study import check, parse_study
+from wardround.learn.study import parse_study
+from wardround.learn.study_checks import check
 
 CHUNK = 10
 DATA = bytes(range(97))

@@ -13,7 +13,8 @@ from wardround.learn.models import MemoryTensors
 from wardround.learn.strategies import STRATEGIES, Fold, WeightedUpdate, make_strategy
 from wardround.learn.strategies.fednova import accumulated
 from wardround.learn.strategies.krum import best, squared_distances
-from wardround.learn.study import STRATEGY_NAMES, LearnerSettings, StrategySettings
+from wardround.learn.study import LearnerSettings, StrategySettings
+from wardround.learn.study_checks import STRATEGY_NAMES
 
 ROBUST = ["coordinate-median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "centered-clipping"]
 LEARNER = LearnerSettings(learning_rate=0.1, momentum=0.0, batch=8, epochs=2)

@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from wardround.errors import LearnError, SettingsError, StudyError
 from wardround.learn.learners import make_learner
 from wardround.learn.scaling import with_scaling
-from wardround.learn.study import LearnerSettings, ScoreSettings, check, is_held_back, parse_study
+from wardround.learn.study import LearnerSettings, ScoreSettings, is_held_back, parse_study
+from wardround.learn.study_checks import check
 from wardround.process.transforms import TASKS
 from wardround.records import Examples
 

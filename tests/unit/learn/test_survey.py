@@ -20,7 +20,8 @@ from wardround.learn.messages import Order, Upload
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.scaling import fold_sums
 from wardround.learn.strategies import make_strategy
-from wardround.learn.study import LearnerSettings, StrategySettings, check, parse_study
+from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
+from wardround.learn.study_checks import check
 from wardround.learn.survey import (
     QUANTILES,
     SurveyedSignal,

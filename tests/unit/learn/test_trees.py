@@ -9,7 +9,8 @@ from wardround.errors import StudyError, UpdateRefused
 from wardround.learn.learners import make_learner
 from wardround.learn.models import MemoryTensors
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
-from wardround.learn.study import LearnerSettings, RoundSettings, StrategySettings, Study, check
+from wardround.learn.study import LearnerSettings, RoundSettings, StrategySettings, Study
+from wardround.learn.study_checks import check
 from wardround.learn.trees import LEAF_STEP_MAX, check_trees, margins
 from wardround.records import Examples
 

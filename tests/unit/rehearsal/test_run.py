@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from wardround.cli.main import app
 from wardround.errors import StudyError
 from wardround.learn.faults import Faults, parse_faults
-from wardround.learn.study import example_study
+from wardround.learn.study_example import example_study
 from wardround.process.transforms import TASKS
 from wardround.rehearsal.chart import HEIGHT, svg_chart, text_chart
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from wardround.errors import StudyError
 from wardround.learn.learners.own_code import OwnCode, find
 from wardround.learn.models import Parameters
-from wardround.learn.study import LEARNER_KINDS, PLAIN_SGD_STRATEGIES, LearnerSettings, Study
+from wardround.learn.study import LearnerSettings, Study
+from wardround.learn.study_checks import LEARNER_KINDS, PLAIN_SGD_STRATEGIES
 from wardround.records import Examples
 
 __all__ = ["LEARNERS", "Learner", "Parameters", "Pull", "Trained", "check_learner", "code_digest", "make_learner"]

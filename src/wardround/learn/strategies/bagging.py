@@ -15,7 +15,8 @@ from wardround.learn.models import Parameters, Tensor, TensorSource
 from wardround.learn.strategies import Fold, Folded
 from wardround.learn.strategies.blocks import by_examples, counted
 from wardround.learn.strategies.fedavg import FedAvg
-from wardround.learn.study import TREES_MAX, LocalRule
+from wardround.learn.study import LocalRule
+from wardround.learn.study_checks import TREES_MAX
 from wardround.learn.trees import NAMES, append, scaled_leaves
 
 

@@ -1,0 +1,62 @@
+"""The commented study that `wardround study new` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+from wardround.learn.study import LearnerSettings
+
+# What to start from, by task: chosen by leaving out training subjects, never by looking at those held back.
+PRESETS: Mapping[str, LearnerSettings] = MappingProxyType(
+    {
+        "activity": LearnerSettings(hidden=(), epochs=3, batch=16),
+        "ventricular-beats": LearnerSettings(class_weighting="balanced"),
+    }
+)
+EXAMPLE = """\
+# A study: one model, trained for one purpose by edges that keep their data.
+# Check it with `wardround study check STUDY.toml`; docs/settings.md lists every key.
+name = "{name}"
+task = "{task}"             # what an example is: {tasks}
+
+[learner]
+kind = "mlp"
+hidden = {hidden}            # units of each hidden layer; [] is logistic regression
+epochs = {epochs}                  # passes over an edge's own examples in a round
+batch = {batch}                  # examples in one step of gradient descent
+learning_rate = {learning_rate}
+l2 = {l2}
+seed = 0                    # the same seed and data give the same model
+class_weighting = "{class_weighting}" # "balanced": rare classes count alike, by the counts of all edges together
+
+[rounds]
+count = 20
+edges_min = 3               # quorum; of two edges, each could subtract itself and see the other
+deadline_s = 60.0           # then the round commits with those who answered
+examples_min = 10           # an edge with fewer labelled examples is not asked
+interval_s = 0.0            # pause between rounds
+
+[score]
+held_back = 0.2             # share of subjects that score every model and never train one
+
+[triage]
+norm_ratio_max = 10.0       # an update this many times larger than the edge's own past is set aside
+quarantine_rounds = 30
+"""
+
+
+def example_study(name: str, task: str, tasks: Collection[str]) -> str:
+    """The text of a study to start from."""
+    learner = PRESETS.get(task, LearnerSettings())
+    return EXAMPLE.format(
+        name=name,
+        task=task,
+        tasks=", ".join(f'"{t}"' for t in sorted(tasks)),
+        hidden=list(learner.hidden),
+        epochs=learner.epochs,
+        batch=learner.batch,
+        learning_rate=learner.learning_rate,
+        l2=learner.l2,
+        class_weighting=learner.class_weighting,
+    )
