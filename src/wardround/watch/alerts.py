@@ -112,6 +112,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     inhibitions: tuple[Inhibition, ...] = (
         Inhibition(source="edge-silent", targets=("signal-silent", "sensor-dead", "completeness"), equal=("edge",)),
         Inhibition(source="update-poisoned", targets=("update-refused", "edge-loss", "input-drift"), equal=("edge", "study")),
+        Inhibition(source="input-dead", targets=("input-drift", "edge-loss", "confidence-low"), equal=("edge", "study")),
+        Inhibition(source="input-drift", targets=("edge-loss", "confidence-low"), equal=("edge", "study")),
+        Inhibition(source="federation-shift", targets=("edge-loss", "confidence-low"), equal=("study",)),
         Inhibition(source="model-diverged", targets=("edge-loss", "score-drop", "round-abandoned"), equal=("study",)),
     )
     escalate_us: Mapping[str, tuple[int, ...]] = MappingProxyType(

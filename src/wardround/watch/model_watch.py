@@ -17,8 +17,14 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from wardround.watch.calibration import BUDGET_PER_1000, Calibration, CalibrationReport
+from wardround.watch.detectors.confidence import Confidence
+from wardround.watch.detectors.duration import Duration
+from wardround.watch.detectors.global_loss import GlobalLoss
+from wardround.watch.detectors.inputs import Inputs
 from wardround.watch.detectors.loss import Loss
+from wardround.watch.detectors.participation import Participation
 from wardround.watch.detectors.seen import Detector, Deviation, EdgeSeen, Found, RoundSeen, Scored, Sign
+from wardround.watch.detectors.step import StepNorm
 
 __all__ = ["Deviation", "EdgeSeen", "ModelWatch", "RoundSeen"]
 
@@ -48,9 +54,9 @@ class _Saved(msgspec.Struct):
     evidence: list[tuple[str, str, list[tuple[float, float]]]]  # sign, edge
 
 
-def detectors() -> list[Detector]:
+def detectors(features: Sequence[str] = ()) -> list[Detector]:
     """One of each."""
-    return [Loss()]
+    return [Loss(), GlobalLoss(), StepNorm(), Participation(), Duration(), Inputs(features), Confidence()]
 
 
 class ModelWatch:
@@ -62,7 +68,7 @@ class ModelWatch:
         self._start()
 
     def _start(self) -> None:
-        self._detectors = detectors()
+        self._detectors = detectors(self._features)
         self.signs: dict[str, Sign] = {name: sign for d in self._detectors for name, sign in d.signs.items()}
         self._calibration = Calibration(self._configuration, self.signs, budget_per_1000=self._budget)
         self._rounds = 0
@@ -84,7 +90,8 @@ class ModelWatch:
         deviations = self._told(seen.number, above)
         if seen.healthy and not self._causes:
             self._calibration.healthy({n: max(s.score for s in each.values()) for n, each in found.items() if each})
-        accused = {edge for _, edge in above} | {e for c in self._causes.values() for e in c.edges}
+        accused = {edge for _, edge in above} | {edge for kind, edge in self._causes if kind != COMMON}
+        accused |= {edge for cause in self._causes.values() for edge in cause.edges}
         accused |= {edge for edge, own in seen.edges.items() if own.aside}
         for detector in self._detectors:
             detector.learn(seen, accused)
@@ -219,11 +226,12 @@ class ModelWatch:
             since_round=cause.since,
             edge=edge,
             edges=tuple(cause.edges),
+            of=key[1] if common else "",
             score=scored.score,
             threshold=self._calibration.threshold(cause.sign),
             value=scored.value,
             usual=scored.usual,
-            note=scored.note,
+            parts=scored.parts,
             unit=self.signs[cause.sign].unit,
             evidence=evidence,
         )

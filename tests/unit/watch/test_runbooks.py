@@ -5,15 +5,23 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from wardround.watch.model_findings import WORDS
+from wardround.watch.model_watch import COMMON, detectors
+
 ROOT = Path(__file__).parents[3]
 
 
 def kinds():
     text = "".join(p.read_text() for p in (ROOT / "src/wardround/watch").rglob("*.py"))
-    return set(re.findall(r'kind="([a-z-]+)"', text)) | set(re.findall(r'"(signal-silent|sensor-dead)"', text))
+    found = re.findall(r'kind="([a-z-]+)"', text) + re.findall(r'"(signal-silent|sensor-dead)"', text)
+    return {*found, *re.findall(r'Sign\(\s*"([a-z-]+)"', text), COMMON}
 
 
 def test_every_kind_has_a_runbook():
     sections = set(re.findall(r"^## ([a-z-]+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE))
-    assert {"edge-silent", "update-poisoned", "sensor-dead"} <= kinds()
+    assert {"edge-silent", "update-poisoned", "sensor-dead", "edge-loss", "input-drift"} <= kinds()
     assert kinds() <= sections
+
+
+def test_every_kind_of_training_has_its_words():
+    assert {sign.kind for d in detectors() for sign in d.signs.values()} | {COMMON} == set(WORDS)

@@ -15,6 +15,7 @@ REFERENCE_MIN = 20  # before anything is said
 WARM_UP = 20  # rounds of a study that teach nothing: a model learns fastest at first
 KEYS_MAX = 20_000  # edges remembered; the ones unheard longest are forgotten first
 CLIP = 15.0
+EWMA_CLIP = 6.0
 LEARNED_Z_MAX = 3.0  # a value further off than that does not fade into a full past
 
 
@@ -27,6 +28,8 @@ class _Past(msgspec.Struct):
 
 class OwnPast:
     """The past of one number by edge."""
+
+    Kept = dict[str, _Past]  # what `save` gives
 
     def __init__(self, *, sd_min: float, sd_share: float = 0.0, reference_min: int = REFERENCE_MIN) -> None:
         """A deviation counts as at least `sd_min`, and at least `sd_share` of the mean: what is smaller is no sign."""
@@ -73,6 +76,16 @@ class OwnPast:
     def load(self, past: dict[str, _Past]) -> None:
         """Take up what was kept."""
         self._past = past
+
+
+def ewma(before: float, z: float, weight: float) -> float:
+    """An exponentially weighted mean of z, of which one counts no more than EWMA_CLIP: an odd round is no course."""
+    return before + weight * (max(-EWMA_CLIP, min(EWMA_CLIP, z)) - before)
+
+
+def ewma_score(mean: float, weight: float) -> float:
+    """That mean in its own standard deviations, if the z are independent (Roberts, Technometrics 1(3), 1959)."""
+    return mean / math.sqrt(weight / (2 - weight))
 
 
 class Saved(msgspec.Struct):

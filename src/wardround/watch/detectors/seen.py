@@ -50,12 +50,15 @@ class RoundSeen:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A detector's answer for one edge (or for the study, edge ""): its score, and what was measured beside what is usual."""
+    """A detector's answer for one edge (or for the study, edge ""): its score, and what was measured beside what is usual.
+
+    `parts`: what the score is made of, largest first, where it has parts: (feature, value).
+    """
 
     score: float
     value: float
     usual: float
-    note: str = ""
+    parts: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Deviation:
     """What the watch of a study says after a round about one cause.
 
     `state`: new, on (it lasts) or over. `edge` is empty where it is of the whole study; then `edges` are those concerned, if
-    any. `evidence`: (round, score) of the newest rounds. `sign` is the strongest of the signs that speak.
+    any, and `of` is the kind that they show. `evidence`: (round, score) of the newest rounds. `sign` is the strongest one.
     """
 
     state: str
@@ -114,11 +117,12 @@ class Deviation:
     since_round: int
     edge: str = ""
     edges: Sequence[str] = ()
+    of: str = ""
     score: float = 0.0
     threshold: float = 0.0
     value: float = 0.0
     usual: float = 0.0
-    note: str = ""
+    parts: tuple[tuple[str, float], ...] = ()
     unit: str = ""
     evidence: tuple[tuple[float, float], ...] = field(default=())
 

@@ -1,0 +1,153 @@
+"""What an edge's model is fed, against its own past: drift of a feature, and a feature that has died. Counts alone, no values.
+
+Drift is the population stability index of the newest reports (their weights fade by FADE, which is as much as ten reports) to the
+edge's own first ones, by feature. By chance alone it is about (bins - 1) (1/n_reference + 1/n_newest), so the score divides by
+that and by FLOOR: what is significant and small is no alarm, nor is what is large and few. A feature that has died shows in one
+report: its variance, from the bins' middles, falls far below what it was.
+Sources: Siddiqi, Credit Risk Scorecards, Wiley 2006, for the index; the prototype's simulation for the limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround.watch.detectors.own_past import KEYS_MAX, REFERENCE
+from wardround.watch.detectors.seen import INPUT_BINS, Counts, Found, RoundSeen, Scored, Sign
+
+FADE = 0.82  # weights 1, .82, .67 ...: (sum w)^2 / sum w^2 = 10 reports
+FLOOR = 0.08  # of the index: with 640 newest rows and a full past the threshold is then 0.093
+REPORTS_MIN = 10
+MIDDLES = np.array([-2.5, -1.6, -0.9, -0.3, 0.3, 0.9, 1.6, 2.5])
+VARIANCE_MIN = 0.02  # of a feature that is in one bin
+VARIANCE_LOG10 = 0.46  # a third of the usual variance, in a report of ROWS rows; of fewer it may be further off by chance
+ROWS, ROWS_MIN = 64.0, 8.0
+SPREAD_SHARE, SPREAD_BINS = 0.05, 3  # a feature that is mostly in fewer bins says nothing by staying in one
+PARTS = 3
+
+Floats = NDArray[np.float64]
+
+
+class _Edge(msgspec.Struct):
+    """One edge's reports: sums of counts as float32 bytes, shape (n_features, INPUT_BINS)."""
+
+    reports: int
+    reference: bytes
+    newest: bytes
+    weight: float = 0.0  # rows of the newest, and the same with squared weights
+    squares: float = 0.0
+
+
+class Inputs:
+    """Of one study. Memory: 72 bytes by edge and feature."""
+
+    signs: Mapping[str, Sign] = MappingProxyType(
+        {
+            "inputs": Sign("input-drift", 1.0, "population stability index over its limit"),
+            "input-variance": Sign("input-dead", 1.0, "fall of a feature's variance over its limit"),
+        }
+    )
+
+    def __init__(self, features: Sequence[str] = ()) -> None:
+        """`features` name the rows of the counts."""
+        self._features = tuple(features)
+        self._edges: dict[str, _Edge] = {}
+
+    def score(self, seen: RoundSeen) -> Found:
+        reported = [(edge, _counts(own.inputs)) for edge, own in seen.edges.items() if own.inputs is not None]
+        drift: dict[str, Scored] = {}
+        dead: dict[str, Scored] = {}
+        by_shape: dict[int, list[tuple[str, Floats]]] = {}
+        for edge, counts in reported:
+            if counts is None or not counts.any():
+                continue
+            known = self._edges.pop(edge, None)
+            if known is None or len(known.reference) != counts.size * 4:
+                known = _Edge(0, np.zeros(counts.shape, np.float32).tobytes(), np.zeros(counts.shape, np.float32).tobytes())
+            self._edges[edge] = known  # the newest last
+            rows = float(counts[0].sum())
+            known.weight, known.squares = FADE * known.weight + rows, FADE**2 * known.squares + rows
+            known.newest = (FADE * _array(known.newest, counts.shape) + counts).astype(np.float32).tobytes()
+            if known.reports >= REPORTS_MIN:
+                by_shape.setdefault(counts.shape[0], []).append((edge, counts))
+        while len(self._edges) > KEYS_MAX:
+            del self._edges[next(iter(self._edges))]
+        for each in by_shape.values():
+            self._judge(each, drift, dead)
+        return {"inputs": drift, "input-variance": dead}
+
+    def learn(self, seen: RoundSeen, leave_out: Collection[str]) -> None:
+        """The first REFERENCE reports are what is usual, and stay it: a drift that creeps must not become usual."""
+        for edge, own in seen.edges.items():
+            known = self._edges.get(edge)
+            if own.inputs is None or known is None or edge in leave_out or known.reports >= REFERENCE:
+                continue
+            counts = _counts(own.inputs)
+            if counts is not None and counts.size * 4 == len(known.reference) and counts.any():
+                known.reports += 1
+                known.reference = (_array(known.reference, counts.shape) + counts).astype(np.float32).tobytes()
+
+    def state(self) -> bytes:
+        return msgspec.msgpack.encode(self._edges)
+
+    def restore(self, state: bytes) -> None:
+        self._edges = msgspec.msgpack.decode(state, type=dict[str, _Edge])
+
+    def _judge(self, each: Sequence[tuple[str, Floats]], drift: dict[str, Scored], dead: dict[str, Scored]) -> None:
+        """Edges with as many features, together."""
+        known = [self._edges[edge] for edge, _ in each]
+        shape = each[0][1].shape
+        counts = np.array([c for _, c in each])
+        reference = np.array([_array(k.reference, shape) for k in known])
+        newest = np.array([_array(k.newest, shape) for k in known])
+        rows = np.array([k.weight**2 / k.squares for k in known])[:, None, None]  # as many unweighted ones
+        all_rows = reference.sum(axis=2, keepdims=True)
+        usual = (reference + 0.5) / (all_rows + 0.5 * INPUT_BINS)
+        now = (newest * (rows / newest.sum(axis=2, keepdims=True)) + 0.5) / (rows + 0.5 * INPUT_BINS)
+        index = ((now - usual) * np.log(now / usual)).sum(axis=2)
+        limit = FLOOR + (INPUT_BINS - 1) * (1 / all_rows[..., 0] + 1 / rows[..., 0])
+        fall = _fall(reference, counts)
+        for place, (edge, _) in enumerate(each):
+            over = index[place] / limit[place]
+            top = int(np.argmax(over))
+            drift[edge] = Scored(float(over[top]), float(index[place, top]), 0.0, self._parts(index[place], over))
+            worst = int(np.argmax(fall[place]))
+            dead[edge] = Scored(float(fall[place, worst]), 0.0, 1.0, self._parts(fall[place], fall[place]))
+
+    def _parts(self, values: Floats, order: Floats) -> tuple[tuple[str, float], ...]:
+        return tuple((self._name(int(i)), round(float(values[i]), 3)) for i in np.argsort(-order)[:PARTS])
+
+    def _name(self, place: int) -> str:
+        return self._features[place] if place < len(self._features) else f"feature {place}"
+
+
+def _fall(reference: Floats, counts: Floats) -> Floats:
+    """How far variances are below what they were, over the limit; shape (n_edges, n_features), 0 where it says nothing."""
+    there, rows = reference[..., :-1], counts[..., :-1].sum(axis=2)
+    spread = (there > SPREAD_SHARE * np.maximum(1.0, there.sum(axis=2, keepdims=True))).sum(axis=2) >= SPREAD_BINS
+    before, now = _variance(there), _variance(counts[..., :-1])
+    fall = np.log10(np.maximum(before, VARIANCE_MIN) / np.maximum(now, VARIANCE_MIN))
+    limit = VARIANCE_LOG10 * np.sqrt(np.maximum(1.0, ROWS / np.maximum(rows, 1.0)))
+    return np.where(spread & (rows >= ROWS_MIN), np.maximum(fall, 0.0) / limit, 0.0)
+
+
+def _variance(counts: Floats) -> Floats:
+    """Variance of what is there, from the bins' middles, shape (n_edges, n_features)."""
+    n = np.maximum(counts.sum(axis=2), 1.0)
+    mean = counts @ MIDDLES / n
+    return np.asarray(counts @ np.square(MIDDLES) / n - np.square(mean))
+
+
+def _counts(given: Counts) -> Floats | None:
+    """Counts as they should be; None where they are not."""
+    counts = np.asarray(given, np.float64)
+    good = counts.ndim == 2 and counts.shape[1] == INPUT_BINS and bool(np.isfinite(counts).all()) and not (counts < 0).any()
+    return counts if good else None
+
+
+def _array(data: bytes, shape: tuple[int, ...]) -> Floats:
+    return np.frombuffer(data, np.float32).reshape(shape).astype(np.float64)
