@@ -76,11 +76,11 @@ class Home:
         self.store.close()
 
 
-def again(opened):
-    """Run the job over everything, from nothing."""
+def again(opened, watch=lambda _done, _all: None):
+    """Run the job over everything, from nothing; `watch` hears how many parts are done."""
     forget(opened.processing.lake)
     jobs = opened.processing._jobs
     staged = jobs._staging / JOB.name
     assert not staged.exists()
     jobs._known_digest = f"{random.randrange(1 << 24):06x}"  # as other code would: all is made anew
-    return opened.processing.run(JOB)
+    return opened.processing.run(JOB, watch=watch)

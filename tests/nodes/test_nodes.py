@@ -62,9 +62,13 @@ def opened(home, filled, three_nodes):
 
 def test_the_result_of_three_nodes_is_that_of_one_machine_though_a_node_dies(opened, local, three_nodes):
     opened.ready()
-    cut = threading.Timer(1.0, three_nodes["two"].power_cut)
-    cut.start()
-    report = again(opened)
+    cut = threading.Thread(target=three_nodes["two"].power_cut)
+
+    def when_work_is_under_way(done, of):
+        if 0 < done < of and cut.ident is None:
+            cut.start()
+
+    report = again(opened, when_work_is_under_way)
     cut.join()
     assert report.failed == ()
     assert report.place == "3 nodes, 3 workers"
