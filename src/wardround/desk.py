@@ -6,7 +6,9 @@ import collections
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
+
+import structlog
 
 from wardround.clock import Clock, utc
 from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, StudyView
@@ -20,8 +22,10 @@ from wardround.trust.roles import Act, check_act
 from wardround.watch.alerts import Alert, needs_person
 from wardround.watch.delivery.outbox import Outbox
 from wardround.watch.metrics import EdgeFacts, Facts, SinkFacts, StudyFacts
+from wardround.watch.response_words import UNDO, UndoWords
 from wardround.watch.watcher import Watch
 
+log = structlog.get_logger(__name__)
 RATE_S = 10.0
 LINES_MAX = 200
 ALERTS_SHOWN = 500
@@ -69,6 +73,16 @@ class Arrivals:
             self._groups.popleft()
 
 
+class Responses(Protocol):
+    """What was done about alerts by itself, and can be undone."""
+
+    def undo(self, response_id: str, who: str, reason: str) -> str:
+        """What came of it, in words. Raises WardroundError: there is nothing to undo, or it cannot be undone."""
+
+    def before_undo(self, response_id: str) -> UndoWords | None:
+        """What a person reads before; None when there is nothing to undo."""
+
+
 Record = Callable[..., None]  # (kind, what, who, **facts): an entry of the audit log
 
 
@@ -84,6 +98,7 @@ class HubDesk:
         watch: Watch,
         outbox: Outbox,
         record: Record,
+        responses: Responses,
         arrivals: Arrivals,
         beats: Mapping[str, Beat],
         attached: Callable[[], set[str]],
@@ -99,7 +114,7 @@ class HubDesk:
         self._arrivals, self._beats, self._attached = arrivals, beats, attached
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
         self._certificate_us = certificate_us
-        self._sign_in, self._record = SignIn(clock), record
+        self._sign_in, self._record, self._responses = SignIn(clock), record, responses
         self._overview = Overview(
             clock.now_us(), place.hub, place.version, place.site, simulated=place.simulated, subjects=subjects()
         )
@@ -153,9 +168,16 @@ class HubDesk:
             NotAllowed: their role does not cover it.
         """
         self._check(who, Act.UNDO)
-        return self._undo(alert_id, who, reason)
+        try:
+            return self._undo(alert_id, who, reason)
+        except WardroundError as error:
+            log.warning("a response could not be undone", alert_id=alert_id, reason=str(error))
+            return False
 
     def _undo(self, alert_id: str, who: str, reason: str) -> bool:
+        known = self._watch.alert(alert_id)
+        if known is not None and known.response is not None and known.response.undo.startswith(UNDO):
+            return self._undo_response(known.response.undo.removeprefix(UNDO), who, reason)
         self._record("change", "response undone", who, alert=alert_id, reason=reason)
         command = self._watch.undo(alert_id, who, reason)
         kind, _, rest = command.partition(":")
@@ -165,6 +187,12 @@ class HubDesk:
             running.coordinator.release(EdgeId(edge))
         self.refresh()
         return bool(command)
+
+    def _undo_response(self, response_id: str, who: str, reason: str) -> bool:
+        """Raises WardroundError: it cannot be undone."""
+        self._responses.undo(response_id, who, reason)
+        self.refresh()
+        return True
 
     def answer(self, act: str, body: Mapping[str, Any], who: str) -> str:
         """Do what somebody asks of alerts from the command line; words for who asked. Roles bind people at the console.
@@ -305,13 +333,13 @@ class HubDesk:
         return StudyView(
             name=running.study.name,
             round_number=newest.number if newest is not None else 0,
-            rounds=running.study.rounds.count,
+            rounds=running.coordinator.rounds_in_all,
             metric=running.metric,
             score=latest.value if latest is not None else None,
             worst_edge=latest.worst_edge if latest is not None else "",
             worst=latest.worst if latest is not None and latest.worst == latest.worst else None,
             parts=parts,
-            state="finished" if running.coordinator.finished else "running",
+            state="finished" if running.coordinator.finished else "paused" if running.coordinator.paused else "running",
         )
 
     @staticmethod
@@ -322,7 +350,12 @@ class HubDesk:
         finding, response = alert.finding, alert.response
         words: dict[str, str] = {}
         consequences: tuple[str, ...] = ()
-        if alert.open and response is not None and response.undo and not response.undone_us:
+        if alert.open and response is not None and response.undo.startswith(UNDO) and not response.undone_us:
+            asked = self._responses.before_undo(response.undo.removeprefix(UNDO))
+            if asked is not None:
+                words = {"undo_title": asked.title, "undo_words": asked.words, "undo_keep": asked.keep}
+                consequences = asked.consequences
+        elif alert.open and response is not None and response.undo and not response.undone_us:
             running = studies.get(finding.study)
             newest = running.newest if running is not None else None
             number = newest.number + 1 if newest is not None else 1

@@ -41,6 +41,7 @@ from wardround.processing import Processing, only_one
 from wardround.ready import write_ready
 from wardround.records import Consent, EdgeId, Observation, Purpose, decode_observation
 from wardround.releasing import Fleet
+from wardround.responding import Responding
 from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
@@ -198,6 +199,14 @@ class Hub:
             on_head=self._head_kept,
         )
         self.studies = Studies(self.store, self.clock, self._make_study, self.happened)
+        self.responding = Responding(
+            store=self.store,
+            watch=self.watch,
+            studies=self.studies,
+            clock=self.clock,
+            record=self.record,
+            tell=self._tell,
+        )
         self.beats: dict[str, Beat] = {}
         self.arrivals = Arrivals(self.clock)
         self._not_in_gold_s: collections.deque[float] = collections.deque(maxlen=APPENDS_MAX)  # when lake commits were made
@@ -217,6 +226,7 @@ class Hub:
             watch=self.watch,
             outbox=self.outbox,
             record=self._record_for_desk,
+            responses=self.responding,
             arrivals=self.arrivals,
             beats=self.beats,
             attached=lambda: set(self.link.attached) if self.link is not None else set(),
@@ -329,7 +339,8 @@ class Hub:
         self.store.close()
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        return self._ticks(), self._looks(), self._denials(), self._certificate(), self._commits(), self._jobs(), self._views()
+        loops = self._ticks, self._looks, self._denials, self._certificate, self._commits, self._jobs, self._views
+        return (*(loop() for loop in loops), self.responding.run())
 
     async def _ticks(self) -> None:
         beat = 0
@@ -660,6 +671,7 @@ class Hub:
             "alert", alert_id=alert.alert_id, state=alert.state.value, kind=alert.finding.kind, edge_id=alert.finding.edge
         )
         self.outbox.put(alert)
+        self.responding.wake()
 
     def _make_study(self, record: StudyRecord) -> RunningStudy:
         assert self.link is not None  # noqa: S101 - studies are looked at once the link is there

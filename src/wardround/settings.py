@@ -84,6 +84,66 @@ class ScheduleSettings(Settings, frozen=True, kw_only=True):
     load_max: float = 0.0  # share of the processors' time that others than training take; 0: not asked
 
 
+class ResponseSettings(Settings, frozen=True, kw_only=True):
+    """One way to respond to an alert by itself (watch/respond.py): whether, to which kinds, and how often at most."""
+
+    mode: typing.Literal["off", "dry-run", "act"] = "dry-run"  # dry-run: say on the alert what would be done
+    kinds: tuple[str, ...] = ()  # of alerts
+    limit: int = 1  # at most so many in any `limit_rounds` rounds, and in any `limit_hours` hours, of one study
+    limit_rounds: int = 30
+    limit_hours: float = 24.0
+
+
+class QuarantineResponse(ResponseSettings, frozen=True, kw_only=True):
+    """Set an edge aside: weight 0, still asked and scored."""
+
+    kinds: tuple[str, ...] = ("edge-loss", "input-dead")
+    limit: int = 3
+    rounds: int = 30  # that it holds for
+    share_max: float = 0.25  # of a study's edges set aside at once, whoever did it
+
+
+class RollbackResponse(ResponseSettings, frozen=True, kw_only=True):
+    """Go back to the newest model that has passed the gates."""
+
+    kinds: tuple[str, ...] = ("model-diverged",)
+
+
+class PauseResponse(ResponseSettings, frozen=True, kw_only=True):
+    """Begin no new round until a person says so. Where a kind stands at several responses the first that is allowed is taken:
+    rollback, quarantine, retrain, recalibrate, pause."""
+
+    kinds: tuple[str, ...] = ("model-diverged",)
+
+
+class RetrainResponse(ResponseSettings, frozen=True, kw_only=True):
+    """Give a study more rounds, so that it learns what has changed."""
+
+    kinds: tuple[str, ...] = ("input-drift", "confidence-low", "federation-shift")
+    limit_rounds: int = 100
+    limit_hours: float = 168.0
+    rounds: int = 10
+    share_min: float = 0.1  # of the study's edges that show it; below, it is an edge's own matter
+
+
+class RecalibrateResponse(ResponseSettings, frozen=True, kw_only=True):
+    """Let the detectors of a study learn anew what is usual."""
+
+    kinds: tuple[str, ...] = ("federation-shift",)
+    limit_rounds: int = 200
+    limit_hours: float = 168.0
+
+
+class RespondSettings(Settings, frozen=True, kw_only=True):
+    """What Wardround does about alerts by itself, in one study."""
+
+    quarantine: QuarantineResponse = QuarantineResponse()
+    rollback: RollbackResponse = RollbackResponse()
+    pause: PauseResponse = PauseResponse()
+    retrain: RetrainResponse = RetrainResponse()
+    recalibrate: RecalibrateResponse = RecalibrateResponse()
+
+
 class FlowerSettings(Settings, frozen=True, kw_only=True):
     """Flower apps at an edge; empty: it runs none."""
 

@@ -169,17 +169,12 @@ class RunningStudy:
             StudyError: it cannot be done.
         """
         releases = self.releases
-        if request.kind == "pause":
-            self.coordinator.pause(paused=True)
-            return "no new round begins; the one in progress comes to its end"
-        if request.kind == "resume":
-            self.coordinator.pause(paused=False)
-            return "rounds go on"
-        if request.kind == "stop":
-            self.coordinator.stop()
-            return "no round is in progress, and none begins"
+        if request.kind in STATES_AFTER:
+            return self._hold_or_go_on(request.kind)
         act, _, edge = request.kind.partition(":")
-        if act in ("release", "replay"):
+        if act in MORE_ROUNDS:
+            return self._more_rounds(act, edge, request)
+        if act in ("release", "replay", "quarantine"):
             return self._about_edge(act, EdgeId(edge), request)
         if releases is None:
             raise StudyError(f"{self.study.name} makes no model", remedy="this is for studies of kind `model`")
@@ -191,11 +186,27 @@ class RunningStudy:
             return releases.promote(request.to_round, stage, who=request.who, reason=request.reason)
         raise StudyError(f"this hub cannot {request.kind[:40]!r}", remedy="bring hub and command to the same version")
 
+    def _hold_or_go_on(self, act: str) -> str:
+        if act == "stop":
+            self.coordinator.stop()
+            return "no round is in progress, and none begins"
+        self.coordinator.pause(paused=act == "pause")
+        return "no new round begins; the one in progress comes to its end" if act == "pause" else "rounds go on"
+
+    def _more_rounds(self, act: str, given: str, request: StudyRequest) -> str:
+        if act == "retrain":
+            total = self.coordinator.extend(request.to_round, request.request_id)
+            return f"{request.to_round} more rounds, {total} in all"
+        return f"{self.coordinator.withdraw(given)} rounds in all; those that are over stay"
+
     def _about_edge(self, act: str, edge: EdgeId, request: StudyRequest) -> str:
         if act == "replay":
             asked = Asked(request.to_round, request.who, request.reason, request.request_id)
             replay = self.coordinator.replay(edge, request.to_round, asked)
             return f"the update of {edge} in round {replay.from_round} counts in the next round that ends, as a late one"
+        if act == "quarantine":
+            until = self.coordinator.quarantine(edge, 0, request.reason, until=request.to_round)
+            return f"{edge} is set aside until round {until}: weight 0, still asked and scored"
         if edge not in self.coordinator.quarantined() or not self.coordinator.release(edge):
             raise StudyError(f"{edge} is not set aside", remedy="`wardround study quarantine` lists who is")
         return f"{edge} counts again, from its next update on"
@@ -322,6 +333,7 @@ class RunningStudy:
 
 AT_WORK = ("requested", "running", "paused")
 STATES_AFTER = {"pause": "paused", "resume": "running", "stop": "stopped"}
+MORE_ROUNDS = ("retrain", "withdraw")
 
 
 class Studies:
@@ -402,6 +414,8 @@ class Studies:
         answered = replace(request, state=state, answer=answer)
         if state == "done" and request.kind in STATES_AFTER and running is not None:
             self._now(request.study, STATES_AFTER[request.kind], f"by {request.who}", finished=running.coordinator.finished)
+        if state == "done" and request.kind.partition(":")[0] in MORE_ROUNDS and running is not None:
+            self._has_rounds_again(request, finished=running.coordinator.finished)
         self._store.put_study_request(answered)
         self._say(f"{request.study}: {request.kind} by {request.who} {state}", answer)
         log.info("study request", study=request.study, kind=request.kind, who=request.who, state=state)
@@ -411,6 +425,12 @@ class Studies:
         record = next((r for r in self._store.studies() if r.name == name), None)
         if record is not None:
             self._put(record, "finished" if finished else state, "" if finished or state == "running" else detail)
+
+    def _has_rounds_again(self, request: StudyRequest, *, finished: bool) -> None:
+        """More rounds wake a study that had finished, and leave one that is paused alone."""
+        record = next((r for r in self._store.studies() if r.name == request.study), None)
+        if record is not None and record.state in ("running", "finished"):
+            self._now(request.study, "running", "", finished=finished)
 
     def finished(self, name: str) -> None:
         """A study has all its rounds."""

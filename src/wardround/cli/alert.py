@@ -99,13 +99,13 @@ def show(alert: Id, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 @app.command()
 def ack(alert: Id, home: Home = DEFAULT_HOME) -> None:
     """Say that you are on it: nobody else is woken, and it is not escalated. It stays open until its cause has gone."""
-    typer.echo(_ask(home, "acknowledge", {"alert": alert}))
+    typer.echo(ask(home, "acknowledge", {"alert": alert}))
 
 
 @app.command()
 def undo(alert: Id, reason: Why = "", home: Home = DEFAULT_HOME) -> None:
     """Undo what Wardround did about an alert, such as setting an edge aside."""
-    typer.echo(_ask(home, "undo", {"alert": alert, "reason": reason}))
+    typer.echo(ask(home, "undo", {"alert": alert, "reason": reason}))
 
 
 @app.command()
@@ -122,7 +122,7 @@ def silence(
     """
     matchers = dict(label.partition("=")[::2] for label in labels)
     until_us = SystemClock().now_us() + _seconds(span) * 1_000_000
-    typer.echo(_ask(home, "silence", {"matchers": matchers, "until_us": until_us, "reason": reason}))
+    typer.echo(ask(home, "silence", {"matchers": matchers, "until_us": until_us, "reason": reason}))
 
 
 @app.command()
@@ -130,7 +130,7 @@ def unsilence(
     silence: Annotated[str, typer.Argument(help="The silence, as `alert silences` names it: S-0001.")], home: Home = DEFAULT_HOME
 ) -> None:
     """End a silence now."""
-    typer.echo(_ask(home, "unsilence", {"silence": silence}))
+    typer.echo(ask(home, "unsilence", {"silence": silence}))
 
 
 @app.command()
@@ -173,7 +173,7 @@ def sinks(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 @app.command("test")
 def try_sinks(home: Home = DEFAULT_HOME) -> None:
     """Send every sink a message that says that it is a test; `alert sinks` shows whether it was taken."""
-    typer.echo(_ask(home, "test", {}))
+    typer.echo(ask(home, "test", {}))
 
 
 def _shown(home: Path, key: str, *, as_json: bool) -> Any:
@@ -188,8 +188,12 @@ def _shown(home: Path, key: str, *, as_json: bool) -> Any:
     return None
 
 
-def _ask(home: Path, act: str, body: Mapping[str, Any]) -> str:
-    """Ask the running hub, and wait for its answer."""
+def ask(home: Path, act: str, body: Mapping[str, Any], topic: str = "alerts") -> str:
+    """Ask the running hub, and wait for its answer.
+
+    Raises:
+        WardroundError: no hub runs there, it refused, or it did not answer.
+    """
     from wardround.processing import held, new_id  # noqa: PLC0415
     from wardround.store import Request, opened  # noqa: PLC0415
 
@@ -197,7 +201,7 @@ def _ask(home: Path, act: str, body: Mapping[str, Any]) -> str:
         raise WardroundError(f"no hub runs in {home}", remedy="start it with `wardround hub run`, or give its --home")
     clock = SystemClock()
     with opened(home / "hub.sqlite") as store:
-        request = Request(new_id(clock), "alerts", act, body, getpass.getuser(), clock.now_us())
+        request = Request(new_id(clock), topic, act, body, getpass.getuser(), clock.now_us())
         store.put_request(request)
         until = time.monotonic() + ANSWER_S
         while time.monotonic() < until:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from wardround.cli import alert, audit, demo, doctor, edge, erase, flower, hub, node, process, study, trend, wifi
+from wardround.cli import alert, audit, demo, doctor, edge, erase, flower, hub, node, process, response, study, trend, wifi
 from wardround.cli.recording import Recorded, record
 from wardround.errors import WardroundError
 from wardround.log_lines import write_log_lines
@@ -42,6 +42,7 @@ app.add_typer(node.app, name="node")
 app.add_typer(study.app, name="study")
 app.add_typer(flower.app, name="flower")
 app.add_typer(alert.app, name="alert")
+app.add_typer(response.app, name="response")
 app.add_typer(wifi.app, name="wifi")
 app.command("erase")(erase.erase)
 app.add_typer(audit.app, name="audit")

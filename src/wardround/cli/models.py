@@ -1,4 +1,4 @@
-"""`wardround study models|rollback|promote|pause|resume|stop|export`: which model predicts, and how to go back."""
+"""`wardround study models|rollback|promote|pause|resume|stop|retrain|export`: which model predicts, and how to go back."""
 
 from __future__ import annotations
 
@@ -139,6 +139,23 @@ def stop(name: Name, reason: Why = "", home: Home = DEFAULT_HOME) -> None:
     _act(home, name, "stop", reason)
 
 
+def retrain(
+    name: Name,
+    rounds: Annotated[int, typer.Option(help="How many.", min=1, max=10_000)] = 10,
+    reason: Why = "",
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Give a study more rounds, also one that has finished: it goes on from its newest model on the data of today.
+
+    Whether what comes of it predicts is for the gates of `[release]` to say, as ever.
+    """
+    from wardround.store import opened  # noqa: PLC0415
+
+    with opened(home / "hub.sqlite") as store:
+        study = study_of(store, name)
+        typer.echo(f"{name}: {ask(store, home, study.name, 'retrain', reason, rounds)}")
+
+
 def export(
     name: Name,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
@@ -207,7 +224,7 @@ def _onnx(study: Study, data: bytes) -> bytes:
 
 def add_to(app: typer.Typer) -> None:
     """The commands of this file, under `wardround study`."""
-    for command in (models, rollback, promote, pause, resume, stop, export):
+    for command in (models, rollback, promote, pause, resume, stop, retrain, export):
         app.command()(command)
 
 

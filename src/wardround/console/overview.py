@@ -160,7 +160,7 @@ def _learn(view: Overview) -> str:
     sign = pictures.mark("medium", 15) if aside else pictures.tick()
     if not state:
         state = f"{study.name}: round {study.round_number} of {study.rounds}" + (
-            ", finished" if study.state == "finished" else ""
+            f", {study.state}" if study.state != "running" else ""
         )
     if study.score is None:
         return pictures.learn(study) + _figure("–", metric(study.metric), "no model has been scored yet", sign, state)

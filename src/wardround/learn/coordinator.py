@@ -20,6 +20,7 @@ from wardround.learn import rounds
 from wardround.learn.announcements import check_signed, signed_announcement
 from wardround.learn.blobs import Blobs
 from wardround.learn.condition import Condition
+from wardround.learn.extensions import Extensions
 from wardround.learn.journal import (
     Accepted,
     Committed,
@@ -119,6 +120,7 @@ class Coordinator:
         self._paused = False
         self._asides = Asides(journal, blobs, study.triage)
         self._retention = Retention(journal, blobs, study.release.models_kept)
+        self._extensions = Extensions(journal)
         self._rollbacks = journal.rollbacks()
         self._without_fold = sum(not c.folded and not c.replayed for c in committed)
         self._unmoved = 0  # rounds in a row in which every update was set aside
@@ -242,10 +244,10 @@ class Coordinator:
                 self._emit("released", edge=edge)
             return released
 
-    def quarantine(self, edge: EdgeId, rounds_: int, reason: str) -> int:
-        """Set an edge's updates aside from now on; the last round for which this holds."""
+    def quarantine(self, edge: EdgeId, rounds_: int, reason: str, *, until: int = -1) -> int:
+        """Set an edge's updates aside from now on, for some rounds or `until` one; the last round for which this holds."""
         with self._lock:
-            until = self._next_number() + rounds_ - 1
+            until = until if until >= 0 else self._next_number() + rounds_ - 1
             self._journal.quarantine(edge, until, reason)
             return until
 
@@ -318,6 +320,32 @@ class Coordinator:
         with self._lock:
             self._paused = paused
 
+    @property
+    def paused(self) -> bool:
+        """Whether no round is opened."""
+        return self._paused
+
+    def extend(self, rounds_: int, request: str) -> int:
+        """Give the study more rounds than it was written with, once for each request; how many it has now.
+
+        Raises:
+            StudyError: it is no study of models, or its trees would be too many.
+        """
+        with self._lock:
+            self._extensions.add(self.study, rounds_, request)
+            return self.rounds_in_all
+
+    def withdraw(self, request: str) -> int:
+        """Take rounds back that `extend` gave; how many the study has now. Those that are over stay."""
+        with self._lock:
+            self._extensions.withdraw(request)
+            return self.rounds_in_all
+
+    @property
+    def rounds_in_all(self) -> int:
+        """How many rounds the study has in all."""
+        return self.study.rounds.count + self._extensions.rounds
+
     def stop(self) -> None:
         """Pause, and give the round in progress up; what had arrived counts if the study ever goes on."""
         with self._lock:
@@ -359,7 +387,7 @@ class Coordinator:
     def finished(self) -> bool:
         """Whether every round of the study is committed; one that folded nothing (going back, everything set aside) is none."""
         last = self._journal.last()
-        return last is not None and (self._survey is not None or last.number - self._without_fold >= self.study.rounds.count)
+        return last is not None and (self._survey is not None or last.number - self._without_fold >= self.rounds_in_all)
 
     @property
     def open_round(self) -> tuple[OpenRound, rounds.RoundState] | None:

@@ -197,6 +197,17 @@ class Journal:
             row = self._db.execute("SELECT value FROM facts WHERE key = 'owed'").fetchone()
         return {edge: (number, base) for edge, (number, base) in json.loads(row[0]).items()} if row else {}
 
+    def note(self, key: str, value: str) -> None:
+        """Keep a fact of the study under a name of its own."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
+
+    def noted(self, key: str) -> str:
+        """A fact of the study; empty when there is none."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
     def accept(self, round_number: int, updates: Sequence[tuple[Accepted, SignedAnnouncement]]) -> None:
         """Record updates whose files are synced, in the round they count in. The first one of an edge for an order stands."""
         with self._transaction():

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from wardround.errors import LearnError, SettingsError
-from wardround.settings import ScheduleSettings, Settings, parse_settings
+from wardround.settings import RespondSettings, ScheduleSettings, Settings, parse_settings
 
 STUDY_BYTES_MAX = 1_000_000
 
@@ -173,6 +173,7 @@ class Study(Settings, frozen=True):
     privacy: PrivacySettings = PrivacySettings()
     compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings = ReleaseSettings()
+    respond: RespondSettings = RespondSettings()
 
 
 class LocalRule(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from wardround.errors import StudyError
+from wardround.learn.responses import check_respond
 from wardround.learn.schedule import check_schedule
 from wardround.learn.scores import METRICS
 from wardround.learn.study import (
@@ -104,6 +105,7 @@ def check(
     _check_score(study.score)
     _check_triage(study.triage)
     _check_release(study.release)
+    check_respond(study.respond)
     if edges is not None:
         _check_edges(study, edges)
 

@@ -137,7 +137,8 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class StudyRequest:
-    """What somebody asks of a study: rollback, promote, pause, resume, stop, or release:EDGE.
+    """What somebody asks of a study: rollback, promote, pause, resume, stop, retrain, withdraw:REQUEST, or of one of its edges
+    release:EDGE, replay:EDGE, quarantine:EDGE.
 
     Asked, then done or refused with an answer.
     """
@@ -145,7 +146,7 @@ class StudyRequest:
     request_id: str
     study: str
     kind: str
-    to_round: int  # of a rollback or a promotion; otherwise -1
+    to_round: int  # of a rollback or a promotion; until when (quarantine); how many rounds (retrain); otherwise -1
     who: str
     reason: str
     asked_us: int

@@ -275,6 +275,13 @@ class AlertBook:
             return None
         return self._put(self._move(known, now_us, "acknowledged", who=who, state=State.ACKNOWLEDGED, acknowledged_by=who))
 
+    def answered(self, alert_id: str, response: Response, now_us: int) -> Alert | None:
+        """What was done about it; None when there is no such alert, or it says so already."""
+        known = self._alerts.get(alert_id)
+        if known is None or known.response == response:
+            return None
+        return self._put(self._move(known, now_us, "answered", why=response.what, response=response))
+
     def undone(self, alert_id: str, who: str, reason: str, now_us: int) -> Alert | None:
         """What was done about it was undone; None when there was nothing to undo."""
         known = self._alerts.get(alert_id)

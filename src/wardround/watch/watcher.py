@@ -249,6 +249,11 @@ class Watch:
             command = known.response.undo if known is not None and known.response is not None else ""
             return command if self._changed(self._book.undone(alert_id, who, reason, self._clock.now_us())) else ""
 
+    def responded(self, alert_id: str, response: Response) -> bool:
+        """Note on an alert what was done about it."""
+        with self._lock:
+            return self._changed(self._book.answered(alert_id, response, self._clock.now_us()))
+
     def silence(self, matchers: Mapping[str, str], *, until_us: int, who: str, reason: str) -> Silence:
         """Tell nobody of alerts that fit, until a time.
 
@@ -269,6 +274,11 @@ class Watch:
             return ended
 
     # -- what can be seen
+
+    def alert(self, alert_id: str) -> Alert | None:
+        """An alert by its id."""
+        with self._lock:
+            return self._book.get(alert_id)
 
     def silences(self) -> list[Silence]:
         """The silences that hold."""
