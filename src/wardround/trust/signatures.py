@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from wardround.errors import CertificateRefused
 from wardround.trust.certificates import check_certificate, describe, load_key
+from wardround.trust.peers import sign_masks
 
 # What is signed begins with what it is, so that no other thing the same key signs can be taken for it.
 CONTEXT = b"wardround model manifest v1\0"
@@ -78,6 +79,11 @@ class EdgeSigner:
     def renew(self) -> None:
         """Take the key, as it is on disk, into use."""
         self._key = load_key(self._path)
+        self._certificate = self._path.with_name("edge.pem").read_bytes()
+
+    def sign_masks(self, data: bytes) -> tuple[bytes, bytes]:
+        """The signature under what other edges are to believe (DER), and the certificate of the key (PEM)."""
+        return sign_masks(self._key, data), self._certificate
 
     def sign(self, announcement: bytes) -> bytes:
         """The signature, DER."""

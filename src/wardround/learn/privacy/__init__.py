@@ -1,0 +1,1 @@
+"""What hides an update from the hub: masks that cancel in the sum (decision 7)."""
