@@ -34,8 +34,8 @@ _ZEROS: Final = bytes(4 * BLOCK)
 class Scale:
     """How updates of at most `edges` edges become words: [weight, values...], each value at most `levels` in size.
 
-    An edge's weight is its examples, at most `weight_max`; its values are weight / weight_max * update / clip * levels, rounded to
-    the nearest. As edges * levels < 2^31, no sum wraps. A mean's error is at most levels^-1 * clip * weight_max / mean weight / 2.
+    An edge's weight is its examples, at most `weight_max`; its values are weight / weight_max * update / clip * levels, rounded
+    to the nearest. As edges * levels < 2^31, no sum wraps. A mean is off by at most clip * weight_max / (2 levels * mean weight).
     """
 
     edges: int
