@@ -20,7 +20,7 @@ from wardround import __version__
 from wardround.clock import Clock, SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
-from wardround.collect.inbox import Inbox, InboxRow
+from wardround.collect.inbox import Inbox, InboxBatch
 from wardround.collect.intake import Committer, Intake
 from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
@@ -39,7 +39,7 @@ from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, only_one
 from wardround.ready import write_ready
-from wardround.records import Consent, EdgeId, Observation, Purpose, decode_observation
+from wardround.records import Consent, EdgeId, Observation, Purpose
 from wardround.releasing import Fleet
 from wardround.responding import Responding
 from wardround.settings import HubSettings, load_settings
@@ -493,16 +493,17 @@ class Hub:
         except WardroundError as error:  # it has happened all the same
             log.error("what happened could not be recorded", error=str(error))
 
-    def _append(self, rows: Sequence[InboxRow], app: str, version: int) -> None:
-        decoded = [(decode_observation(r.data), r.boot, r.seq, r.t_hub_us) for r in rows]
-        kept = [row for row in decoded if not self.consents.erased(row[0].subject)]
-        self.lake.append(BRONZE, observation_rows(kept), app=app, version=version)
+    def _append(self, batches: Sequence[InboxBatch], app: str, version: int) -> None:
+        waiting = (row for batch in batches for row in batch.observations())
+        rows = observation_rows(row for row in waiting if not self.consents.erased(row[0].subject))
+        self.lake.append(BRONZE, rows, app=app, version=version)
         self._not_in_gold_s.append(self.clock.monotonic_s())
 
     def _committed(self, observations: Sequence[Observation]) -> None:
         self.arrivals.add(observations)
         self.metrics.arrived(len(observations), sum(o.n for o in observations))
-        self._subject_edge.update({o.subject: o.edge for o in observations if not self.consents.erased(o.subject)})
+        owners = {o.subject: o.edge for o in observations}
+        self._subject_edge.update({subject: edge for subject, edge in owners.items() if not self.consents.erased(subject)})
         self.watch.observe(observations)
 
     def _ask_edges(self) -> None:

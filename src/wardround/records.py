@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag, StrEnum
-from typing import Literal, NewType
+from typing import Annotated, Literal, NewType
 
 import msgspec
 import numpy as np
@@ -24,6 +24,7 @@ ModelDigest = NewType("ModelDigest", str)  # SHA-256 of the safetensors file, lo
 BootId = NewType("BootId", str)  # one life of a spool or of a device's memory
 
 BUCKETS = 16
+YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what every calendar can hold
 FROM_FILE = "file/"  # begins the device_boot of an imported observation; no boot of a device has a slash
 Floats = NDArray[np.float64]
 
@@ -78,12 +79,18 @@ class Purpose(StrEnum):
     RESEARCH = "research"  # statistics over subjects, and exports
 
 
+Time = Annotated[int, msgspec.Meta(ge=YEAR_1_US, le=YEAR_9999_US)]  # microseconds since 1970 UTC
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):  # it holds nothing that could hold it
     """A run of samples of one signal. Encoded as an array: new fields go to the end and have a default.
 
     Times are microseconds since 1970 UTC. `values` holds n little-endian integers of `values_type`;
     for n = 1, `value` may be given instead. Irregular runs give `offsets_us` (n little-endian int32 from t0).
-    `value_text` is for a run of one that is a word (a rhythm, a sleep stage).
+    `value_text` is for a run of one that is a word (a rhythm, a sleep stage). What is decoded is within the ranges that the
+    lake's columns have, so that nothing an edge sends can hold up the lake.
     """
 
     subject: str
@@ -91,12 +98,12 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
     edge: str
     code: str  # canonical: "loinc:8867-4", "mdc:131330", "wr:accel-x"
     unit: str  # UCUM, the canonical unit of the code
-    t0_us: int  # corrected time of the first sample
-    t0_device_us: int  # as the device saw it
-    clock_offset_us: int = 0
-    clock_error_us: int = 0
-    t_edge_us: int = 0
-    n: int = 1
+    t0_us: Time  # corrected time of the first sample
+    t0_device_us: Int64  # as the device saw it
+    clock_offset_us: Int64 = 0
+    clock_error_us: Int64 = 0
+    t_edge_us: Time = 0
+    n: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 1
     period_us: float | None = None
     offsets_us: bytes | None = None
     value: float | None = None
@@ -105,14 +112,14 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
     scale: float = 1.0
     origin: float = 0.0
     value_text: str | None = None
-    validity: int = 0
-    flags: int = 0
+    validity: Annotated[int, msgspec.Meta(ge=0, le=127)] = 0
+    flags: Int32 = 0
     low: float | None = None  # limits of the sensor, in `unit`
     high: float | None = None
     device_boot: str = ""
-    device_seq: int = 0  # the device's message
-    device_index: int = 0  # the run within that message
-    consent_version: int = 0
+    device_seq: Int64 = 0  # the device's message
+    device_index: Int32 = 0  # the run within that message
+    consent_version: Int64 = 0
 
     @property
     def imported(self) -> bool:
@@ -138,6 +145,15 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
         if self.n == 1 or self.period_us is None:
             return np.full(self.n, self.t0_us, np.int64)
         return self.t0_us + np.round(np.arange(self.n) * self.period_us).astype(np.int64)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it holds as many samples and times as it says, and they end before the calendar does."""
+        if self.values is not None and len(self.values) != self.n * int(self.values_type[1]):
+            return False
+        if self.offsets_us is not None:
+            return len(self.offsets_us) == 4 * self.n
+        return self.n == 1 or self.period_us is None or 0 <= self.n * self.period_us <= YEAR_9999_US - self.t0_us
 
     @property
     def bucket(self) -> int:
@@ -187,6 +203,28 @@ def decode_observation(data: bytes) -> Observation:
         msgspec.DecodeError: the bytes are not an observation.
     """
     return _decoder.decode(data)
+
+
+_ARRAY_32 = b"\xdd"  # how MessagePack begins an array, before its length
+_rows_decoder = msgspec.msgpack.Decoder(list[Observation])
+
+
+def decode_observations(rows: Sequence[bytes]) -> list[Observation]:
+    """Each of the rows, decoded.
+
+    Raises:
+        msgspec.DecodeError: one of them is not an observation.
+    """
+    return list(map(_decoder.decode, rows))
+
+
+def decode_joined(data: bytes | memoryview, n: int) -> list[Observation]:
+    """The `n` observations whose encodings follow on one another: quicker than one by one.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not so many observations.
+    """
+    return _rows_decoder.decode(b"".join((_ARRAY_32, n.to_bytes(4, "big"), data)))
 
 
 class Examples(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ from wardround.learn.trainer import Trainer
 from wardround.ports import free_port
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
-from wardround.records import Consent, decode_observation
+from wardround.records import Consent
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
@@ -87,9 +87,9 @@ async def _hub(home: Path, host: str, port: int) -> None:
         on_committed=lambda _observations: None,
     )
 
-    def append(rows, app, version):
-        decoded = [(decode_observation(r.data), r.boot, r.seq, r.t_hub_us) for r in rows]
-        lake.append(BRONZE, observation_rows(decoded), app=app, version=version)
+    def append(batches, app, version):
+        rows = observation_rows(row for batch in batches for row in batch.observations())
+        lake.append(BRONZE, rows, app=app, version=version)
 
     committer = Committer(
         inbox=inbox, lake_version=lambda app: lake.transaction_version(BRONZE, app), lake_append=append, rows_max=500

@@ -15,7 +15,7 @@ from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
 from wardround.collect.forwarder import Forwarder
 from wardround.collect.gateway import Gateway
-from wardround.collect.inbox import Inbox, InboxRow
+from wardround.collect.inbox import Inbox, InboxBatch
 from wardround.collect.intake import Committer, Intake
 from wardround.collect.local_store import LocalStore
 from wardround.collect.mqtt_link import DeviceLink
@@ -29,7 +29,7 @@ from wardround.demo.outcome import stored_run
 from wardround.demo.report import count
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
-from wardround.records import Consent, SubjectId, decode_observation
+from wardround.records import Consent, SubjectId
 from wardround.settings import SpoolSettings
 
 MESSAGES = 120
@@ -195,9 +195,9 @@ def journey(folder, spoil_spool):
     while batch := forwarder.next_batch():
         forwarder.receipted(intake.receive("icu-a", batch.boot, batch.first_seq, batch.observations, batch.gaps))
 
-    def append(rows: list[InboxRow], app: str, version: int) -> None:
-        decoded = [(decode_observation(r.data), r.boot, r.seq, r.t_hub_us) for r in rows]
-        lake.append(BRONZE, observation_rows(decoded), app=app, version=version)
+    def append(batches: list[InboxBatch], app: str, version: int) -> None:
+        rows = observation_rows(row for batch in batches for row in batch.observations())
+        lake.append(BRONZE, rows, app=app, version=version)
 
     committer = Committer(
         inbox=inbox, lake_version=lambda app: lake.transaction_version(BRONZE, app), lake_append=append, rows_max=7

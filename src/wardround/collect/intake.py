@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import msgspec
 
 from wardround.clock import Clock
-from wardround.collect.inbox import Gap, Inbox, InboxRow
-from wardround.records import Consent, Observation, decode_observation
+from wardround.collect.inbox import Gap, Inbox, InboxBatch
+from wardround.errors import StorageFull
+from wardround.records import Consent, Observation, decode_observation, decode_observations
+
+TRIES = 10
+COMMIT_BYTES_MAX = 64_000_000  # in memory at once, several times over
+_owner = attrgetter("edge", "subject", "code")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,50 +60,77 @@ class Intake:
         Raises:
             StorageFull: the hub's disk is full; nothing was taken.
         """
-        watermark = upto = self._inbox.watermark(edge, boot)
-        taken_gaps: list[Gap] = []
-        rows: list[tuple[int, bytes]] = []
-        taken: list[Observation] = []
-        refusals: list[Refusal] = []
-        for seq, data in enumerate(observations, first_seq):
-            upto = _over_gaps(upto, gaps, taken_gaps)
-            if seq <= upto:
-                continue
-            if seq != upto + 1:
+        for _ in range(TRIES):
+            watermark = self._inbox.watermark(edge, boot)
+            pieces, taken_gaps, upto = _new(watermark, first_seq, len(observations), gaps)
+            rows: list[bytes] = []
+            taken: list[Observation] = []
+            refusals: list[Refusal] = []
+            for start, end in pieces:
+                rows += [b""] * (start - pieces[0][0] - len(rows))
+                sound, reasons = self._check(edge, observations[start - first_seq : end + 1 - first_seq], rows)
+                taken += sound
+                refusals += [Refusal(start + k, reason) for k, reason in reasons.items()]
+            if upto == watermark:
                 break
-            upto = seq
-            observation, reason = self._check(edge, data)
-            if observation is None:
-                refusals.append(Refusal(seq, reason))
-                continue
-            rows.append((seq, data))
-            taken.append(observation)
-        upto = _over_gaps(upto, gaps, taken_gaps)
-        if upto > watermark:
-            self._inbox.put(edge, boot, upto, rows, taken_gaps, self._clock.now_us())
+            begin = pieces[0][0] if pieces else upto
+            now_us = self._clock.now_us()
+            if self._inbox.put(edge, boot, begin, rows, taken_gaps, after=watermark, upto=upto, now_us=now_us):
+                break
+        else:
+            raise StorageFull(f"{boot} of {edge} comes from several connections at once", remedy="one edge, one connection")
         for refusal in refusals:
             self._on_refused(edge, refusal.reason, f"sequence {refusal.seq} of boot {boot}")
         if taken:
             self._on_committed(taken)
         return ForwardReceipt(boot, upto, tuple(refusals))
 
-    def _check(self, edge: str, data: bytes) -> tuple[Observation | None, str]:
+    def _check(self, edge: str, data: Sequence[bytes], rows: list[bytes]) -> tuple[list[Observation], dict[int, str]]:
+        """What may be taken, and by place why the rest is refused; `rows` gets each row, empty where it is refused.
+
+        Consent is asked once for all rows of a subject and a signal.
+        """
+        choices: dict[tuple[str, str], Consent] = {}
+
+        def refused(observation: Observation) -> str:
+            if not observation.whole:
+                return "not-an-observation"
+            if observation.edge != edge:
+                return "another-edge"
+            key = (observation.subject, observation.code)
+            if key not in choices:
+                choices[key] = self._consent(edge, *key)
+            return "" if choices[key] is Consent.RAW else "no-consent"
+
         try:
-            observation = decode_observation(data)
+            observations = decode_observations(data)
+            runs = (o for o in observations if o.n != 1 or o.values is not None or o.offsets_us is not None)
+            if all(o.whole for o in runs) and not any(map(refused, {_owner(o): o for o in observations}.values())):
+                rows += data
+                return observations, {}
         except msgspec.MsgspecError:
-            return None, "not-an-observation"
-        if observation.edge != edge:
-            return None, "another-edge"
-        if self._consent(edge, observation.subject, observation.code) is not Consent.RAW:
-            return None, "no-consent"
-        return observation, ""
+            pass
+        sound: list[Observation] = []
+        reasons: dict[int, str] = {}
+        for k, row in enumerate(data):
+            try:
+                observation = decode_observation(row)
+                reason = refused(observation)
+            except msgspec.MsgspecError:
+                reason = "not-an-observation"
+            if reason:
+                reasons[k] = reason
+            else:
+                sound.append(observation)
+            rows.append(b"" if reason else row)
+        return sound, reasons
 
 
 class Committer:
-    """The one writer that moves the inbox into the lake, each row exactly once.
+    """The one writer that moves the inbox into the lake, each batch exactly once.
 
-    The lake's commit names the number of its last row. After a crash between that commit and `retire`, the rows are still
-    here and the lake already names them: they are retired, not written again.
+    The lake's commit names the number of its last batch. After a crash between that commit and `retire`, the batches are
+    still here and the lake already names them: they are retired, not written again.
     """
 
     def __init__(
@@ -105,30 +138,44 @@ class Committer:
         *,
         inbox: Inbox,
         lake_version: Callable[[str], int],
-        lake_append: Callable[[Sequence[InboxRow], str, int], None],
+        lake_append: Callable[[Sequence[InboxBatch], str, int], None],
         rows_max: int,
     ) -> None:
-        """`lake_version(app)` is the last number committed, or -1; `lake_append(rows, app, number)` commits exactly once."""
+        """`lake_version(app)` is the last number committed, or -1; `lake_append(batches, app, number)` commits exactly once."""
         self._inbox, self._rows_max = inbox, rows_max
         self._lake_version, self._lake_append = lake_version, lake_append
         self._app = f"inbox-{inbox.inbox_id}"
         self._recovered = False
 
     def run_once(self) -> int:
-        """Move one batch; how many rows it had."""
+        """Move some batches; how many observations they had."""
         if not self._recovered:
             done = self._lake_version(self._app)
             if done >= 0:
                 self._inbox.retire(done)
             self._recovered = True
-        rows = self._inbox.pending(self._rows_max)
-        if not rows:
+        batches = self._inbox.pending(self._rows_max, COMMIT_BYTES_MAX)
+        if not batches:
             return 0
-        self._recovered = False  # until this batch is through, a failure must look at the lake first
-        self._lake_append(rows, self._app, rows[-1].number)
-        self._inbox.retire(rows[-1].number)
+        self._recovered = False  # until these are through, a failure must look at the lake first
+        self._lake_append(batches, self._app, batches[-1].number)
+        self._inbox.retire(batches[-1].number)
         self._recovered = True
-        return len(rows)
+        return sum(batch.n_rows for batch in batches)
+
+
+def _new(upto: int, first_seq: int, n: int, gaps: Sequence[Gap]) -> tuple[list[tuple[int, int]], list[Gap], int]:
+    """What of a batch is new after `upto`: runs of sequences, first and last; the gaps between; and up to where all is known."""
+    pieces: list[tuple[int, int]] = []
+    taken: list[Gap] = []
+    while True:
+        upto = _over_gaps(upto, gaps, taken)
+        start = upto + 1
+        if not first_seq <= start < first_seq + n:  # a repeat, a hole, or the end
+            return pieces, taken, upto
+        ahead = [gap.first_seq - 1 for gap in gaps if gap.first_seq > start]
+        upto = min([first_seq + n - 1, *ahead])
+        pieces.append((start, upto))
 
 
 def _over_gaps(upto: int, gaps: Sequence[Gap], taken: list[Gap]) -> int:

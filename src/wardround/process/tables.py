@@ -10,20 +10,21 @@ job made have `part`, the part of the job they belong to, and are replaced as a 
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from msgspec.structs import astuple
 
 from wardround.process.transforms.cleaning import Clean
 from wardround.process.transforms.vitals import VitalWindows
 from wardround.records import Examples, Observation, bucket_of
 
 DAY_US = 86_400_000_000
-TRANSPOSED = 500  # observations at a time: more, and the collector of garbage walks over all of them again and again
+AT_ONCE = 1_000  # observations, as the processor's cache holds them: three times as fast as 50 000
 PARTITIONS = ["day", "bucket"]
 BRONZE, SILVER, DEAD = "bronze_observations", "silver_signals", "dead_letters"
 GOLD, VITALS, TREND, HEART = "gold_examples", "gold_vitals", "gold_trends", "gold_rhythm"
@@ -224,6 +225,7 @@ SCHEMAS = {
 }
 GOLD_TABLES = tuple(name for name in SCHEMAS if name.startswith("gold_"))
 _PLACED = frozenset(f.name for f in _OF_A_JOB)
+_GETTERS = [(f, attrgetter(f)) for f in Observation.__struct_fields__]
 _SAME = [f for f in Observation.__struct_fields__ if f in OBSERVATIONS.names]
 
 
@@ -237,35 +239,35 @@ def start_of(day: str) -> int:
     return int(np.datetime64(day, "us").astype(np.int64))
 
 
-def observation_rows(observations: Sequence[tuple[Observation, str, int, int]]) -> pa.Table:
-    """Rows of bronze from (observation, boot, edge_seq, t_hub_us)."""
-    if not observations:
-        return OBSERVATIONS.empty_table()
+def observation_rows(observations: Iterable[tuple[Observation, str, int, int]]) -> pa.Table:
+    """Rows of bronze from (observation, boot, edge_seq, t_hub_us), by subject, signal and time."""
+    waiting = iter(observations)
+    parts = [OBSERVATIONS.empty_table()]
+    while some := list(itertools.islice(waiting, AT_ONCE)):
+        parts.append(_observation_rows(some))
+    table = pa.concat_tables(parts)
+    return table.sort_by([("subject", "ascending"), ("code", "ascending"), ("t0_us", "ascending")])
+
+
+def _observation_rows(observations: Sequence[tuple[Observation, str, int, int]]) -> pa.Table:
     known, boots, sequences, hub_times = zip(*observations, strict=True)
-    # one pass in C for all fields: field by field would be most of what the hub spends on a reading
-    columns: dict[str, Sequence[Any]] = dict(
-        zip(Observation.__struct_fields__, zip(*map(astuple, known), strict=True), strict=True)
-    )
+    # field by field, each in one pass in C: no tuple a row, which the collector of garbage would walk over
+    columns: dict[str, Sequence[Any]] = {name: list(map(get, known)) for name, get in _GETTERS}
     columns["boot"], columns["edge_seq"], columns["t_hub_us"] = boots, sequences, hub_times
     columns["t1_us"] = [o.t0_us if o.n == 1 and o.offsets_us is None else last_us(o) for o in known]
-    columns["made"] = [None] * len(known)  # the lake knows
     times = np.array(columns["t0_us"], np.int64)
     days, which = np.unique(times // DAY_US, return_inverse=True)
     columns["day"] = np.array([day_of(d * DAY_US) for d in days.tolist()], object)[which].tolist()
     buckets = {subject: bucket_of(subject) for subject in set(columns["subject"])}
     columns["bucket"] = [buckets[s] for s in columns["subject"]]
-    table = pa.Table.from_arrays([_array(columns[f.name], f.type) for f in OBSERVATIONS], schema=OBSERVATIONS)
-    return table.sort_by([("subject", "ascending"), ("code", "ascending"), ("t0_us", "ascending")])
+    columns["made"] = [None] * len(known)  # the lake knows
+    return pa.Table.from_arrays([_array(columns[f.name], f.type) for f in OBSERVATIONS], schema=OBSERVATIONS)
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """A column; one that says the same all along, as most do in a batch, costs no conversion by value."""
     if values.count(values[0]) == len(values):
         return pa.repeat(pa.scalar(values[0], kind), len(values))
-    distinct = {value: i for i, value in enumerate(set(values))} if pa.types.is_string(kind) else {}
-    if 0 < len(distinct) < len(values) // 4:
-        indices = np.fromiter(map(distinct.__getitem__, values), np.int32, len(values))
-        return pa.DictionaryArray.from_arrays(indices, pa.array(list(distinct), kind)).cast(kind)
     return pa.array(values, kind)
 
 

@@ -24,7 +24,7 @@ from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
 from wardround.collect.forwarder import Batch, Forwarder, may_leave
 from wardround.collect.gateway import Gateway, Receipt
-from wardround.collect.inbox import Inbox, InboxRow
+from wardround.collect.inbox import Inbox, InboxBatch, InboxRow
 from wardround.collect.intake import Committer, ForwardReceipt, Intake
 from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import Quarantine
@@ -256,10 +256,10 @@ class Simulation:
         """The part, whose steps may be the death of its process."""
         return cast(T, _Fragile(part, steps, lambda: self._maybe_die(who)))
 
-    def step_lake(self, rows: Sequence[InboxRow], app: str, version: int) -> None:
+    def step_lake(self, batches: Sequence[InboxBatch], app: str, version: int) -> None:
         """A commit to the lake, which is atomic."""
         self._maybe_die(HUB)
-        self.lake.append(rows, app, version)
+        self.lake.append(batches, app, version)
         self._maybe_die(HUB)
 
     def _maybe_die(self, who: str) -> None:
@@ -414,9 +414,9 @@ class _Lake:
     def version(self, app: str) -> int:
         return self._versions.get(app, -1)
 
-    def append(self, rows: Sequence[InboxRow], app: str, version: int) -> None:
+    def append(self, batches: Sequence[InboxBatch], app: str, version: int) -> None:
         if self.version(app) < version:
-            self.rows += rows
+            self.rows += [row for batch in batches for row in batch.rows()]
             self._versions[app] = version
 
 

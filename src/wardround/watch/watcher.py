@@ -114,13 +114,8 @@ class Watch:
     def observe(self, observations: Sequence[Observation]) -> None:
         """Observations that have just become durable at the hub."""
         with self._lock:
-            now_us = self._clock.now_us()
-            for observation in observations:
-                if observation.imported:
-                    continue  # a recording ends, and no sensor has died
-                change = self._sensors.observe(observation, now_us)
-                if change is not None:
-                    self._sensor(change)
+            for change in self._sensors.observe_all(observations, self._clock.now_us()):
+                self._sensor(change)
 
     def edge_seen(self, edge: str) -> None:
         """A sign of life of an edge."""

@@ -223,7 +223,7 @@ def test_a_mark_is_what_has_come_without_a_hole(order):
 def test_the_inbox_remembers_what_it_has_had_after_the_rows_are_gone():
     storage = MemoryStorage()
     inbox = Inbox(storage)
-    inbox.put("e", "b", 2, [(1, b"a"), (2, b"b")], [], 0)
+    inbox.put("e", "b", 1, [b"a", b"b"], after=0, upto=2)
     inbox.retire(inbox.pending(10)[-1].number)
     assert inbox.waiting() == 0
     assert Inbox(storage).watermark("e", "b") == 2

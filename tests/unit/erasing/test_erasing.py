@@ -151,7 +151,7 @@ def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learn
         edge.set(subject, "*", Consent.RAW)
     consents.apply(edge.records(), "icu-a")
     consents.wish(GONE, "*", Consent.LOCAL)
-    inbox.put("icu-a", "boot", 2, [(n, encode_observation(observation(s, n))) for n, s in ((1, GONE), (2, STAYS))], [], T0_US)
+    inbox.put("icu-a", "boot", 1, [encode_observation(observation(s, n)) for n, s in ((1, GONE), (2, STAYS))], after=0, upto=2)
     dead = {"job": "j", "part": GONE, "subject": GONE, "start_us": T0_US, "error": "no", "input_version": 1, "t_us": T0_US}
     dead |= {"day": day_of(T0_US), "bucket": bucket_of(GONE), "made": None}
     lake.append(DEAD, pa.Table.from_pylist([dead], schema=DEAD_LETTERS), app="dead", version=0)

@@ -213,6 +213,27 @@ def test_the_sensors_memory_is_bounded(monkeypatch):
     assert len(sensors._streams) == len(sensors._device_last_us) == 10
 
 
+SENT = st.tuples(
+    st.sampled_from("ab"), st.sampled_from(["wr:x", "wr:y"]), st.integers(0, 2), st.sampled_from(["", f"{FROM_FILE}1"])
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.lists(SENT, max_size=12)), max_size=12))
+def test_what_has_come_at_once_says_what_it_would_have_said_one_by_one(batches):
+    together, apart, now_us = Sensors(), Sensors(), 0
+    for wait_s, sent in batches:
+        now_us += wait_s * 1_000_000
+        assert together.tick(now_us) == apart.tick(now_us)
+        runs = [structs.replace(chunk(device=d, code=f"{c}{n}", n=n, flat=True), device_boot=boot) for d, c, n, boot in sent]
+        found = together.observe_all(runs, now_us)
+        one_by_one = [apart.observe(o, now_us) for o in sorted(runs, key=lambda o: o.n > 1) if not o.imported]
+        assert {c.device for c in found} == {c.device for c in one_by_one if c is not None}
+        assert len(found) == sum(c is not None for c in one_by_one)
+    assert dict(together._streams) == dict(apart._streams)  # which of one batch is the newest does not matter
+    assert dict(together._device_last_us) == dict(apart._device_last_us)
+
+
 MINUTE = 60_000_000
 PATIENT = Rules(policies={"sensor-dead": Policy(pending_us=10, keep_us=20)}, escalate_us={"high": (100, 300)})
 

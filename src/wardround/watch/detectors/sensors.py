@@ -7,17 +7,19 @@ is judged by the wall clock, against the stream's usual interval.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
-from wardround.records import Observation, Quality
+from wardround.records import FROM_FILE, Observation, Quality
 
 STREAMS_MAX = 50_000
 FLAT_S = 5.0  # a lead that is off is flat within a second; five rule out a pause or a calibration step
 SILENT_INTERVALS = 8.0
 SILENT_S_MIN = 5.0
 DEVICE_SILENT_S_MIN = 30.0  # a device that changes its place is gone for as long
+_stream_of = attrgetter("device_boot", "edge", "device", "code")
 USUAL_MIN = 5  # intervals before a stream has a usual one
 
 
@@ -56,31 +58,48 @@ class Sensors:
         self._device_last_us: OrderedDict[str, int] = OrderedDict()  # in step with the streams: as many at most
         self._silent_devices: dict[str, str] = {}  # with their edge
 
+    def observe_all(self, observations: Sequence[Observation], now_us: int) -> list[SensorChange]:
+        """Runs of samples that have come at once; the changes they make. What came out of a file is left out.
+
+        Of values one by one it matters which streams they are of, and how many: they are counted, not looked at each.
+        """
+        found: list[SensorChange | None] = []
+        for (boot, edge, device, code), n in Counter(_stream_of(o) for o in observations if o.n < 2).items():
+            if not boot.startswith(FROM_FILE):  # a recording ends, and no sensor has died
+                found.append(self._heard(edge, device, code, now_us, n)[1])
+        found += [self.observe(o, now_us) for o in observations if o.n > 1 and not o.imported]
+        return [change for change in found if change is not None]
+
     def observe(self, o: Observation, now_us: int) -> SensorChange | None:
         """A new run of samples; a change if it makes one."""
-        key = (o.device, o.code)
+        stream, change = self._heard(o.edge, o.device, o.code, now_us)
+        return change if change is not None else self._flatness(stream, o)
+
+    def _heard(self, edge: str, device: str, code: str, now_us: int, runs: int = 1) -> tuple[_Stream, SensorChange | None]:
+        """So many runs of a stream have come; the change if it had been silent."""
+        key = (device, code)
         stream = self._streams.get(key)
         if stream is None:
             if len(self._streams) >= STREAMS_MAX:
                 self._streams.popitem(last=False)
-            stream = self._streams[key] = _Stream(o.edge, o.device, o.code, now_us)
+            stream = self._streams[key] = _Stream(edge, device, code, now_us)
         self._streams.move_to_end(key)
         interval_s = (now_us - stream.last_us) / 1e6
         if stream.seen and interval_s > 0:
             stream.usual_s = interval_s if stream.seen == 1 else 0.9 * stream.usual_s + 0.1 * interval_s
-        stream.seen += 1
-        stream.last_us = self._device_last_us[o.device] = now_us
-        self._device_last_us.move_to_end(o.device)
+        stream.seen += runs
+        stream.last_us = self._device_last_us[device] = now_us
+        self._device_last_us.move_to_end(device)
         if len(self._device_last_us) > STREAMS_MAX:
             gone, _ = self._device_last_us.popitem(last=False)
             self._silent_devices.pop(gone, None)
-        if self._silent_devices.pop(o.device, None) is not None:
+        if self._silent_devices.pop(device, None) is not None:
             stream.silent = False
-            return SensorChange("device", True, stream.edge, stream.device, "", now_us, interval_s)
+            return stream, SensorChange("device", True, stream.edge, device, "", now_us, interval_s)
         if stream.silent:
             stream.silent = False
-            return SensorChange("silent", True, stream.edge, stream.device, stream.code, now_us, interval_s)
-        return self._flatness(stream, o)
+            return stream, SensorChange("silent", True, stream.edge, device, code, now_us, interval_s)
+        return stream, None
 
     def tick(self, now_us: int, out_of_reach: Collection[str] = ()) -> list[SensorChange]:
         """Streams that have stopped while their device sends others, and devices of which every stream has stopped.
