@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from wardround.clock import Clock, utc
-from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, StudyView
+from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, RoutineView, StudyView
 from wardround.errors import LoginRefused, NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation
@@ -23,6 +23,7 @@ from wardround.watch.alerts import Alert, needs_person
 from wardround.watch.delivery.outbox import Outbox
 from wardround.watch.metrics import EdgeFacts, Facts, SinkFacts, StudyFacts
 from wardround.watch.response_words import UNDO, UndoWords
+from wardround.watch.timetable import Row
 from wardround.watch.watcher import Watch
 
 log = structlog.get_logger(__name__)
@@ -99,6 +100,7 @@ class HubDesk:
         outbox: Outbox,
         record: Record,
         responses: Responses,
+        routines: Callable[[], Sequence[Row]],
         arrivals: Arrivals,
         beats: Mapping[str, Beat],
         attached: Callable[[], set[str]],
@@ -113,7 +115,7 @@ class HubDesk:
         self._outbox = outbox
         self._arrivals, self._beats, self._attached = arrivals, beats, attached
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
-        self._certificate_us = certificate_us
+        self._certificate_us, self._routines = certificate_us, routines
         self._sign_in, self._record, self._responses = SignIn(clock), record, responses
         self._overview = Overview(
             clock.now_us(), place.hub, place.version, place.site, simulated=place.simulated, subjects=subjects()
@@ -124,6 +126,23 @@ class HubDesk:
     def overview(self) -> Overview:
         """The newest read model."""
         return self._overview
+
+    def routines(self) -> tuple[RoutineView, ...]:
+        """What the hub does by the clock."""
+        return tuple(
+            RoutineView(
+                name=row.name,
+                title=row.title,
+                schedule=row.schedule,
+                outcome=row.outcome,
+                detail=row.last.detail if row.last is not None else "",
+                last_us=row.last.started_us if row.last is not None else 0,
+                seconds=row.last.seconds if row.last is not None else 0.0,
+                next_us=row.next_us,
+                late_s=row.late_s,
+            )
+            for row in self._routines()
+        )
 
     def sign_in(self, name: str, password: str) -> tuple[str, int | None]:
         """The role, and when this person was last here.

@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from wardround import __version__
+from wardround.automation import Automation
 from wardround.clock import Clock, SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
@@ -207,6 +208,16 @@ class Hub:
             record=self.record,
             tell=self._tell,
         )
+        self.automation = Automation(
+            home,
+            self.settings,
+            store=self.store,
+            clock=self.clock,
+            watch=self.watch,
+            processing=self.processing,
+            studies=self.studies,
+            attached=lambda: set(self.link.attached) if self.link is not None else set(),
+        )
         self.beats: dict[str, Beat] = {}
         self.arrivals = Arrivals(self.clock)
         self._not_in_gold_s: collections.deque[float] = collections.deque(maxlen=APPENDS_MAX)  # when lake commits were made
@@ -227,6 +238,7 @@ class Hub:
             outbox=self.outbox,
             record=self._record_for_desk,
             responses=self.responding,
+            routines=self.automation.rows,
             arrivals=self.arrivals,
             beats=self.beats,
             attached=lambda: set(self.link.attached) if self.link is not None else set(),
@@ -340,7 +352,7 @@ class Hub:
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
         loops = self._ticks, self._looks, self._denials, self._certificate, self._commits, self._jobs, self._views
-        return (*(loop() for loop in loops), self.responding.run())
+        return (*(loop() for loop in loops), self.responding.run(), self.automation.run())
 
     async def _ticks(self) -> None:
         beat = 0
@@ -471,7 +483,9 @@ class Hub:
         tasks = {running.task.name for running in list(self.studies.running.values()) if running.task is not None}
         for job in processing.due(tasks):
             try:
-                processing.run(job)
+                with self.automation.running(f"job:{job.name}") as run:
+                    report = processing.run(job)
+                    run.detail = f"{report.parts} parts, {report.rows} rows" if report.parts else "nothing was new"
             except WardroundError as error:  # what is done is kept; the next turn goes on from there
                 self.happened(f"{job.title}: not finished", str(error))
                 log.error("job failed", job=job.name, error=str(error))
@@ -479,7 +493,7 @@ class Hub:
                 while self._not_in_gold_s and self._not_in_gold_s[0] <= started_s:
                     self._not_in_gold_s.popleft()
         try:
-            processing.keep_up()
+            self.automation.keep_up()
         except WardroundError as error:  # the lake is slower for it, and the next hour tries again
             log.error("upkeep failed", error=str(error))
 

@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 NODES_STATE = "node-statuses"
 NOTE_S = 0.5  # between two notes of a run's progress
 UPKEEP_S = 3600.0
+UPKEEP_SOON_S = 30.0  # after a start
 EXAMPLES = "examples-"
 
 
@@ -141,16 +142,11 @@ class Processing:
         return report
 
     def due(self, tasks: Collection[str]) -> Iterator[Job]:
-        """The jobs whose time has come; examples of those tasks alone that a study asks for."""
-        for job in JOBS.values():
-            if job.name.startswith(EXAMPLES):
-                if job.name.removeprefix(EXAMPLES) not in tasks:
-                    continue
-            elif job.name in self._settings.jobs_off:
-                continue
+        """The jobs whose time has come, of those that are `scheduled`."""
+        for job in self.scheduled(tasks):
             now_s = self._clock.monotonic_s()
             if now_s >= self._due_s.get(job.name, 0.0):
-                self._due_s[job.name] = now_s + max(job.interval_s or 0.0, self._settings.interval_s)
+                self._due_s[job.name] = now_s + self.every_s(job)
                 yield job
 
     def answer(self) -> None:
@@ -167,13 +163,40 @@ class Processing:
             except WardroundError as error:
                 self._say(f"{job.title} failed", str(error))
 
-    def keep_up(self) -> None:
-        """Compaction, retention and clean-up, when their time has come."""
-        if self._clock.monotonic_s() >= self._upkeep_s:
-            self._upkeep_s = self._clock.monotonic_s() + UPKEEP_S
-            done = upkeep.keep_up(self.lake, self._settings.retention, now_us=self._clock.now_us())
-            if done.anything:
-                self._say("The lake was put in order", str(done))
+    def upkeep_since(self, last_us: int) -> None:
+        """When the lake was last put in order, by a hub that has ended: however often hubs are started, its turn comes."""
+        if last_us:
+            waits_s = max(UPKEEP_SOON_S, UPKEEP_S - (self._clock.now_us() - last_us) / 1e6)
+            self._upkeep_s = self._clock.monotonic_s() + min(UPKEEP_S, waits_s)
+
+    @property
+    def upkeep_due(self) -> bool:
+        """Whether the time of `keep_up` has come."""
+        return self._clock.monotonic_s() >= self._upkeep_s
+
+    def keep_up(self) -> upkeep.Done:
+        """Compaction, retention and clean-up."""
+        self._upkeep_s = self._clock.monotonic_s() + UPKEEP_S
+        done = upkeep.keep_up(self.lake, self._settings.retention, now_us=self._clock.now_us())
+        if done.anything:
+            self._say("The lake was put in order", str(done))
+        return done
+
+    def every_s(self, job: Job) -> float:
+        """How often a job runs by itself."""
+        return max(job.interval_s or 0.0, self._settings.interval_s)
+
+    def scheduled(self, tasks: Collection[str]) -> list[Job]:
+        """The jobs that run by themselves; examples of those tasks alone that a study asks for."""
+        return [
+            job
+            for job in JOBS.values()
+            if (
+                job.name.removeprefix(EXAMPLES) in tasks
+                if job.name.startswith(EXAMPLES)
+                else job.name not in self._settings.jobs_off
+            )
+        ]
 
     def _stopping(self) -> Callable[[], bool]:
         """Whether the hub ends, or somebody has asked for a stop since now; once yes, always yes."""

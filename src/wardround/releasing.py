@@ -115,6 +115,11 @@ class Releases:
         if (release := self.release_for(edge)) is not None:
             self._fleet.tell(edge, release)
 
+    def measured_us(self) -> int:
+        """When a model's scores and calibration last changed; 0: none has any."""
+        with self._lock:
+            return max((r.changed_us for r in self._records.values() if "calibration" in r.facts), default=0)
+
     def last_good(self) -> Entry | None:
         """The model that has passed the gates last: the current one, or the one before when nothing was made since."""
         with self._lock:

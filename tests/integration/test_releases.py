@@ -137,6 +137,20 @@ def let_one_count_again(site, journal, command, home):
     until(site, lambda: "released" in {a["verdict"] for a in edge_status(command, folder)["receipts"]})
 
 
+def responses_and_automation(site, command, home):
+    """What the hub would do about an alert, and what it does by the clock, as an operator sees them."""
+    would = command("response", "dry-run", "model-diverged", "--study", "moves", *home)
+    assert "moves" in would.stdout, would.stderr
+    assert "mode dry-run" in would.stdout or "no rollback" in would.stdout
+    refused = command("response", "undo", "R-0001", *home)
+    assert "there is no response" in refused.stderr
+    rows = {r["name"]: r for r in json.loads(command("automation", "--json", *home).stdout)}
+    assert {"job:signals", "compaction", "retention", "hub-certificate", "edge-certificates", "study:moves"} <= set(rows)
+    assert rows["study:moves"]["outcome"] == rows["job:examples-activity"]["outcome"] == "ok"
+    assert not [r for r in rows.values() if r["late"]]
+    assert command("automation", "--late", *home).returncode == 0
+
+
 def every_update_is_signed(site, command, home):
     """Each holds, and one whose row was changed behind the hub's back does not."""
     checked = command("study", "updates", "moves", "--verify", "--json", *home)
@@ -165,6 +179,7 @@ def test_models_are_tried_become_current_and_one_command_goes_back(running, comm
     assert set(current.facts["lineage"]["updates"]) <= set(EDGES)
 
     home = ("--home", str(site.home))
+    responses_and_automation(site, command, home)
     paused = command("study", "pause", "moves", *home)
     assert "no new round" in paused.stdout, paused.stderr
     every_update_is_signed(site, command, home)

@@ -76,7 +76,7 @@ def show(alert: Id, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     typer.echo(f"{found.alert_id}  {finding['title']}")
     rows = [
         ("state", f"{_standing(found)}, priority {finding['priority']}, {finding['category']}"),
-        ("where", "  ".join(f"{k} {finding[k]}" for k in ("edge", "device", "signal", "study") if finding.get(k))),
+        ("where", "  ".join(f"{k} {finding[k]}" for k in ("edge", "device", "signal", "study", "job") if finding.get(k))),
         ("since", f"{utc(finding['since_us']):%Y-%m-%d %H:%M:%S} UTC, seen {utc(finding['detected_us']):%H:%M:%S}"),
         ("what", finding.get("detail", "")),
         ("evidence", _evidence(finding)),
@@ -110,7 +110,9 @@ def undo(alert: Id, reason: Why = "", home: Home = DEFAULT_HOME) -> None:
 
 @app.command()
 def silence(
-    labels: Annotated[list[str], typer.Argument(help="kind=, edge=, device=, signal= or study= with a pattern: edge=icu-*")],
+    labels: Annotated[
+        list[str], typer.Argument(help="kind=, edge=, device=, signal=, study= or job= with a pattern: edge=icu-*")
+    ],
     span: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 3d.")] = "2h",
     reason: Why = "",
     home: Home = DEFAULT_HOME,

@@ -15,7 +15,23 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from wardround.cli import alert, audit, demo, doctor, edge, erase, flower, hub, node, process, response, study, trend, wifi
+from wardround.cli import (
+    alert,
+    audit,
+    automation,
+    demo,
+    doctor,
+    edge,
+    erase,
+    flower,
+    hub,
+    node,
+    process,
+    response,
+    study,
+    trend,
+    wifi,
+)
 from wardround.cli.recording import Recorded, record
 from wardround.errors import WardroundError
 from wardround.log_lines import write_log_lines
@@ -47,6 +63,7 @@ app.add_typer(wifi.app, name="wifi")
 app.command("erase")(erase.erase)
 app.add_typer(audit.app, name="audit")
 app.command("trend")(trend.trend)
+app.command("automation")(automation.automation)
 app.command("doctor")(doctor.doctor)
 
 

@@ -59,6 +59,21 @@ class AlertView:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutineView:
+    """One thing that the hub does by the clock. Times of 0: never, or nothing is due. `outcome`: never, running, ok, failed."""
+
+    name: str
+    title: str
+    schedule: str
+    outcome: str = "never"
+    detail: str = ""
+    last_us: int = 0
+    seconds: float = 0.0
+    next_us: int = 0
+    late_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line of what happened."""
 

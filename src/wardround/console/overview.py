@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from wardround.console import pictures
+from wardround.console.frame import page
 from wardround.console.model import AlertView, Overview
 from wardround.console.words import clock, count, duration, full_clock, metric, rate, safe, spoken
 
 LINES_SHOWN = 8
 HANDLED_SHOWN = 8
-KEYS = (
-    ("this list", "?"),
-    ("acknowledge the first alert", "a"),
-    ("undo the last response", "u"),
-    ("pause or resume live updates", "Space"),
-    ("switch light and dark", "t"),
-)
 
 
 def sections(view: Overview, *, since_us: int | None) -> dict[str, str]:
@@ -34,36 +28,12 @@ def sections(view: Overview, *, since_us: int | None) -> dict[str, str]:
 
 def frame(view: Overview, *, who: str, role: str) -> str:
     """The whole page around the sections, which are filled by `sections`."""
-    tag = '<span class="sim" title="Every patient on this site is simulated">SIMULATED PATIENTS</span>' if view.simulated else ""
     steps = "".join(
         f'<section class="step" aria-label="{title}"><div class="head"><span class="i">{i}</span><h2 class="h">{title}</h2></div>'
         f'<div id="step-{title.lower()}"></div></section>'
         for i, title in enumerate(("Collect", "Process", "Learn", "Watch"), 1)
     )
-    return f"""\
-<a class="skip" href="#main">Skip to content</a>
-<div class="app">
-<nav class="nav" aria-label="Screens">
-  <a class="brand" href="/">{pictures.LOGO}<b>Wardround</b></a>
-  <ul><li><a class="item" href="/" aria-current="page" title="Overview"><svg class="ic" viewBox="0 0 18 18" aria-hidden="true">\
-<path d="M9 2.2a6.8 6.8 0 0 1 6.4 4.5M15.6 10a6.8 6.8 0 0 1-4.5 5.4M8 15.7a6.8 6.8 0 0 1-5.4-4.6M2.4 8A6.8 6.8 0 0 1 6 2.9"/>\
-<circle cx="9" cy="9" r="1.6"/></svg>\
-<span class="l">Overview</span></a></li></ul>
-  <div class="foot"><span>{safe(view.hub)}, version {safe(view.version)}</span>
-  <button class="link" data-act="keys" style="justify-self:start"><kbd>?</kbd> keyboard shortcuts</button></div>
-</nav>
-<div>
-<header class="bar"><span class="where">{safe(view.site)}</span>{tag}
-  <span class="right"><button class="btn quiet live" data-act="pause-toggle" title="Press Space to pause"><i></i>\
-<span id="live-word">Live</span></button><span class="m" id="now"></span><span class="opt">{safe(who)}, {safe(role)}</span>
-  <button class="icon" data-act="theme" title="Switch light and dark" aria-label="Switch light and dark">\
-<svg viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="6.2"/>\
-<path d="M8 1.8a6.2 6.2 0 0 1 0 12.4z" fill="currentColor" stroke="none"/></svg></button>
-  <form method="post" action="/logout"><button class="btn small" type="submit">Sign out</button></form></span>
-</header>
-<div class="lost" role="status">The hub cannot be reached. This is its last picture; edges keep their data and go on.</div>
-<main id="main" tabindex="-1">
-<div class="answer"><div aria-live="polite" id="answer"></div></div>
+    main = f"""\
 <section class="panel picture" aria-label="The four steps"><div class="steps">{steps}</div>
  <div class="back"><svg class="loop" viewBox="0 0 1184 44" preserveAspectRatio="none" aria-hidden="true">\
 <path d="M740 0v14c0 8-6 14-14 14H52c-8 0-14-6-14-14V6" fill="none" stroke="var(--series-1)" stroke-opacity=".38" \
@@ -71,10 +41,8 @@ stroke-width="3"/><path d="M32 10l6-8 6 8" fill="none" stroke="var(--series-1)" 
 <span>the model returns to the edges and trains where the data is</span></div></section>
 <div class="grid low"><div class="panel"><div id="need"></div><div id="handled"></div></div>
 <div class="panel" id="since"></div></div>
-<p class="dim s12" style="margin-top:14px">Decision support for staff. Never the primary alarm of a patient.</p>
-</main></div></div>
-<dialog id="ask"></dialog><div id="toast" role="status" aria-live="polite"></div>
-{_keys()}"""
+<p class="dim s12" style="margin-top:14px">Decision support for staff. Never the primary alarm of a patient.</p>"""
+    return page(view, who=who, role=role, here="/", main=main)
 
 
 def undo_dialog(alert: AlertView) -> str:
@@ -242,11 +210,3 @@ def _since(view: Overview, since_us: int | None) -> str:
         for line in lines
     )
     return f'<header><h2>{title}</h2><span class="note">{note}</span></header><ol class="tl">{rows}</ol>'
-
-
-def _keys() -> str:
-    rows = "".join(f'<dt class="mid">{words}</dt><dd><kbd>{key}</kbd></dd>' for words, key in KEYS)
-    return (
-        '<dialog id="keys" class="keys" aria-label="Keyboard shortcuts"><h2>Keyboard shortcuts</h2>'
-        f'<dl>{rows}</dl><div class="acts"><button class="btn" data-act="close">Close</button></div></dialog>'
-    )

@@ -11,6 +11,7 @@ import contextlib
 import json
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,9 +24,10 @@ from fastapi.staticfiles import StaticFiles
 from nicegui import Client, events, ui
 
 from wardround.clock import Clock
+from wardround.console import automation, overview
 from wardround.console.door import COOKIE, SESSION_S, Door, Session, Sessions, login_page, token_of
-from wardround.console.model import Overview
-from wardround.console.overview import frame, sections, undo_dialog
+from wardround.console.model import Overview, RoutineView
+from wardround.console.overview import undo_dialog
 from wardround.errors import LoginRefused, NotAllowed, PortTaken
 
 log = structlog.get_logger(__name__)
@@ -38,11 +40,24 @@ HEAD = (
 )
 
 
+class Frame(Protocol):
+    """A screen without its live parts."""
+
+    def __call__(self, view: Overview, *, who: str, role: str) -> str:
+        """As HTML."""
+
+
+Sections = Callable[[Session], dict[str, str]]  # the live parts of a screen, by the ids of their elements
+
+
 class Desk(Protocol):
     """What the console asks of the hub."""
 
     def overview(self) -> Overview:
         """The newest read model."""
+
+    def routines(self) -> tuple[RoutineView, ...]:
+        """What the hub does by the clock, what is late first."""
 
     def sign_in(self, name: str, password: str) -> tuple[str, int | None]:
         """The role, and when this person was last here.
@@ -132,7 +147,8 @@ class Console:
         app = FastAPI(title="Wardround console", docs_url=None, redoc_url=None, openapi_url=None)
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
         self._add_sign_in(app)
-        ui.page("/", title="Overview - Wardround")(self._page)
+        ui.page("/", title="Overview - Wardround")(self._overview_page)
+        ui.page("/automation", title="Automation - Wardround")(self._automation_page)
         ui.run_with(app, tailwind=False, show_welcome_message=False, dark=None, reconnect_timeout=5.0, message_history_length=0)
         app.add_middleware(Door, sessions=self.sessions)
         return app
@@ -167,30 +183,37 @@ class Console:
             answer.delete_cookie(COOKIE, path="/")
             return answer
 
-    async def _page(self, request: Request, client: Client) -> None:
+    async def _overview_page(self, request: Request, client: Client) -> None:
+        self._page(request, client, overview.frame, lambda s: overview.sections(self._desk.overview(), since_us=s.since_us))
+
+    async def _automation_page(self, request: Request, client: Client) -> None:
+        desk = self._desk
+        self._page(request, client, automation.frame, lambda _: automation.sections(desk.overview(), desk.routines()))
+
+    def _page(self, request: Request, client: Client, frame: Frame, sections: Sections) -> None:
         token = token_of(request.headers.get("cookie", ""))
         session = self.sessions.get(token)
         if session is None:  # it ended between the door and here
             ui.navigate.to("/login")
             return
-        _Screen(self, client, token, session).draw()
+        _Screen(self, client, token, session, sections).draw(frame)
 
 
 class _Screen:
     """One open page: what it has been sent, and what it sends back."""
 
-    def __init__(self, console: Console, client: Client, token: str, session: Session) -> None:
+    def __init__(self, console: Console, client: Client, token: str, session: Session, sections: Sections) -> None:
         self._console, self._client, self._token, self._session = console, client, token, session
-        self._desk = console._desk
+        self._desk, self._sections = console._desk, sections
         self._sent: dict[str, str] = {}
         self._paused = False
         self._ticks = 0
 
-    def draw(self) -> None:
+    def draw(self, frame: Frame) -> None:
         """The page, complete before any live connection."""
         view = self._desk.overview()
         ui.add_head_html(HEAD)
-        parts = sections(view, since_us=self._session.since_us)
+        parts = self._sections(self._session)
         self._sent = parts
         html = frame(view, who=self._session.name, role=self._session.role)
         for key, text in parts.items():
@@ -211,7 +234,7 @@ class _Screen:
             return
         if self._ticks % 60 == 2:
             self._desk.seen(self._session.name)
-        parts = sections(self._desk.overview(), since_us=self._session.since_us)
+        parts = self._sections(self._session)
         changed = {key: text for key, text in parts.items() if self._sent.get(key) != text}
         self._sent = parts
         if changed:

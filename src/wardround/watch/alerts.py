@@ -29,7 +29,7 @@ SILENCES_MAX = 500
 HISTORY_MAX = 50  # transitions kept with an alert; every one of them is also told to whoever watches
 Priority = Literal["high", "medium", "low", "info"]
 Category = Literal["technical", "physiological", "model", "security"]
-LABELS = ("kind", "edge", "device", "signal", "study")
+LABELS = ("kind", "edge", "device", "signal", "study", "job")
 Sources = Mapping[tuple[object, ...], str]  # (an inhibition's number, its labels' values): the alert that explains
 _ORDER = {"high": 0, "medium": 1, "low": 2, "info": 3}
 MINUTE_US = 60_000_000
@@ -45,7 +45,7 @@ class State(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a detector saw. `kind` and the labels (edge, device, signal, study) are its fingerprint: one cause, one alert.
+    """What a detector saw. `kind` and the labels (edge, device, signal, study, job) are its fingerprint: one cause, one alert.
 
     `subject` is a pseudonym and stays inside the hub: no sink is given it.
     """
@@ -60,6 +60,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     device: str = ""
     signal: str = ""
     study: str = ""
+    job: str = ""  # what the hub does by the clock
     subject: str = ""
     detail: str = ""
     evidence: tuple[tuple[float, float], ...] = ()  # (time or round, value)
@@ -72,7 +73,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fingerprint(self) -> str:
         """The same for the same cause."""
-        return "|".join((self.kind, self.edge, self.device, self.signal, self.study))
+        return "|".join((self.kind, self.edge, self.device, self.signal, self.study, *filter(None, (self.job,))))
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):

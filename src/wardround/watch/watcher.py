@@ -6,13 +6,15 @@ Plain values come in from the roots: the watch knows of no other step. Safe to u
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from wardround.clock import Clock
 from wardround.records import Observation
+from wardround.watch import lateness
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.detectors.sensors import SensorChange, Sensors
+from wardround.watch.timetable import Row
 
 MISSED_BEATS = 3.0
 EVIDENCE_MAX = 40
@@ -229,6 +231,16 @@ class Watch:
             for change in self._sensors.tick(now_us, {edge for edge, seen in self._edges.items() if seen.silent}):
                 self._sensor(change)
             self._settle(now_us)
+
+    def late(self, rows: Collection[Row]) -> None:
+        """What is late of what the hub does by the clock; every other alert of that kind is over."""
+        now_us = self._clock.now_us()
+        found = {f.fingerprint: f for f in (lateness.finding(row, now_us) for row in rows if row.late_s)}
+        for alert in self.open_alerts():
+            if alert.finding.kind == lateness.KIND and alert.finding.fingerprint not in found:
+                self._clear(alert.finding.fingerprint)
+        for finding in found.values():
+            self._raise(finding)
 
     # -- what people do
 

@@ -47,6 +47,9 @@ class Watch:
         self.done.append(("undo", who))
         return "kept"
 
+    def alert(self, alert_id):
+        return None
+
     def open_alerts(self):
         return []
 
@@ -66,6 +69,8 @@ def desk(tmp_path):
         store=store,
         watch=watch,
         record=lambda kind, what, who, **_facts: watch.recorded.append((kind, what, who)),
+        responses=None,
+        routines=tuple,
         arrivals=Arrivals(clock),
         beats={},
         attached=set,

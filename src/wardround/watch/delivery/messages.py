@@ -35,6 +35,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     response: str
     action: str
     runbook: str
+    job: str = ""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +68,7 @@ def message(alert: Alert) -> Message:
         response="" if private or alert.response is None else alert.response.what,
         action="Sign in to see more." if private else finding.action,
         runbook=f"docs/runbooks.md#{'bedside' if private else finding.kind}",
+        job=finding.job,
     )
 
 

@@ -95,7 +95,11 @@ class Alertmanager:
 
     def _alert(self, m: Message) -> dict[str, Any]:
         labels = {"alertname": _camel(m.kind), "severity": _SEVERITY[m.priority], "hub": self.origin.hub}
-        labels |= {name: value for name, value in (("edge", m.edge), ("study", m.study), ("category", m.category)) if value}
+        labels |= {
+            name: value
+            for name, value in (("edge", m.edge), ("study", m.study), ("job", m.job), ("category", m.category))
+            if value
+        }
         annotations = {"summary": m.title, "runbook_url": m.runbook, "alert_id": m.alert_id, "action": m.action, "note": NOTE}
         found: dict[str, Any] = {"labels": labels, "annotations": annotations, "startsAt": _rfc3339(m.raised_us)}
         if m.state == "resolved":
