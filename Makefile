@@ -18,7 +18,7 @@ demo: $(VENV)/.runtime  ## run the whole system: hub, edges, devices, rounds, fa
 
 # In the order of their folders, so that the long ones begin first.
 test: $(VENV)/.dev $(VENV)/s3/.ready $(VENV)/flower/.ready  ## run every test, two files at a time (ARGS="..." goes to pytest)
-	@scripts/test --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@scripts/test --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-podman: $(VENV)/.dev $(VENV)/s3/.ready podman  ## jobs in containers on three nodes, one over SSH, with nodes killed (root, Debian)
 	@scripts/test tests/nodes $(ARGS)

@@ -13,11 +13,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import wardround as _first  # noqa: F401 - before any test imports grpc: see its __init__
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """What runs side by side (`make test`): files, but the nodes, which are one set of Podman services for all their tests."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("nodes" if item.path.parent.name == "nodes" else str(item.path)))
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return "nodes" if nodeid.startswith("tests/nodes/") else super()._split_scope(nodeid)
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")
