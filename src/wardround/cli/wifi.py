@@ -37,6 +37,7 @@ def profile(
     country: Annotated[str, typer.Option(help="Of an access point: two letters; its radio's rules follow from it.")] = "AT",
     channel: Annotated[int, typer.Option(help="Of an access point.")] = 1,
     port: Annotated[int, typer.Option(help="Of a RADIUS server.")] = 1812,
+    bridge: Annotated[str, typer.Option(help="Of an access point: the bridge to the wire behind it, such as br0.")] = "",
 ) -> None:
     """Print a profile. It holds no secret, only the places of keys: an edge's are renewed there every day.
 
@@ -50,7 +51,7 @@ def profile(
         raise SettingsError(f"medium `{medium}` is not known", remedy="choose wifi, wired or radius")
     name = _ssid(ssid, ssid_hex)
     if format_ in ("hostapd", "freeradius"):
-        ap = wifi.AccessPoint(name, folder or "/etc/wardround/wifi", interface, country, channel, port)
+        ap = wifi.AccessPoint(name, folder or "/etc/wardround/wifi", interface, country, channel, port, bridge)
         typer.echo(wifi.hostapd(ap, medium) if format_ == "hostapd" else wifi.freeradius(ap), nl=False)  # type: ignore[arg-type]  # one of the three
         return
     if not edge:

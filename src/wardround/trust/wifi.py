@@ -92,12 +92,14 @@ class AccessPoint:
     country: str = "AT"
     channel: int = 1
     radius_port: int = 1812
+    bridge: str = ""  # the bridge to the wire behind it; none: the access point's machine routes
 
     def __post_init__(self) -> None:
         check_ssid(self.ssid)
         check_folder(self.folder)
-        if not _INTERFACE.fullmatch(self.interface):
-            raise TrustError(f"interface {self.interface[:40]!r} is not one", remedy="give a name such as wlan0")
+        for name in filter(None, (self.interface or "?", self.bridge)):
+            if not _INTERFACE.fullmatch(name):
+                raise TrustError(f"interface {name[:40]!r} is not one", remedy="give a name such as wlan0")
         if not _COUNTRY.fullmatch(self.country):
             raise TrustError(f"country {self.country[:40]!r} is not one", remedy="give two capital letters, such as AT")
         if not 1 <= self.channel <= 233 or not 1 <= self.radius_port <= 65_535:
@@ -176,6 +178,7 @@ def hostapd(ap: AccessPoint, medium: Medium = "wifi") -> str:
     radio = [
         f"interface={ap.interface}",
         "driver=nl80211",
+        "ctrl_interface=/run/hostapd",  # without it `hostapd_cli deauthenticate` reaches nobody, and a revoked edge stays
         f"ssid2={ap.ssid.hex()}",
         f"country_code={ap.country}",
         "hw_mode=g" if ap.channel <= 14 else "hw_mode=a",
@@ -191,6 +194,8 @@ def hostapd(ap: AccessPoint, medium: Medium = "wifi") -> str:
         "ap_isolate=1",
         "eap_reauth_period=3600",
     ]
+    if ap.bridge:
+        radio.append(f"bridge={ap.bridge}")
     wire = [f"interface={ap.interface}", "driver=wired", "use_pae_group_addr=1", "eap_reauth_period=3600"]
     server = ["driver=none", f"radius_server_clients={at / 'radius_clients'}", f"radius_server_auth_port={ap.radius_port}"]
     lines = [

@@ -75,7 +75,14 @@ def test_other_words_that_could_become_lines_are_refused():
     for edge in ("a b", 'a"', "a\nb", "ICU", ""):
         with pytest.raises(TrustError):
             Station(edge, b"w", "/etc/w")
-    for bad in ({"interface": "wlan0\nwpa=0"}, {"interface": ""}, {"country": "at"}, {"channel": 0}, {"radius_port": 70_000}):
+    for bad in (
+        {"interface": "wlan0\nwpa=0"},
+        {"interface": ""},
+        {"bridge": "br0\nwpa=0"},
+        {"country": "at"},
+        {"channel": 0},
+        {"radius_port": 70_000},
+    ):
         with pytest.raises(TrustError):
             AccessPoint(b"w", "/etc/w", **bad)
     for address in ("127.0.0.1\n}", "localhost", "", "1.2.3"):
@@ -88,8 +95,16 @@ def test_the_profiles_ask_for_wpa3_and_verify_the_network():
     for line in ("key_mgmt=WPA-EAP-SHA256", "ieee80211w=2", 'domain_match="radius.wardround.internal"', "tls_disable_tlsv1_3=0"):
         assert line in station
     ap = wifi.hostapd(AccessPoint(b"w", "/etc/w"))
-    for line in ("wpa_key_mgmt=WPA-EAP-SHA256", "ieee80211w=2", "check_crl=1", "[ENABLE-TLSv1.3][DISABLE-TLSv1.0]"):
+    for line in (
+        "wpa_key_mgmt=WPA-EAP-SHA256",
+        "ieee80211w=2",
+        "check_crl=1",
+        "ctrl_interface=/run/hostapd",
+        "[ENABLE-TLSv1.3][DISABLE-TLSv1.0]",
+    ):
         assert line in ap
+    assert "bridge=" not in ap
+    assert "bridge=br0\n" in wifi.hostapd(AccessPoint(b"w", "/etc/w", bridge="br0"))
     assert "driver=wired" in wifi.hostapd(AccessPoint(b"w", "/etc/w", interface="eth1"), "wired")
     assert "radius_server_auth_port=1900" in wifi.hostapd(AccessPoint(b"w", "/etc/w", radius_port=1900), "radius")
     assert "check_cert_cn = %{User-Name}" in wifi.freeradius(AccessPoint(b"w", "/etc/w"))
