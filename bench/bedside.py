@@ -73,7 +73,7 @@ def bare(events: Sequence[Event], *, urgent: bool) -> list[int]:
 
 def watched(events: Sequence[Event], minutes: int) -> dict[str, list[int]]:
     """Minutes at which the bedside watch speaks, by what it says."""
-    watch = Bedside(total, horizon_us=HORIZON_US)
+    watch = Bedside(lambda _, values: total(values), horizon_us=HORIZON_US)
     found: dict[str, list[int]] = collections.defaultdict(list)
     waiting = collections.deque(events)
     for minute in range(minutes + 1):

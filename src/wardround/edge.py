@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from wardround import __version__
+from wardround.bedside.opening import forget_at_bedside, open_bedside
 from wardround.clock import SystemClock
 from wardround.collect.broker import EmbeddedBroker
 from wardround.collect.collector import Collector, Message
@@ -58,7 +59,7 @@ from wardround.learn.schedule import check_schedule, lacks
 from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
-from wardround.records import Consent
+from wardround.records import Consent, Observation
 from wardround.settings import EdgeSettings, load_settings
 from wardround.trust.audit import Head
 from wardround.trust.audit_files import KeptHeads, open_log
@@ -78,6 +79,7 @@ from wardround.wire import wardround_pb2 as pb
 log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
 LOOK_S = 2.0
+WATCH_S = 1.0
 IMPORT_S = 10.0
 HOLD_S = 5.0  # an import that works the gate lets go sooner
 PRUNE_S = 3600.0
@@ -229,8 +231,12 @@ class Edge:
             clock=clock,
             simulated=settings.simulated,
             keeps=self._consents.keeps,
+            on_kept=self._kept,
         )
         self._erasures, self._audit = home.erasures(), open_log(home.path, clock)
+        self._bedside = open_bedside(
+            home.path, settings, local=self._local, consents=self._consents, audit=self._audit, clock=clock
+        )
         self._heads = KeptHeads(home.path / "audit" / "hub-heads.json")
         self._erasing = EdgeErasing(
             settings.name,
@@ -244,6 +250,7 @@ class Edge:
             quarantine=self._quarantine,
             imports=self._imports,
             clock=clock,
+            forget=self._forget_at_bedside,
         )
         self._clock = clock
         self._participant = Participant(FolderBlobs(home.path / "learn"))
@@ -327,6 +334,7 @@ class Edge:
             asyncio.create_task(self._keep_house()),
             asyncio.create_task(self._look(collector)),
             asyncio.create_task(self._import(collector)),
+            asyncio.create_task(self._watch()),
         ]
         gc.freeze()  # what is there now stays: the collector of garbage need not walk over it
         on_ready({"name": self.name, "mqtt_port": devices.port, "https_port": https_port, "relay_address": address})
@@ -396,6 +404,8 @@ class Edge:
 
     def close(self) -> None:
         """Close the files."""
+        if self._bedside is not None:
+            self._bedside.close()
         for part in (self._spool, self._quarantine, self._consents, self._imports, self._erasures, self._audit):
             part.close()
 
@@ -569,6 +579,23 @@ class Edge:
     def _take_imports(self, after: Callable[[], None]) -> None:
         if not take_waiting(self._gateway, self._imports, after=after):
             after()
+
+    def _kept(self, observations: Sequence[Observation]) -> None:
+        if self._bedside is not None:
+            self._bedside.kept(observations)
+
+    def _forget_at_bedside(self, subject: str) -> int:
+        return self._bedside.forget(subject) if self._bedside is not None else forget_at_bedside(self._home.path, subject)
+
+    async def _watch(self) -> None:
+        """Watch the patients of this edge, and its devices."""
+        if self._bedside is None:
+            await asyncio.Event().wait()
+            return
+        await asyncio.to_thread(self._bedside.start)
+        while True:
+            await asyncio.to_thread(self._bedside.turn)
+            await asyncio.sleep(WATCH_S)
 
     async def _keep_house(self) -> None:
         while True:

@@ -152,6 +152,29 @@ class FlowerSettings(Settings, frozen=True, kw_only=True):
     node_config: dict[str, bool | int | float | str] = {}  # what apps find in Context.node_config
 
 
+class BedsideSettings(Settings, frozen=True, kw_only=True):
+    """How an edge watches its patients."""
+
+    watch: bool = True  # vital signs, devices, certificates; alerts stay at the edge unless `notify` says where to
+    models: bool = True  # also by the models that this edge holds for its predictions
+
+
+class NotifySettings(Settings, frozen=True, kw_only=True):
+    """One way to people: a `[[notify]]` table of hub.toml or edge.toml."""
+
+    kind: typing.Literal["webhook", "smtp", "alertmanager", "apprise"]
+    url: str = ""  # without a password
+    url_file: str = ""  # the address in a file of mode 0600, where it is a secret itself
+    name: str = ""  # how it is called in `wardround alert sinks`; empty: its kind
+    priority_min: typing.Literal["high", "medium", "low", "info"] = "medium"
+    level: int = 0  # of escalation: 1 is told what nobody has acknowledged in time
+    group_s: float = 10.0  # how long what is not urgent waits for others of its kind
+    refresh_s: float = 0.0  # a sign of life so often, for a dead man's switch; 0: none, but 60 for alertmanager
+    sender: str = ""  # smtp
+    to: tuple[str, ...] = ()  # smtp
+    password_file: str = ""  # smtp: of mode 0600
+
+
 class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
@@ -165,6 +188,9 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     relay: EdgeRelaySettings = EdgeRelaySettings()
     schedule: ScheduleSettings = ScheduleSettings()  # this edge's own: an order that it forbids is refused, at no cost
     flower: FlowerSettings = FlowerSettings()
+    bedside: BedsideSettings = BedsideSettings()
+    notify: tuple[NotifySettings, ...] = ()  # who is told of this edge's own alerts
+    public_url: str = ""  # what they open to see more
     metered_interfaces: tuple[str, ...] = ("wwan*", "ppp*", "rmnet*")  # patterns of networks that cost by the byte
     retention_days: float = 30.0  # how long data stays on the edge for training
     simulated: bool = False  # every observation is flagged, and people see it
@@ -200,22 +226,6 @@ class ProcessingSettings(Settings, frozen=True, kw_only=True):
     lake_commit_interval_s: float = 0.5
     lake_commit_rows_max: int = 50_000
     retention: RetentionSettings = RetentionSettings()
-
-
-class NotifySettings(Settings, frozen=True, kw_only=True):
-    """One way to people: a `[[notify]]` table of hub.toml."""
-
-    kind: typing.Literal["webhook", "smtp", "alertmanager", "apprise"]
-    url: str = ""  # without a password
-    url_file: str = ""  # the address in a file of mode 0600, where it is a secret itself
-    name: str = ""  # how it is called in `wardround alert sinks`; empty: its kind
-    priority_min: typing.Literal["high", "medium", "low", "info"] = "medium"
-    level: int = 0  # of escalation: 1 is told what nobody has acknowledged in time
-    group_s: float = 10.0  # how long what is not urgent waits for others of its kind
-    refresh_s: float = 0.0  # a sign of life so often, for a dead man's switch; 0: none, but 60 for alertmanager
-    sender: str = ""  # smtp
-    to: tuple[str, ...] = ()  # smtp
-    password_file: str = ""  # smtp: of mode 0600
 
 
 class HubSettings(Settings, frozen=True, kw_only=True):

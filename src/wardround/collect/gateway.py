@@ -122,11 +122,15 @@ class Gateway:
         clock: Clock,
         simulated: bool,
         keeps: Callable[[str], bool] = lambda _subject: True,
+        on_kept: Callable[[Sequence[Observation]], None] = lambda _observations: None,
     ) -> None:
-        """`keeps(subject)` says whether anything of a subject may be kept: of one with `none` no payload is set aside."""
+        """`keeps(subject)` says whether anything of a subject may be kept: of one with `none` no payload is set aside.
+
+        `on_kept` gets what is on the disk now, whatever consent says of travelling, in the consumer's thread.
+        """
         self._edge, self._registry, self._signals = edge, registry, signals
         self._consent, self._pseudonym = consent, pseudonym
-        self._keeps = keeps
+        self._keeps, self._on_kept = keeps, on_kept
         self._spool, self._local, self._quarantine = spool, local_store, quarantine
         self._clock = clock
         self._base_flags = Quality.SIMULATED if simulated else Quality.NONE
@@ -222,6 +226,7 @@ class Gateway:
             settle()
         self.counts.observations += len(group.kept)
         self.counts.samples += sum(o.n for o in group.kept)
+        self._on_kept(group.kept)
         return [Receipt(m.device, m.boot, m.contiguous) for m in marks if m.contiguous and not m.boot.startswith(REPLAY)]
 
     def _alone(self, message: _Message) -> _Group:

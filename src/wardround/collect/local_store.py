@@ -94,6 +94,22 @@ class LocalStore:
             if len(rows) < BATCH:
                 return
 
+    def tail(self, codes: Collection[str], *, after: int, since_us: int = 0, limit: int = BATCH) -> tuple[list[Observation], int]:
+        """Observations of these codes kept after the `version` that was read last, and the version that is read now.
+
+        What was taken before `since_us` is passed over. A version beyond the newest is no error: rows were removed since.
+        """
+        places = ",".join("?" * len(codes))
+        query = (
+            f"SELECT number, data FROM kept WHERE number > ? AND number <= ? AND +code IN ({places})"  # noqa: S608
+            " AND taken_us >= ? ORDER BY number LIMIT ?"
+        )
+        with self._lock:
+            newest = self.version()
+            rows = self._db.execute(query, (after, newest, *codes, since_us, limit)).fetchall() if after < newest else []
+        read = rows[-1][0] if len(rows) == limit else newest
+        return [decode_observation(data) for _, data in rows], int(read)
+
     def version(self) -> int:
         """Grows with every observation kept: what was computed from an older version is stale."""
         with self._lock:

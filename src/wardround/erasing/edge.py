@@ -38,10 +38,13 @@ class EdgeErasing:
         quarantine: Quarantine,
         imports: Imports,
         clock: Clock,
+        forget: Callable[[str], int] = lambda _subject: 0,
     ) -> None:
+        """`forget(subject)` takes the patient out of the bedside watch; how many alerts went."""
         self._name, self._home, self._book, self._clock = name, home, book, clock
         self._consents, self._registry, self._pseudonym = consents, registry, pseudonym
         self._spool, self._local, self._quarantine, self._imports = spool, local_store, quarantine, imports
+        self._forget = forget
 
     def erase(self, digest: bytes) -> Receipt:
         """Erase the subject of a digest; called again, it goes on where it was cut off, and answers again when it was done."""
@@ -87,6 +90,7 @@ class EdgeErasing:
             "messages set aside": self._quarantine.forget_devices(devices),
             "batches of files": self._imports.forget_devices(devices),
             "devices": len(devices),
+            "alerts": self._forget(subject),
         }
         for part in (self._spool, self._local, self._quarantine, self._imports):
             part.compact()

@@ -29,7 +29,7 @@ SILENCES_MAX = 500
 HISTORY_MAX = 50  # transitions kept with an alert; every one of them is also told to whoever watches
 Priority = Literal["high", "medium", "low", "info"]
 Category = Literal["technical", "physiological", "model", "security"]
-LABELS = ("kind", "edge", "device", "signal", "study", "job")
+LABELS = ("kind", "edge", "device", "signal", "study", "job", "subject")
 Sources = Mapping[tuple[object, ...], str]  # (an inhibition's number, its labels' values): the alert that explains
 _ORDER = {"high": 0, "medium": 1, "low": 2, "info": 3}
 MINUTE_US = 60_000_000
@@ -45,9 +45,9 @@ class State(StrEnum):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What a detector saw. `kind` and the labels (edge, device, signal, study, job) are its fingerprint: one cause, one alert.
+    """What a detector saw. `kind` and the labels (edge to subject) are its fingerprint: one cause, one alert.
 
-    `subject` is a pseudonym and stays inside the hub: no sink is given it.
+    `subject` is a pseudonym and stays where the alert is: no sink is given it.
     """
 
     kind: str
@@ -73,7 +73,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def fingerprint(self) -> str:
         """The same for the same cause."""
-        return "|".join((self.kind, self.edge, self.device, self.signal, self.study, *filter(None, (self.job,))))
+        labels = (self.kind, self.edge, self.device, self.signal, self.study)
+        return "|".join((*labels, *filter(None, (self.job, self.subject))))
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +166,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     flapping: bool = False
     gone_us: int = 0  # the cause is away since then, and the alert is held
     told: bool = False  # people were told, so they are told as well when it is over
+    actionable: bool | None = None  # whether it needed something done, by who looked; None: nobody has said
     history: tuple[Transition, ...] = ()
 
     @property
@@ -198,8 +200,9 @@ class _Saved(msgspec.Struct):
 class AlertBook:
     """All alerts that matter now, newest last."""
 
-    def __init__(self, rules: Rules | None = None) -> None:
-        self._rules = rules or Rules()
+    def __init__(self, rules: Rules | None = None, *, prefix: str = "A") -> None:
+        """`prefix` begins the ids of its alerts: two books that tell the same people do not name two causes alike."""
+        self._rules, self._prefix = rules or Rules(), prefix
         self._alerts: dict[str, Alert] = {}  # by id
         self._by_fingerprint: dict[str, str] = {}
         self._silences: dict[str, Silence] = {}
@@ -211,7 +214,7 @@ class AlertBook:
         """A cause was seen: the new or changed alert, or None when people already know, or need not know yet."""
         known = self._known(finding.fingerprint)
         if known is not None and known.open:
-            return self._seen_again(known, now_us, response)
+            return self._seen_again(known, finding, now_us, response)
         policy = self._rules.policies.get(finding.kind, Policy())
         if known is not None and now_us - known.resolved_us < COOL_DOWN_US:
             again = self._move(
@@ -230,7 +233,7 @@ class AlertBook:
         self._number += 1
         pending = policy.pending_us > now_us - finding.since_us
         alert = Alert(
-            alert_id=f"A-{self._number:04d}",
+            alert_id=f"{self._prefix}-{self._number:04d}",
             state=State.PENDING if pending else State.FIRING,
             finding=finding,
             raised_us=now_us,
@@ -241,8 +244,9 @@ class AlertBook:
         placed = self._placed(alert)
         return None if pending else placed
 
-    def clear(self, fingerprint: str, now_us: int) -> Alert | None:
-        """The cause is gone: the resolved alert, or None when there was none open, or it is held for a while."""
+    def clear(self, fingerprint: str, now_us: int, why: str = "") -> Alert | None:
+        """The cause is gone: the resolved alert, or None when there was none open, or it is held for a while. `why`: if not by
+        itself, how it is known."""
         known = self._known(fingerprint)
         if known is None or not known.open:
             return None
@@ -253,7 +257,7 @@ class AlertBook:
             if not known.gone_us:
                 self._put(msgspec.structs.replace(known, gone_us=now_us))
             return None
-        return self._resolve(known, now_us)
+        return self._put(self._resolved(known, now_us, why))
 
     def tick(self, now_us: int) -> list[Alert]:
         """Look at the clock: the alerts that changed. Call it about once a second."""
@@ -282,6 +286,24 @@ class AlertBook:
         if known is None or known.response == response:
             return None
         return self._put(self._move(known, now_us, "answered", why=response.what, response=response))
+
+    def judge(self, alert_id: str, *, actionable: bool, who: str, now_us: int) -> Alert | None:
+        """Someone says whether it needed something done, also once it is over; nobody is told of that. None: no such alert."""
+        known = self._alerts.get(alert_id)
+        if known is None:
+            return None
+        step = Transition(t_us=now_us, what="actionable" if actionable else "not actionable", who=who)
+        history = (*known.history[-(HISTORY_MAX - 1) :], step)
+        return self._put(msgspec.structs.replace(known, actionable=actionable, history=history))
+
+    def forget(self, subject: str) -> list[str]:
+        """A patient is erased: take out their alerts and the silences that name them; the ids of the alerts."""
+        gone = [a for a in self._alerts.values() if a.finding.subject == subject]
+        for alert in gone:
+            del self._alerts[alert.alert_id]
+            self._by_fingerprint.pop(alert.finding.fingerprint, None)
+        self._silences = {i: s for i, s in self._silences.items() if s.matchers.get("subject") != subject}
+        return [a.alert_id for a in gone]
 
     def undone(self, alert_id: str, who: str, reason: str, now_us: int) -> Alert | None:
         """What was done about it was undone; None when there was nothing to undo."""
@@ -350,9 +372,14 @@ class AlertBook:
         saved = _Saved(self._number, list(self._alerts.values()), list(self._silences.values()), self._silence_number)
         return msgspec.json.encode(saved)
 
-    def restore(self, data: bytes) -> None:
-        """Take up a saved book."""
+    def head(self) -> bytes:
+        """The book without its alerts, for who keeps each of them by itself."""
+        return msgspec.json.encode(_Saved(self._number, [], list(self._silences.values()), self._silence_number))
+
+    def restore(self, data: bytes, alerts: Iterable[bytes] = ()) -> None:
+        """Take up a saved book, or its head with its alerts, each as JSON, in the order they were raised."""
         saved = msgspec.json.decode(data, type=_Saved)
+        saved.alerts += [msgspec.json.decode(alert, type=Alert) for alert in alerts]
         self._number, self._silence_number = saved.number, saved.silence_number
         self._alerts = {a.alert_id: a for a in saved.alerts}
         self._by_fingerprint = {a.finding.fingerprint: a.alert_id for a in saved.alerts}
@@ -363,10 +390,14 @@ class AlertBook:
     def _known(self, fingerprint: str) -> Alert | None:
         return self._alerts.get(self._by_fingerprint.get(fingerprint, ""))
 
-    def _seen_again(self, known: Alert, now_us: int, response: Response | None) -> Alert | None:
-        """What was done first stays, unless it was undone since."""
+    def _seen_again(self, known: Alert, finding: Finding, now_us: int, response: Response | None) -> Alert | None:
+        """What was done first stays, unless it was undone since; what has become more urgent is told anew, whoever was on it."""
         changed = response is not None and (known.response is None or known.response.undone_us > 0)
         seen = msgspec.structs.replace(known, times=known.times + 1, gone_us=0)
+        if _ORDER[finding.priority] < _ORDER[known.finding.priority] and known.state is not State.PENDING:
+            finding = msgspec.structs.replace(finding, since_us=known.finding.since_us)
+            seen = self._move(seen, now_us, "more urgent", finding=finding, state=State.FIRING, acknowledged_by="", level=0)
+            changed = True
         if changed and response is not None:
             seen = self._move(seen, now_us, "answered", why=response.what, response=response)
         seen = self._put(seen)
@@ -392,7 +423,8 @@ class AlertBook:
         return None
 
     def _fires_since(self, alert: Alert) -> int:
-        return next((t.t_us for t in reversed(alert.history) if t.what in ("firing", "firing again")), alert.raised_us)
+        begun = ("firing", "firing again", "more urgent")
+        return next((t.t_us for t in reversed(alert.history) if t.what in begun), alert.raised_us)
 
     def _surroundings(self, alert: Alert, sources: Sources) -> Alert:
         """The alert with the silence and the other alert that keep it quiet, as they are now."""
@@ -422,13 +454,9 @@ class AlertBook:
         """How long an alert stays once its cause has gone."""
         return FLAP_US if alert.flapping else self._rules.policies.get(alert.finding.kind, Policy()).keep_us
 
-    def _resolve(self, alert: Alert, now_us: int) -> Alert:
-        return self._put(self._resolved(alert, now_us))
-
-    def _resolved(self, alert: Alert, now_us: int) -> Alert:
-        return self._move(
-            alert, now_us, "resolved", state=State.RESOLVED, resolved_us=now_us, gone_us=0, flapping=False, inhibited_by=""
-        )
+    def _resolved(self, alert: Alert, now_us: int, why: str = "") -> Alert:
+        alert = msgspec.structs.replace(alert, gone_us=0, flapping=False, inhibited_by="")
+        return self._move(alert, now_us, "resolved", why=why, state=State.RESOLVED, resolved_us=now_us)
 
     def _placed(self, alert: Alert) -> Alert:
         """A firing alert with what is around it, in the book."""

@@ -23,6 +23,9 @@ HOUR_US = 60 * MINUTE_US
 MEDIAN_US = 9 * MINUTE_US
 VOTES, VOTES_NEEDED, VOTES_TO_END = 10, 8, 2  # of the last ten minutes
 POINTS_MAX = 64  # readings kept of one vital sign
+SCORES_MAX = 40  # of the last minutes: the evidence of an episode
+SPACING_US = 9_000_000  # of those that are kept, each the median of what came meanwhile: so many hold MEDIAN_US
+BURST_MAX = 32
 HOURS_MIN, HOURS_MAX = 12, 48  # hourly medians before a patient's own usual is known, and over which it is kept
 DRIFT, STEP_MAX, RAISED, SUM_MAX = 2.0, 5.0, 2.0, 20.0  # of the CUSUM, in deviations; a rise lasts half an hour to count
 VITALS_MIN = 2  # away from their usual at the same time
@@ -63,18 +66,22 @@ class Episode:
     score: int
     values: Mapping[str, float]
     away: tuple[str, ...] = ()  # vital signs away from the patient's own usual
+    scores: tuple[tuple[int, int], ...] = ()  # (time in us, score) of the last minutes
 
 
-Score = Callable[[Mapping[str, float]], Total]
+Score = Callable[[str, Mapping[str, float]], Total]
 
 
 class _Vital(msgspec.Struct):
     """One vital sign of one patient."""
 
     points: list[tuple[int, float]] = []
+    burst: list[float] = []  # what the newest point is the median of
+    newest_us: int = 0
     hours: list[float] = []  # medians of whole hours, newest last
     hour: int = -1
-    hour_values: list[float] = []
+    hour_values: list[float] = []  # one a minute
+    minute: int = -1
     sum: float = 0.0  # CUSUM away from the usual
     judged_us: int = 0
 
@@ -85,18 +92,24 @@ class _Patient(msgspec.Struct):
     medium: list[bool] = []
     open: dict[str, tuple[int, str]] = {}  # by kind: since when, and how urgent
     ticked_us: int = 0
+    scores: list[tuple[int, int]] = []
 
 
 class Bedside:
-    """Every patient of one edge. `score(values)` scores the vital signs that are there, by the names of DIRECTIONS and others."""
+    """Every patient of one edge. `score(subject, values)` scores the vital signs that are there, by the names of DIRECTIONS and
+    others."""
 
     def __init__(self, score: Score, *, horizon_us: Mapping[str, int]) -> None:
         """`horizon_us` is, by vital sign, how old a reading may be and still count; one that is not named does not."""
         self._score, self._horizon_us = score, horizon_us
         self._patients: dict[str, _Patient] = {}
+        self.patient_minutes = 0  # in which a patient with a vital sign was judged, since this watch was made
 
     def observe(self, subject: str, vital: str, t_us: int, value: float) -> None:
-        """A reading; one that is not finite, of a vital sign that nobody scores, or older than what is there, is left out."""
+        """A reading; one that is not finite, of a vital sign that nobody scores, or not newer than what is there, is left out.
+
+        To be told the same twice changes nothing.
+        """
         if not math.isfinite(value) or vital not in self._horizon_us:
             return
         patient = self._patients.get(subject)
@@ -106,31 +119,45 @@ class Bedside:
                 quietest = min(self._patients, key=lambda s: self._patients[s].ticked_us)
                 del self._patients[quietest]
         own = patient.vitals.setdefault(vital, _Vital())
-        if own.points and t_us < own.points[-1][0]:
+        if t_us <= own.newest_us:
             return
-        own.points.append((t_us, value))
-        del own.points[:-POINTS_MAX]
+        own.newest_us = t_us
+        if own.points and t_us < own.points[-1][0] + SPACING_US:  # one of them alone might be the artefact each time
+            own.burst.append(value)
+            del own.burst[:-BURST_MAX]
+            own.points[-1] = (own.points[-1][0], statistics.median(own.burst))
+        else:
+            own.points.append((t_us, value))
+            own.burst = [value]
+            del own.points[:-POINTS_MAX]
         hour = t_us // HOUR_US
         if hour != own.hour:
             if own.hour_values and not patient.open:  # what is away from the usual must not become it
                 own.hours.append(statistics.median(own.hour_values))
                 del own.hours[:-HOURS_MAX]
             own.hour, own.hour_values = hour, []
-        if len(own.hour_values) < POINTS_MAX:
+        if t_us // MINUTE_US != own.minute:
+            own.minute = t_us // MINUTE_US
             own.hour_values.append(value)
 
     def tick(self, now_us: int) -> list[Episode]:
         """Judge every patient; call it about once a minute. More often changes nothing."""
         found: list[Episode] = []
         for subject, patient in self._patients.items():
+            if now_us < patient.ticked_us:
+                self._set_back(patient, now_us)
             if now_us - patient.ticked_us >= MINUTE_US - MINUTE_US // 10:
                 patient.ticked_us = now_us
                 found += self._judge(subject, patient, now_us)
         return found
 
-    def forget(self, subject: str) -> None:
-        """A patient has gone home, or is erased."""
-        self._patients.pop(subject, None)
+    def subjects(self) -> list[str]:
+        """Every patient that is remembered."""
+        return list(self._patients)
+
+    def forget(self, subject: str) -> bool:
+        """A patient has gone home, or is erased; whether anything was known of them."""
+        return self._patients.pop(subject, None) is not None
 
     def state(self) -> bytes:
         """Everything that is remembered."""
@@ -149,9 +176,21 @@ class Bedside:
 
     # -- how
 
+    def _set_back(self, patient: _Patient, now_us: int) -> None:
+        """The clock was set back: what is ahead of it now would shut out every new reading until it is there again."""
+        patient.ticked_us = now_us - MINUTE_US
+        for own in patient.vitals.values():
+            own.points = [p for p in own.points if p[0] <= now_us]
+            own.newest_us, own.burst = min(own.newest_us, now_us), own.burst[-1:]
+            own.hour = min(own.hour, now_us // HOUR_US)
+            own.judged_us = min(own.judged_us, now_us)
+
     def _judge(self, subject: str, patient: _Patient, now_us: int) -> list[Episode]:
         values = {name: value for name, own in patient.vitals.items() if (value := self._median(name, own, now_us)) is not None}
-        score = self._score(values) if values else Total(0, red=False)  # nothing comes any more: a matter of the sensor
+        self.patient_minutes += bool(values)
+        score = self._score(subject, values) if values else Total(0, red=False)  # nothing comes: a matter of the sensor
+        patient.scores.append((now_us, score.total))
+        del patient.scores[:-SCORES_MAX]
         for votes, vote in ((patient.high, score.total >= 7), (patient.medium, score.total >= 5 or score.red)):
             votes.append(vote)
             del votes[:-VOTES]
@@ -172,7 +211,8 @@ class Bedside:
                 patient.open[kind] = (since, priority)
             else:
                 continue
-            found.append(Episode(subject, kind, before if over else priority, over, since, now_us, score.total, values, away))  # type: ignore[arg-type]  # keys and values of the above
+            urgency, seen = before if over else priority, tuple(patient.scores)
+            found.append(Episode(subject, kind, urgency, over, since, now_us, score.total, values, away, seen))  # type: ignore[arg-type]  # keys and values of the above
         return found
 
     def _median(self, name: str, own: _Vital, now_us: int) -> float | None:

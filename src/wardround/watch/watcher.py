@@ -14,6 +14,7 @@ from wardround.records import Observation
 from wardround.watch import lateness
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.detectors.sensors import SensorChange, Sensors
+from wardround.watch.sensor_findings import FLAGGED, sensor_finding, sensor_fingerprint
 from wardround.watch.timetable import Row
 
 MISSED_BEATS = 3.0
@@ -69,15 +70,6 @@ _QUARANTINED = {
     "twins-peer": _twins("another edge's"),
     "twins-stale": _twins("the hub's last step"),
 }
-
-
-_SENSOR = {  # kind, and how its title ends
-    "flat": ("sensor-dead", "is a flat line"),
-    "silent": ("signal-silent", "has stopped"),
-    "device": ("device-silent", "has stopped"),
-}
-_FAILED = ("an electrode or cable is off", "the sensor has failed", "the device is worn wrongly")
-_GONE = ("its battery is empty or it is switched off", "it is out of reach of its edge", "the patient was discharged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,34 +307,11 @@ class Watch:
     # -- how
 
     def _sensor(self, change: SensorChange) -> None:
-        kind, ends = _SENSOR[change.what]
-        fingerprint = _fingerprint(kind, change.edge, change.device, change.code)
         if change.over:
-            self._clear(fingerprint)
+            self._clear(sensor_fingerprint(change))
             return
-        flat, whole = change.what == "flat", change.what == "device"
-        subject = change.device if whole else f"{self._signal_title(change.code)} of {change.device}"
-        self._raise(
-            Finding(
-                kind=kind,
-                title=f"{subject} at {change.edge} {ends}",
-                priority="medium",
-                category="technical",
-                since_us=change.since_us,
-                detected_us=self._clock.now_us(),
-                edge=change.edge,
-                device=change.device,
-                signal=change.code,
-                detail=f"{'No change' if flat else 'Nothing'} for {change.seconds:.0f} s; "
-                + ("its edge goes on." if whole else "the device sends its other signals."),
-                impact="Nothing of it is seen." if whole else "These stretches are flagged and train nothing.",
-                causes=_GONE
-                if whole
-                else ("an electrode or cable is off", "the sensor has failed", "the device is worn wrongly"),
-                action=f"Have {change.device} at {change.edge} looked at.",
-            ),
-            Response(what="flagged as a flat line, left out of windows", person_too=True) if flat else None,
-        )
+        finding = sensor_finding(change, self._signal_title, self._clock.now_us())
+        self._raise(finding, FLAGGED if change.what == "flat" else None)
 
     def _edge_silent(self, edge: str, since_us: int, now_us: int) -> None:
         self._raise(

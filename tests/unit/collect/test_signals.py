@@ -16,7 +16,7 @@ ROWS = list(load_signals().rows.values())
 # Partition of ISO/IEEE 11073-10101 by what it names: 2 is physiology (SCADA), 4 dimensions, 128 personal health.
 PARTITIONS = {2, 128}
 UCUM = {"/min", "ms", "%", "1", "mV", "Cel", "mm[Hg]", "mg/dL", "{steps}", "kg", "cm", "h", "kcal", "Ohm", "uS", "m/s2", "deg/s"}
-UCUM |= {"dB[mW]", "m/s", "m", "W", "kg/m2"}
+UCUM |= {"dB[mW]", "m/s", "m", "W", "kg/m2", "L/min"}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: r.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -300,7 +301,7 @@ def test_a_silence_keeps_alerts_quiet_until_its_time_and_hides_none():
     [
         ({}, 10, "at least one"),
         ({"edge": ""}, 10, "at least one"),
-        ({"subject": "p1"}, 10, "no label `subject`"),
+        ({"patient": "p1"}, 10, "no label `patient`"),
         ({"edge": "a"}, 1, "future"),
     ],
 )
@@ -387,3 +388,45 @@ def test_whatever_happens_nobody_is_left_untold(steps):
         tell(*book.tick(now))
     assert [a for a in book.alerts() if a.open] == []
     assert not [a for a in told.values() if a.open], "over, and those who know of it were not told"
+
+
+def test_one_that_becomes_more_urgent_is_told_anew_and_one_that_becomes_less_so_is_not():
+    book = AlertBook(prefix="B")
+    first = book.raise_(finding(priority="medium", since_us=5), 10)
+    book.acknowledge(first.alert_id, "nurse", 20)
+    worse = book.raise_(finding(priority="high", since_us=30), 30)
+    assert (worse.alert_id, worse.state, worse.finding.priority, worse.acknowledged_by) == ("B-0001", State.FIRING, "high", "")
+    assert (worse.finding.since_us, worse.changed_us) == (5, 30)
+    assert book.raise_(finding(priority="medium"), 40) is None
+    assert book.get("B-0001").finding.priority == "high"
+
+
+def test_two_patients_are_two_causes_and_one_is_forgotten_whole():
+    book = AlertBook()
+    one, two = (book.raise_(finding(subject=s), 10) for s in ("p1", "p2"))
+    assert one.alert_id != two.alert_id
+    book.silence({"subject": "p1"}, until_us=99, who="w", reason="", now_us=10)
+    assert book.tick(11)[0].silenced_by == "S-0001"
+    assert book.forget("p1") == [one.alert_id]
+    assert [a.alert_id for a in book.alerts()] == [two.alert_id]
+    assert book.silences() == []
+    assert not book.is_open(one.finding.fingerprint)
+    assert book.raise_(finding(subject="p1"), 20).alert_id not in (one.alert_id, two.alert_id)
+
+
+def test_whether_it_needed_something_done_is_noted_and_nobody_is_told():
+    book = AlertBook()
+    alert = book.raise_(finding(), 10)
+    judged = book.judge(alert.alert_id, actionable=False, who="nurse", now_us=20)
+    assert (judged.actionable, judged.changed_us, judged.history[-1].what) == (False, 10, "not actionable")
+    assert book.judge("A-9999", actionable=True, who="nurse", now_us=20) is None
+
+
+def test_a_book_is_the_same_from_its_head_and_its_alerts():
+    book = AlertBook()
+    for number in range(3):
+        book.raise_(finding(edge=f"e{number}"), 10 + number)
+    book.silence({"edge": "e1"}, until_us=99, who="w", reason="", now_us=10)
+    again = AlertBook()
+    again.restore(book.head(), [msgspec.json.encode(a) for a in reversed(book.alerts())])
+    assert again.save() == book.save()

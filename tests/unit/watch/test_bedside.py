@@ -15,7 +15,7 @@ HEALTHY = {"pulse": 75.0, "respiratory-rate": 16.0, "spo2": 97.0, "systolic": 12
 SICK = {"pulse": 135.0, "respiratory-rate": 26.0, "spo2": 90.0, "systolic": 88.0, "temperature": 38.6}
 
 
-def total(values):
+def total(_subject, values):
     found = news2(Vitals(**{name.replace("-", "_"): v for name, v in values.items()}))
     return Total(found.total, found.red)
 
@@ -139,3 +139,21 @@ def test_a_restart_changes_nothing(data, cut):
     again = bedside()
     again.restore(first.state())
     assert found + lived(again, 120 - cut, values, first=cut) == whole
+
+
+def test_a_clock_that_is_set_back_by_a_day_does_not_blind_it():
+    watch = bedside()
+    lived(watch, 60, steady, first=2000)
+    found = lived(watch, 40, lambda n, _: SICK[n], first=500)
+    assert [(e.kind, e.priority) for _, e in found] == [("news2", "high")]
+
+
+def test_a_restart_in_the_middle_of_an_episode_does_not_tell_it_again():
+    watch = bedside()
+    assert lived(watch, 30, lambda n, _: SICK[n])
+    again = bedside()
+    again.restore(watch.state())
+    for name in HEALTHY:  # what was on the disk already is read once more
+        again.observe("p", name, 29 * MINUTE_US, SICK[name])
+    assert again.state() == watch.state()
+    assert lived(again, 30, lambda n, _: SICK[n], first=30) == []

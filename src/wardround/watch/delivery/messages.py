@@ -66,10 +66,15 @@ def message(alert: Alert) -> Message:
         level=alert.level,
         flapping=alert.flapping,
         response="" if private or alert.response is None else alert.response.what,
-        action="Sign in to see more." if private else finding.action,
+        action=_look(alert) if private else finding.action,
         runbook=f"docs/runbooks.md#{'bedside' if private else finding.kind}",
         job=finding.job,
     )
+
+
+def _look(alert: Alert) -> str:
+    """Where to see whom it is about: at the edge that raised it."""
+    return f"Look at the patient: at {alert.finding.edge or 'the edge'}, `wardround edge alerts show {alert.alert_id}`."
 
 
 def subject(messages: Sequence[Message]) -> str:

@@ -1,0 +1,111 @@
+"""What the bedside watch saw, as findings: the words people read at the edge, and the priority of IEC 60601-1-8.
+
+What to do about a score is the response that its publisher gives with it (Royal College of Physicians, NEWS2, London 2017, chart
+4). Physiological and technical findings are kept apart by their category, all the way to the message that leaves.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from wardround.bedside.vitals import vitals_of
+from wardround.clock import utc
+from wardround.process.transforms.early_warning import news2
+from wardround.watch.alerts import Finding
+from wardround.watch.bedside import VOTES, VOTES_NEEDED, Episode
+
+ENDING_SHARE = 0.25  # of a certificate's life: one that is renewed at two thirds of it never has so little left
+UNITS = {
+    "pulse": "/min",
+    "respiratory-rate": "/min",
+    "spo2": "%",
+    "systolic": "mm[Hg]",
+    "temperature": "Cel",
+    "oxygen": "L/min",
+}
+_RESPONSE = {
+    "high": "Emergency assessment by a team with critical care competence; continuous monitoring.",
+    "medium": "Urgent review by a clinician; observe at least hourly.",
+}
+_CAUSES = {
+    "news2": ("the patient is getting worse", "a vital sign is measured wrongly", "a chronic state: see the scale for SpO2"),
+    "own-baseline": ("the patient is getting worse", "activity, pain, fever or a new drug", "a sensor has moved"),
+}
+
+
+def episode_fingerprint(edge: str, kind: str, subject: str) -> str:
+    """Of the alert that an episode is about."""
+    return "|".join((kind, edge, "", "", "", subject))
+
+
+def episode_finding(edge: str, episode: Episode) -> Finding:
+    """What has lasted about a patient; the evidence are the scores of the last minutes."""
+    scored = news2(vitals_of(episode.values))
+    now = ", ".join(f"{name} {_value(name, value)}" for name, value in sorted(episode.values.items()))
+    if episode.kind == "news2":
+        title = f"NEWS2 {episode.score} or more lasts" if episode.score >= 5 else "A vital sign with 3 points of NEWS2 lasts"
+        detail = f"{now}. Medians of nine minutes; {VOTES_NEEDED} of the last {VOTES} minutes scored so."
+        if scored.missing:
+            detail += f" Not known, so the score is at least this: {', '.join(scored.missing)}."
+        threshold = 7.0 if episode.priority == "high" else 5.0
+    else:
+        title = f"{' and '.join(episode.away)} are away from this patient's own usual"
+        detail = f"{now}. Against hourly medians of up to two days."
+        threshold = None
+    return Finding(
+        kind=episode.kind,
+        title=title,
+        priority=episode.priority,
+        category="physiological",
+        since_us=episode.since_us,
+        detected_us=episode.seen_us,
+        edge=edge,
+        subject=episode.subject,
+        detail=detail,
+        evidence=tuple((float(t_us), float(score)) for t_us, score in episode.scores),
+        evidence_unit="NEWS2",
+        threshold=threshold,
+        impact="Decision support: it may come late, and it may be wrong.",
+        causes=_CAUSES[episode.kind],
+        action=f"Look at the patient. {_RESPONSE[episode.priority]}",
+    )
+
+
+def certificate_fingerprint(edge: str, what: str) -> str:
+    """Of the alert about one of the edge's certificates."""
+    return "|".join(("certificate", edge, "", what, ""))
+
+
+def certificate_finding(
+    edge: str, what: Literal["identity", "listener"], *, not_before_us: int, not_after_us: int, now_us: int
+) -> Finding | None:
+    """A certificate of this edge that has ended, or ends without having been renewed; None: it is in good order."""
+    life_us, left_us = not_after_us - not_before_us, not_after_us - now_us
+    if left_us > ENDING_SHARE * life_us:
+        return None
+    ended = left_us <= 0
+    ends = f"{utc(not_after_us):%Y-%m-%d %H:%M} UTC"
+    harm = {
+        "identity": "The hub does not answer this edge any more: observations wait in the spool, nothing is trained.",
+        "listener": "Devices that check it do not connect: what they keep themselves is not lost.",
+    }[what]
+    return Finding(
+        kind="certificate",
+        title=f"The {what} certificate of {edge} {'has ended' if ended else 'is not renewed'}",
+        priority="medium" if ended else "low",
+        category="technical",
+        since_us=min(now_us, round(not_after_us - ENDING_SHARE * life_us)),
+        detected_us=now_us,
+        edge=edge,
+        signal=what,
+        detail=f"It {'ended' if ended else 'ends'} {ends}; an edge renews it at two thirds of its life.",
+        impact=harm if ended else f"From then on: {harm[0].lower()}{harm[1:]}",
+        causes=("the hub is out of reach", "this edge was revoked", "the clock of this machine is wrong"),
+        action="Bring the hub into reach; if it has ended, `wardround hub invite` there and `wardround edge join` here.",
+    )
+
+
+def _value(name: str, value: float) -> str:
+    if name == "consciousness":
+        return "alert" if value < 0.5 else "not alert"
+    return f"{value:.1f} {UNITS[name]}" if name in ("temperature", "oxygen") else f"{value:.0f} {UNITS[name]}"
