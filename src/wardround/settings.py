@@ -156,7 +156,6 @@ class BedsideSettings(Settings, frozen=True, kw_only=True):
     """How an edge watches its patients."""
 
     watch: bool = True  # vital signs, devices, certificates; alerts stay at the edge unless `notify` says where to
-    models: bool = True  # also by the models that this edge holds for its predictions
 
 
 class NotifySettings(Settings, frozen=True, kw_only=True):
