@@ -12,14 +12,15 @@ ROOT = Path(__file__).parents[3]
 
 
 def kinds():
-    text = "".join(p.read_text() for p in (ROOT / "src/wardround/watch").rglob("*.py"))
-    found = re.findall(r'kind="([a-z-]+)"', text) + re.findall(r'"(signal-silent|sensor-dead)"', text)
+    text = "".join(p.read_text() for part in ("watch", "bedside") for p in (ROOT / "src/wardround" / part).rglob("*.py"))
+    words = "signal-silent|sensor-dead|device-silent|news2|own-baseline"
+    found = re.findall(r'kind="([a-z-]+)"', text) + re.findall(rf'"({words})"', text)
     return {*found, *re.findall(r'Sign\(\s*"([a-z-]+)"', text), COMMON}
 
 
 def test_every_kind_has_a_runbook():
     sections = set(re.findall(r"^## ([a-z0-9-]+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE))
-    assert {"edge-silent", "update-poisoned", "sensor-dead", "edge-loss", "input-drift"} <= kinds()
+    assert {"edge-silent", "update-poisoned", "sensor-dead", "edge-loss", "input-drift", "news2", "certificate"} <= kinds()
     assert kinds() <= sections
 
 
