@@ -99,6 +99,16 @@ class Site:
             authority=authority.pem,
         )
 
+    def lone_edge(self, name: str) -> Program:
+        """An edge of a hub that is never there; its program, not started yet."""
+        home = self.folder / name
+        home.mkdir()
+        (home / "edge.toml").write_text(
+            f'name = "{name}"\nhub_host = "127.0.0.1"\nhub_port = {free_port()}\n[mqtt]\nport = {free_port()}\n'
+        )
+        self.certify(name, 86_400.0)
+        return self._program(name, ["wardround.cli.main", "edge", "run", "--home", str(home)], home)
+
     def device(self, edge: str, device: str, consent: Consent) -> tuple[str, str]:
         """Register a device; its secret and its subject."""
         home = EdgeHome.open(self.folder / edge)

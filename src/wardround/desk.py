@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from wardround.clock import Clock, utc
+from wardround.clock import Clock
 from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, RoutineView, StudyView
 from wardround.errors import LoginRefused, NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
@@ -19,6 +19,7 @@ from wardround.store import Store
 from wardround.studies import RunningStudy
 from wardround.trust.passwords import SignIn
 from wardround.trust.roles import Act, check_act
+from wardround.watch.acts import Acts, answer
 from wardround.watch.alerts import Alert, needs_person
 from wardround.watch.delivery.outbox import Outbox
 from wardround.watch.metrics import EdgeFacts, Facts, SinkFacts, StudyFacts
@@ -117,6 +118,16 @@ class HubDesk:
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
         self._certificate_us, self._routines = certificate_us, routines
         self._sign_in, self._record, self._responses = SignIn(clock), record, responses
+        self._acts = Acts(
+            acknowledge=self._acknowledge,
+            judge=watch.judge,
+            undo=self._undo,
+            silence=watch.silence,
+            unsilence=watch.unsilence,
+            test=outbox.test,
+            settings="hub.toml",
+            command="wardround alert",
+        )
         self._overview = Overview(
             clock.now_us(), place.hub, place.version, place.site, simulated=place.simulated, subjects=subjects()
         )
@@ -219,28 +230,7 @@ class HubDesk:
         Raises:
             WardroundError: it cannot be done, and why.
         """
-        alert, reason = str(body.get("alert", "")), str(body.get("reason", ""))
-        if act == "silence":
-            try:
-                made = self._watch.silence(body["matchers"], until_us=int(body["until_us"]), who=who, reason=reason)
-            except ValueError as error:
-                raise WardroundError(str(error), remedy="see `wardround alert silence --help`") from error
-            return f"{made.silence_id} holds until {utc(made.until_us):%Y-%m-%d %H:%M} UTC"
-        if act == "test":
-            sinks = self._outbox.test()
-            if not sinks:
-                raise WardroundError("hub.toml names no sink", remedy="add [[notify]] and start the hub again: docs/alerts.md")
-            return f"sent to {', '.join(sinks)}"
-        if act == "acknowledge":
-            done, words, why_not = self._acknowledge(alert, who), f"{alert} is acknowledged by {who}", "is not open, or is taken"
-        elif act == "undo":
-            done, words, why_not = self._undo(alert, who, reason), f"what was done about {alert} is undone", "has nothing to undo"
-        else:
-            alert = str(body.get("silence", ""))
-            done, words, why_not = self._watch.unsilence(alert), f"{alert} has ended", "does not hold"
-        if not done:
-            raise WardroundError(f"{alert} {why_not}", remedy="`wardround alert list` and `silences` show what there is")
-        return words
+        return answer(self._acts, act, body, who)
 
     def facts(self) -> Facts:
         """How the hub stands, for Prometheus."""

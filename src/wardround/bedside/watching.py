@@ -72,6 +72,12 @@ class OpenAlert(msgspec.Struct, frozen=True, array_like=True):
     state: str
 
 
+def patient_minutes(ledger: BedsideLedger) -> dict[int, int]:
+    """By day since 1970, the minutes in which a patient was judged, as they were last kept."""
+    data = ledger.state(MEMORY)
+    return msgspec.msgpack.decode(data, type=_Memory).minutes if data else {}
+
+
 class BedsideWatch:
     """One edge's."""
 

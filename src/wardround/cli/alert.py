@@ -1,35 +1,36 @@
-"""`wardround alert`: what is wrong, what was done about it, who is told of it."""
+"""`wardround alert`, and `wardround edge alerts`: what is wrong, what was done about it, who is told of it."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from wardround.cli.alert_places import HubAlerts, alerts_of, shown_rows
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.errors import WardroundError
 
-if TYPE_CHECKING:
-    from wardround.store import AlertRecord
-
-ANSWER_S, LOOK_S = 30.0, 0.1
 SPAN = re.compile(r"(\d{1,6})([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 BARS = "▁▂▃▄▅▆▇█"
+ALERTS_MAX = 5_000
+LISTED_MAX = 500
+_JUDGED = {True: "it needed something done", False: "it needed nothing done", None: ""}
 NOTE = "Decision support; not a primary alarm."
+LABELS = ("edge", "device", "signal", "study", "job")
 
 app = typer.Typer(no_args_is_help=True, help="Alerts: one for each cause, what was done about it, and who is told.")
-Id = Annotated[str, typer.Argument(help="The alert, as `alert list` names it: A-0007.")]
+Id = Annotated[str, typer.Argument(help="The alert, as `list` names it: A-0007, or B-0007 at an edge.")]
 Why = Annotated[str, typer.Option(help="Why; it is kept with the alert.")]
+Needed = Annotated[bool | None, typer.Option("--actionable/--not-actionable", help="Whether it needed something done.")]
 
 
 @app.command("list")
@@ -39,44 +40,44 @@ def list_alerts(
     as_json: AsJson = False,
 ) -> None:
     """List alerts, newest first: how urgent, since when, what was done, whether it is silenced or explained by another."""
-    from wardround.store import opened  # noqa: PLC0415
-
-    with opened(home / "hub.sqlite") as store:
-        alerts = [a for a in store.alerts() if everything or a.state != "resolved"]
+    place = alerts_of(home)
+    bodies = [b for b in place.bodies(LISTED_MAX) if everything or b["state"] != "resolved"]
     if as_json:
-        typer.echo(json.dumps([dict(a.body) for a in alerts], indent=2))
+        typer.echo(json.dumps([dict(b) for b in bodies], indent=2))
         return
-    if not alerts:
+    if not bodies:
         typer.echo("Nothing is wrong that Wardround knows of.")
         return
+    patients = place.patients()
     table = Table(box=None, pad_edge=False)
-    for heading in ("id", "priority", "what", "since", "state", "what was done"):
+    for heading in ("id", "priority", "what", *(["patient"] if patients else []), "since", "state", "what was done"):
         table.add_column(heading)
-    for alert in alerts:
-        finding, response = alert.body["finding"], alert.body.get("response") or {}
+    for body in bodies:
+        finding, response = body["finding"], body.get("response") or {}
         done = f"{response.get('what', '')} {response.get('until', '')}".strip()
         since = f"{utc(finding['since_us']):%d %b %H:%M:%S} UTC"
-        table.add_row(alert.alert_id, finding["priority"], finding["title"], since, _standing(alert), done)
-    Console().print(table)
+        whom = [patients.get(finding.get("subject", ""), "")] if patients else []
+        table.add_row(body["alert_id"], finding["priority"], finding["title"], *whom, since, _standing(body), done)
+    Console(markup=False).print(table)
 
 
 @app.command()
 def show(alert: Id, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """Show one alert whole: evidence, what it means, likely causes, what to do, what was done and how to undo it, history."""
-    from wardround.store import opened  # noqa: PLC0415
-
-    with opened(home / "hub.sqlite") as store:
-        found = next((a for a in store.alerts(limit=5_000) if a.alert_id == alert), None)
-    if found is None:
-        raise WardroundError(f"there is no alert {alert!r}", remedy="`wardround alert list --all` names them")
+    place = alerts_of(home)
+    body = next((b for b in place.bodies(ALERTS_MAX) if b["alert_id"] == alert), None)
+    if body is None:
+        raise WardroundError(f"there is no alert {alert!r}", remedy=f"`{place.command} list --all` names them")
     if as_json:
-        typer.echo(json.dumps(dict(found.body), indent=2))
+        typer.echo(json.dumps(dict(body), indent=2))
         return
-    finding, response = found.body["finding"], found.body.get("response")
-    typer.echo(f"{found.alert_id}  {finding['title']}")
+    finding, response = body["finding"], body.get("response")
+    typer.echo(f"{alert}  {finding['title']}")
+    whom = place.patients().get(finding.get("subject", ""), "")
     rows = [
-        ("state", f"{_standing(found)}, priority {finding['priority']}, {finding['category']}"),
-        ("where", "  ".join(f"{k} {finding[k]}" for k in ("edge", "device", "signal", "study", "job") if finding.get(k))),
+        ("state", f"{_standing(body)}, priority {finding['priority']}, {finding['category']}"),
+        ("patient", f"{whom or 'not registered here any more'} ({finding['subject']})" if finding.get("subject") else ""),
+        ("where", "  ".join(f"{k} {finding[k]}" for k in LABELS if finding.get(k))),
         ("since", f"{utc(finding['since_us']):%Y-%m-%d %H:%M:%S} UTC, seen {utc(finding['detected_us']):%H:%M:%S}"),
         ("what", finding.get("detail", "")),
         ("evidence", _evidence(finding)),
@@ -84,22 +85,31 @@ def show(alert: Id, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
         ("likely", "; ".join(finding.get("causes", ()))),
         ("to do", finding.get("action", "")),
         ("done", f"{response['what']} {response.get('until', '')}".strip() if response else ""),
-        ("undo", f"wardround alert undo {alert}" if response and response.get("undo") and not response.get("undone_us") else ""),
+        ("undo", f"{place.command} undo {alert}" if response and response.get("undo") and not response.get("undone_us") else ""),
+        ("judged", _JUDGED[body.get("actionable")]),
         ("runbook", f"docs/runbooks.md#{finding['kind']}"),
     ]
     for name, text in rows:
         if text:
             typer.echo(f"  {name:9}{text}")
-    for step in found.body.get("history", ()):
+    for step in body.get("history", ()):
         who = " ".join(part for part in (f"by {step['who']}" if step.get("who") else "", step.get("why", "")) if part)
         typer.echo(f"  {utc(step['t_us']):%d %b %H:%M:%S}  {step['what']}  {who}".rstrip())
     typer.echo(NOTE)
 
 
 @app.command()
-def ack(alert: Id, home: Home = DEFAULT_HOME) -> None:
+def ack(alert: Id, actionable: Needed = None, home: Home = DEFAULT_HOME) -> None:
     """Say that you are on it: nobody else is woken, and it is not escalated. It stays open until its cause has gone."""
-    typer.echo(ask(home, "acknowledge", {"alert": alert}))
+    typer.echo(ask(home, "acknowledge", {"alert": alert, "actionable": actionable}))
+
+
+@app.command()
+def judge(alert: Id, actionable: Needed = None, home: Home = DEFAULT_HOME) -> None:
+    """Say whether an alert needed something done, also once it is over: `load` shows how many do. Nobody is told of it."""
+    if actionable is None:
+        raise WardroundError("nothing is said of it", remedy="give --actionable or --not-actionable")
+    typer.echo(ask(home, "judge", {"alert": alert, "actionable": actionable}))
 
 
 @app.command()
@@ -111,7 +121,7 @@ def undo(alert: Id, reason: Why = "", home: Home = DEFAULT_HOME) -> None:
 @app.command()
 def silence(
     labels: Annotated[
-        list[str], typer.Argument(help="kind=, edge=, device=, signal=, study= or job= with a pattern: edge=icu-*")
+        list[str], typer.Argument(help="kind=, edge=, device=, signal=, study=, job= or subject= with a pattern: edge=icu-*")
     ],
     span: Annotated[str, typer.Option("--for", help="How long: 30m, 2h, 3d.")] = "2h",
     reason: Why = "",
@@ -129,7 +139,7 @@ def silence(
 
 @app.command()
 def unsilence(
-    silence: Annotated[str, typer.Argument(help="The silence, as `alert silences` names it: S-0001.")], home: Home = DEFAULT_HOME
+    silence: Annotated[str, typer.Argument(help="The silence, as `silences` names it: S-0001.")], home: Home = DEFAULT_HOME
 ) -> None:
     """End a silence now."""
     typer.echo(ask(home, "unsilence", {"silence": silence}))
@@ -138,8 +148,9 @@ def unsilence(
 @app.command()
 def silences(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     """List the silences that hold: what they keep quiet, until when, who made them and why."""
-    found = _shown(home, "alert-silences", as_json=as_json)
-    if found is None:
+    found = shown_rows(alerts_of(home), "alert-silences")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
         return
     if not found:
         typer.echo("Nothing is silenced.")
@@ -150,17 +161,19 @@ def silences(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     for one in found:
         what = " ".join(f"{k}={v}" for k, v in one["matchers"].items())
         table.add_row(one["silence_id"], what, f"{utc(one['until_us']):%Y-%m-%d %H:%M} UTC", one["who"], one["reason"])
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @app.command()
 def sinks(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
-    """List where alerts go (`notify` in hub.toml): what waits there, what was delivered, and why a delivery fails."""
-    found = _shown(home, "alert-sinks", as_json=as_json)
-    if found is None:
+    """List where alerts go (`notify` in the settings): what waits there, what was delivered, and why a delivery fails."""
+    place = alerts_of(home)
+    found = shown_rows(place, "alert-sinks")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
         return
     if not found:
-        typer.echo("No sink: alerts stay in the console. Add [[notify]] to hub.toml (docs/alerts.md), and start the hub again.")
+        typer.echo(f"No sink: alerts stay here. Add [[notify]] to {place.settings} (docs/alerts.md), and start it again.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("sink", "waiting", "delivered", "given up", "last", "failing"):
@@ -169,62 +182,81 @@ def sinks(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
         last = f"{utc(state['last_us']):%d %b %H:%M:%S}" if state["last_us"] else "never"
         counts = (str(state["waiting"]), str(state["delivered"]), str(state["given_up"]))
         table.add_row(name, *counts, last, state["failing"] or "no")
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 @app.command("test")
 def try_sinks(home: Home = DEFAULT_HOME) -> None:
-    """Send every sink a message that says that it is a test; `alert sinks` shows whether it was taken."""
+    """Send every sink a message that says that it is a test; `sinks` shows whether it was taken."""
     typer.echo(ask(home, "test", {}))
 
 
-def _shown(home: Path, key: str, *, as_json: bool) -> Any:
-    """What a running hub last showed of its silences or sinks; None once it was printed as it is."""
-    from wardround.store import opened  # noqa: PLC0415
+@app.command()
+def load(
+    span: Annotated[str, typer.Option("--last", help="How far back: 24h, 7d, 90d.")] = "7d",
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """The alarm load: alerts for each patient and day, how many were acknowledged and how soon, how many needed something done.
 
-    with opened(home / "hub.sqlite") as store:
-        found = json.loads(store.load_state(key) or b"[]")
-    if not as_json:
-        return found
-    typer.echo(json.dumps(found, indent=2))
-    return None
+    Technical alerts and those about patients are counted apart. "Actionable" is of the alerts that somebody has judged.
+    """
+    import msgspec  # noqa: PLC0415
+
+    from wardround.watch.alarm_load import alarm_load  # noqa: PLC0415
+    from wardround.watch.alerts import Alert  # noqa: PLC0415
+
+    place, until_us = alerts_of(home), SystemClock().now_us()
+    since_us = until_us - _seconds(span) * 1_000_000
+    days = place.patient_days(since_us, until_us)
+    alerts = [msgspec.convert(b, Alert) for b in place.bodies(ALERTS_MAX)]
+    rows = alarm_load(alerts, since_us=since_us, until_us=until_us, patient_days=days)
+    if as_json:
+        typer.echo(json.dumps({"patient_days": days, "rows": msgspec.to_builtins(rows)}, indent=2))
+        return
+    if not rows:
+        typer.echo(f"No alert in the last {span}; {days:.2f} patient days were watched.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("category", "kind", "alerts", "a patient day", "acknowledged", "after", "judged", "actionable"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(
+            row.category if not row.kind else "",
+            row.kind or "all",
+            str(row.alerts),
+            "-" if row.per_patient_day is None else f"{row.per_patient_day:.2f}",
+            "-" if row.acknowledged is None else f"{row.acknowledged:.0%}",
+            "-" if row.answer_s is None else f"{row.answer_s:.0f} s",
+            str(row.judged),
+            "-" if row.actionable is None else f"{row.actionable:.0%}",
+        )
+    Console(markup=False).print(table)
+    typer.echo(f"{days:.2f} patient days were watched in the last {span}.")
 
 
 def ask(home: Path, act: str, body: Mapping[str, Any], topic: str = "alerts") -> str:
-    """Ask the running hub, and wait for its answer.
+    """Ask the running hub, or the running edge of its own alerts, and wait for the answer.
 
     Raises:
-        WardroundError: no hub runs there, it refused, or it did not answer.
+        WardroundError: none runs there, it refused, or it did not answer.
     """
-    from wardround.processing import held, new_id  # noqa: PLC0415
-    from wardround.store import Request, opened  # noqa: PLC0415
-
-    if not held(home):
-        raise WardroundError(f"no hub runs in {home}", remedy="start it with `wardround hub run`, or give its --home")
-    clock = SystemClock()
-    with opened(home / "hub.sqlite") as store:
-        request = Request(new_id(clock), topic, act, body, getpass.getuser(), clock.now_us())
-        store.put_request(request)
-        until = time.monotonic() + ANSWER_S
-        while time.monotonic() < until:
-            answered = store.request(request.request_id)
-            if answered is not None and answered.state != "asked":
-                if answered.state == "refused":
-                    raise WardroundError(answered.answer, remedy="nothing has changed; `wardround alert list` shows what is open")
-                return answered.answer
-            time.sleep(LOOK_S)
-    raise WardroundError(f"the hub has not answered in {ANSWER_S:.0f} s", remedy="look at its log")
+    place = alerts_of(home)
+    return (
+        place.ask(act, body, getpass.getuser(), topic)
+        if isinstance(place, HubAlerts)
+        else place.ask(act, body, getpass.getuser())
+    )
 
 
-def _standing(alert: AlertRecord) -> str:
+def _standing(body: Mapping[str, Any]) -> str:
     """The state, with what keeps people from being told of it."""
-    body = alert.body
     more = [f"by {body['acknowledged_by']}"] if body.get("acknowledged_by") else []
     more += [f"silenced ({body['silenced_by']})"] if body.get("silenced_by") else []
     more += [f"explained by {body['inhibited_by']}"] if body.get("inhibited_by") else []
     more += [f"escalated, level {body['level']}"] if body.get("level") else []
     more += ["comes and goes"] if body.get("flapping") else []
-    return ", ".join([alert.state, *more])
+    return ", ".join([body["state"], *more])
 
 
 def _evidence(finding: Mapping[str, Any]) -> str:

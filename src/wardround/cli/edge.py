@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wardround.cli import ble
+from wardround.cli import ble, edge_alerts
 from wardround.cli.completeness import edge_completeness
 from wardround.cli.consent import edge_consent
 from wardround.cli.edge_status import DEFAULT_HOME, Home, status
@@ -33,6 +33,7 @@ app.command()(tree)
 app.command("import")(import_files)
 app.command()(status)
 app.add_typer(ble.app, name="ble")
+app.add_typer(edge_alerts.app, name="alerts")
 app.command("completeness")(edge_completeness)
 app.command("consent")(edge_consent)
 quarantine = typer.Typer(no_args_is_help=True, help="What this edge could not take: look at it, replay it.")

@@ -35,7 +35,15 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("erase",): _Act("delete", subject=True),
     ("trend",): _Act("view", subject=True),
     ("alert", "ack"): CHANGE,
+    ("alert", "judge"): CHANGE,
     ("alert", "silence"): CHANGE,
+    ("edge", "alerts", "ack"): CHANGE,
+    ("edge", "alerts", "judge"): CHANGE,
+    ("edge", "alerts", "list"): VIEW,  # of patients
+    ("edge", "alerts", "scale"): _SECRET,
+    ("edge", "alerts", "show"): VIEW,
+    ("edge", "alerts", "silence"): _SECRET,  # it may name a patient
+    ("edge", "alerts", "unsilence"): CHANGE,
     ("edge", "consent"): _SECRET,  # of a patient by the hospital's identifier
     ("edge", "device"): _SECRET,
     ("edge", "devices", "revoke"): CHANGE,

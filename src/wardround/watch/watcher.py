@@ -241,6 +241,12 @@ class Watch:
         with self._lock:
             return self._changed(self._book.acknowledge(alert_id, who, self._clock.now_us()))
 
+    def judge(self, alert_id: str, actionable: bool, who: str) -> bool:
+        """Someone says whether an alert needed something done; whether there is such an alert."""
+        with self._lock:
+            judged = self._book.judge(alert_id, actionable=actionable, who=who, now_us=self._clock.now_us())
+            return self._changed(judged)
+
     def undo(self, alert_id: str, who: str, reason: str) -> str:
         """Note that a response is undone; the command that undoes it, empty when there is nothing to undo."""
         with self._lock:
