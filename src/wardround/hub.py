@@ -46,6 +46,7 @@ from wardround.responding import Responding
 from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
+from wardround.tracing import open_tracing
 from wardround.trust import renewal
 from wardround.trust.audit import Head
 from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_log
@@ -189,6 +190,7 @@ class Hub:
             forget=self._forget_subject,
         )
         self.audit = open_log(home, self.clock)
+        self.tracing = open_tracing(self.settings.tracing, self.settings.name, __version__)
         self._denials_s: dict[str, float] = {}  # when somebody was last denied something
         self.duties = Duties(
             consents=self.consents,
@@ -349,6 +351,7 @@ class Hub:
         self.erasures.close()
         self.audit.close()
         self.store.close()
+        self.tracing.close()
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
         loops = self._ticks, self._looks, self._denials, self._certificate, self._commits, self._jobs, self._views
@@ -700,6 +703,7 @@ class Hub:
             fleet=self._fleet(self.link, record.name),
             on_event=self._round_event,
             say=self.happened,
+            spans=self.tracing.study(record.name),
             may_train=lambda subject, codes: self.consents.allows(subject, codes, Purpose.TRAINING, Consent.RAW),
         )
 

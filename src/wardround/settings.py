@@ -227,6 +227,12 @@ class ProcessingSettings(Settings, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
 
 
+class TracingSettings(Settings, frozen=True, kw_only=True):
+    """Where rounds go as OpenTelemetry traces."""
+
+    endpoint: str = ""  # of a collector, for OTLP over HTTP: http://127.0.0.1:4318/v1/traces; empty: nowhere
+
+
 class HubSettings(Settings, frozen=True, kw_only=True):
     """hub.toml: the central hub."""
 
@@ -243,6 +249,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     heartbeat_s: float = 2.0  # edges are called silent after three missed ones
     public_url: str = ""  # of the console, for people who are told of an alert
     notify: tuple[NotifySettings, ...] = ()
+    tracing: TracingSettings = TracingSettings()
 
 
 def load_settings(path: Path, kind: type[T]) -> T:

@@ -28,6 +28,7 @@ from wardround.learn.models import Parameters, decode_model, with_controls, with
 from wardround.learn.releases import Stage
 from wardround.learn.rollbacks import Asked
 from wardround.learn.scores import METRICS, by_group, worst
+from wardround.learn.spans import NO_SPANS, Spans, span
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import Study, encode_training, is_held_back, parse_study, training_settings
 from wardround.learn.study_checks import check
@@ -89,6 +90,7 @@ class RunningStudy:
         on_event: Callable[[RoundEvent], None],
         say: Callable[[str, str], None],
         may_train: Callable[[str, Collection[str]], bool],
+        spans: Spans = NO_SPANS,
     ) -> None:
         """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked.
 
@@ -101,7 +103,7 @@ class RunningStudy:
         self.survey = survey_settings(self.study, signals) if self.study.kind == "statistics" else None
         self.task: Task | None = TASKS[self.study.task] if self.survey is None else None
         self._store, self._lake, self._clock = store, lake, clock
-        self._edge_of, self._on_event, self._may_train = fleet.edge_of, on_event, may_train
+        self._edge_of, self._on_event, self._may_train, self._spans = fleet.edge_of, on_event, may_train, spans
         shape = (len(self.task.feature_names), len(self.task.classes)) if self.task is not None else (1, 2)
         check_learner(self.study, *shape)
         self._learner: Learner = make_learner(self.study.learner, *shape)
@@ -134,6 +136,7 @@ class RunningStudy:
             reference=self._reference,
             weights=lambda: {edge: own.weight for edge, own in standing(journal).items()},
             commit_later=True,
+            spans=spans,
         )
         self._catch_up()
         if self.task is not None:
@@ -264,7 +267,8 @@ class RunningStudy:
             examples = self.held_back()
             if len(examples) == 0:
                 return
-            score = self.score(self.coordinator.model(event.model), event, examples)
+            with span(self._spans, "score", event.round_number, examples=len(examples)):
+                score = self.score(self.coordinator.model(event.model), event, examples)
             if np.isfinite(score.value):
                 self.latest = score
                 self._store.put_round(self._record(event, score))

@@ -42,6 +42,7 @@ from wardround.learn.reception import Models, Reception
 from wardround.learn.replays import Asides, check_allowed, find, late_updates, new_replay, refused_again
 from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
 from wardround.learn.scaling import fold_sums, with_scaling
+from wardround.learn.spans import NO_SPANS, Spans, span
 from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
 from wardround.learn.study import Study
 from wardround.learn.survey import SurveySettings
@@ -90,6 +91,7 @@ class Coordinator:
         reference: Reference = lambda _base, _round: None,
         weights: Callable[[], Mapping[str, float]] = lambda: NOBODY,
         commit_later: bool = False,
+        spans: Spans = NO_SPANS,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
@@ -104,7 +106,7 @@ class Coordinator:
         self._settings, self._initial = settings, initial
         self._strategy, self._screen, self._survey, self._reference = strategy, screen, survey, reference
         self._journal, self._blobs, self._clock = journal, blobs, clock
-        self._send, self._on_event = send, on_event
+        self._send, self._on_event, self._spans = send, on_event, spans
         self._models = Models(blobs)
         self._reception = Reception(study, blobs=blobs, models=self._models, strategy=strategy, shape=shape, survey=survey)
         self._lock = threading.RLock()
@@ -164,6 +166,7 @@ class Coordinator:
             if self._asked(edge)[0] == round_number:
                 if not declined:
                     self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, "failed", "training", reason[:200]))
+                self._spans.end("order", round_number, edge, outcome="declined" if declined else "failed", reason=reason[:200])
                 self._emit("declined" if declined else "failed", edge=edge, reason=reason[:200])
                 self._step(rounds.Failed(edge, reason))
 
@@ -204,6 +207,8 @@ class Coordinator:
         check_signed(edge, upload)
         with self._lock:
             self._check_order(edge, upload, self._state)
+        self._spans.end("train", upload.round_number, edge)
+        self._spans.begin("upload", upload.round_number, edge, bytes=upload.size)
         self._reception.announce(edge, upload, offset)
 
     def append(self, edge: EdgeId, upload: Upload, offset: int, data: bytes | memoryview) -> int:
@@ -221,7 +226,9 @@ class Coordinator:
                 return UploadReceipt(accepted=True)
             try:
                 self.begin(edge, upload)
-                norm = self._reception.check(edge, upload, self._journal.past_norms(edge, upload.round_number))
+                self._spans.end("upload", upload.round_number, edge)
+                with span(self._spans, "triage", upload.round_number, edge):
+                    norm = self._reception.check(edge, upload, self._journal.past_norms(edge, upload.round_number))
             except UpdateRefused as error:
                 self._reception.drop(edge, upload)
                 self._refused(edge, upload, error)
@@ -369,6 +376,8 @@ class Coordinator:
         if self._state is not None:
             for edge in sorted(self._state.outstanding & self._state.attached):
                 self._send(edge, rounds.Cancel(edge, reason))
+        if self._open is not None:
+            self._spans.end("round", self._open.number, outcome="dropped", reason=reason)
         self._open = self._state = None
 
     def model(self, digest_: str, offset: int = 0, size: int = -1) -> bytes:
@@ -425,6 +434,7 @@ class Coordinator:
         carry = self._carries(open_.number)
         state = rounds.RoundState(frozenset(open_.participants), open_.quorum, open_.wanted, carry, delivered=delivered)
         self._state = state
+        self._spans.begin("round", open_.number, edges_asked=len(open_.participants), attempt=open_.attempt)
         self._emit("opened", participants=open_.participants, detail="taken up again")
         if len(delivered) >= open_.wanted:
             state, commands = rounds.open_round(
@@ -476,6 +486,7 @@ class Coordinator:
         )
         self._journal.open_round(self._open)
         self._deadline_s = now + settings.deadline_s
+        self._spans.begin("round", number, edges_asked=len(participants), attempt=attempt)
         self._emit("opened", participants=participants)
         self._state, commands = rounds.open_round(
             frozenset(participants),
@@ -516,7 +527,10 @@ class Coordinator:
     def _do(self, commands: Sequence[rounds.Command]) -> None:
         for command in commands:
             if isinstance(command, rounds.Dispatch):
-                self._send(command.edge, self._order(command.edge))
+                order = self._order(command.edge)
+                self._spans.begin("order", order.round_number, command.edge)
+                self._spans.begin("train", order.round_number, command.edge)
+                self._send(command.edge, order)
             elif isinstance(command, rounds.Cancel):
                 self._send(command.edge, command)
             elif isinstance(command, rounds.Commit):
@@ -551,6 +565,7 @@ class Coordinator:
     def _abandon(self, reason: str) -> None:
         self._emit("abandoned", reason=reason)
         assert self._open is not None  # noqa: S101 - a round that is given up was open
+        self._spans.end("round", self._open.number, outcome="abandoned", reason=reason)
         assert self._state is not None  # noqa: S101
         self._pace.abandoned(self._open.attempt, self._state.participants - self._state.delivered)
         self._state = None
@@ -568,11 +583,13 @@ class Coordinator:
         open_ = self._open
         assert open_ is not None  # noqa: S101
         accepted = {e: a for e, a in self._journal.accepted(open_.number).items() if e in edges}
-        judged = self._judged(open_, accepted)
+        with span(self._spans, "screen", open_.number):
+            judged = self._judged(open_, accepted)
         aside = {e for e, verdict in judged.items() if verdict.reason}
         folded = {e: a.examples for e, a in accepted.items() if e not in aside}
         late = late_updates(self._journal, self._blobs) if open_.task == "train" else []
-        name = self._made(open_, [a for e, a in accepted.items() if e not in aside], late)
+        with span(self._spans, "fold", open_.number, updates=len(folded) + len(late)):
+            name = self._made(open_, [a for e, a in accepted.items() if e not in aside], late)
         now_us = self._clock.now_us()
         done = Committed(
             number=open_.number,
@@ -598,6 +615,7 @@ class Coordinator:
             replayed=done.replayed,
             screen={str(e): verdict.score for e, verdict in judged.items() if verdict.threshold},
         )
+        self._spans.end("round", open_.number, outcome="committed", edges=len(folded), aside=len(aside), model=name)
         self._open = self._state = None
         self._pace.committed(open_.participants)
         self._unmoved = 0 if folded or late else self._unmoved + 1
@@ -770,6 +788,7 @@ class Coordinator:
             self._state = state
         for edge, (arrived, update) in counted.items():
             arrived.receipt = UploadReceipt(accepted=True)
+            self._spans.end("order", update.based_on, edge, outcome="accepted", examples=update.examples)
             self._emit("accepted", edge=edge, metrics=update.metrics)
         self._do(commands)
         for arrived in late:
@@ -801,6 +820,7 @@ class Coordinator:
 
     def _note_refusal(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
         verdict = "late" if error.reason in ("round", "late") else "refused"
+        self._spans.end("order", upload.round_number, edge, outcome=verdict, reason=error.reason)
         facts = (verdict, error.reason, str(error)[:300], upload.sha256, upload.examples)
         asked = verdict == "late" or upload.round_number == self._asked(edge)[0]
         number = upload.round_number if asked else self._next_number()  # what an edge claims its round to be hides no refusal
