@@ -43,7 +43,7 @@ from wardround.collect.registry import DeviceRegistry
 from wardround.collect.spool import AHEAD_MAX, Spool, SpoolFacts, read_facts
 from wardround.collect.storage import FolderStorage
 from wardround.erasing.edge import EdgeErasing
-from wardround.errors import HomeTaken, TrustError, WardroundError
+from wardround.errors import HomeTaken, StorageFull, TrustError, WardroundError
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.condition import Condition, ConditionReader
 from wardround.learn.grpc_edge import EdgeLink
@@ -533,12 +533,19 @@ class Edge:
     def _may_leave(self, observation: bytes) -> bool:
         return may_leave(observation, self._consents.choose)
 
-    def _follow_consents(self) -> None:
-        """What is no longer allowed goes: from the spool what may not leave, from the local store what may not be kept."""
-        unwanted = self._spool.drop(lambda data: not self._may_leave(data))
-        forgotten = self._local.keep_only(lambda subject, code: self._consents.choose(subject, code)[0] is not Consent.NONE)
+    def _follow_consents(self) -> bool:
+        """What is no longer allowed goes: from the spool what may not leave, from the local store what may not be kept.
+
+        False: the disk is too full even for that, and it is to be done again; until then it is neither sent nor trained on."""
+        try:
+            unwanted = self._spool.drop(lambda data: not self._may_leave(data))
+            forgotten = self._local.keep_only(lambda subject, code: self._consents.choose(subject, code)[0] is not Consent.NONE)
+        except StorageFull as error:
+            log.warning("consent withdrawn, and no room to remove what it covered", edge_id=self.name, reason=str(error))
+            return False
         if unwanted or forgotten:
             log.info("consent withdrawn", edge_id=self.name, not_sent=unwanted, forgotten=forgotten)
+        return True
 
     def _refused(self, refusal: Refusal) -> None:
         log.warning("hub refused an observation", edge_id=self.name, seq=refusal.seq, reason=refusal.reason)
@@ -549,9 +556,9 @@ class Edge:
         followed = -1
         while True:
             await asyncio.to_thread(self._consents.refresh)
-            if self._consents.generation != followed:
-                followed = self._consents.generation
-                await asyncio.to_thread(self._follow_consents)
+            generation = self._consents.generation
+            if generation != followed and await asyncio.to_thread(self._follow_consents):
+                followed = generation
             if self._names.changed():
                 try:
                     table = self._names.table()
@@ -600,9 +607,11 @@ class Edge:
     async def _keep_house(self) -> None:
         while True:
             before = self._clock.now_us() - round(self._home.settings.retention_days * 86_400e6)
-            removed = await asyncio.to_thread(self._local.prune, before)
-            if removed:
-                log.info("retention", edge_id=self.name, removed=removed)
+            try:
+                if removed := await asyncio.to_thread(self._local.prune, before):
+                    log.info("retention", edge_id=self.name, removed=removed)
+            except StorageFull as error:
+                log.warning("retention waits for room", edge_id=self.name, reason=str(error))
             await asyncio.sleep(PRUNE_S)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
+import structlog
 
 from wardround.clock import Clock, SystemClock
 from wardround.collect.inbox import Gap
@@ -17,13 +18,17 @@ from wardround.collect.intake import ForwardReceipt
 from wardround.collect.lanes import Lane, Priority
 from wardround.collect.pace import Pace, Stamp
 from wardround.collect.spool import Spool
+from wardround.errors import StorageFull
 from wardround.records import Consent, head_of
 from wardround.settings import LinkSettings
 from wardround.trust.consent import ConsentRecord
 
+log = structlog.get_logger(__name__)
+
 BATCH_ROWS = 4_000  # one commit of the hub's disk is for all of them
 BACKLOG_BATCHES = 4  # under way at most, of what an outage left
 WINDOW_ROWS = 16_000  # of a lane, sent and not yet receipted
+SETTLE_S = 1.0  # how often a full disk is asked again to forget what the hub has
 BYTE_CAP, MISSING, CORRUPT, WITHDRAWN = "byte-cap", "missing", "corrupt", "withdrawn"  # why a sequence will never come
 
 
@@ -71,6 +76,8 @@ class Forwarder:
         self._under_way: dict[tuple[str, int], Stamp] = {}  # by lane and last sequence
         self._lock = threading.RLock()
         self._sent: dict[str, int] = {}  # by lane
+        self._owed: dict[str, int] = {}  # by lane: receipted, and not forgotten yet as the disk is full
+        self._owed_asked_s = 0.0
         self._consents_sent = -1
 
     def reset(self) -> None:
@@ -85,7 +92,16 @@ class Forwarder:
     def next_batch(self) -> Batch | None:
         """What to send now; None when nothing waits, the windows are full, or the pace of the link says to wait."""
         with self._lock:
+            self._settle()
             return self._next_batch()
+
+    def _settle(self) -> None:
+        """Forget what a full disk kept, if it now has room; the hub will not say it again."""
+        now_s = self._clock.monotonic_s()
+        if self._owed and now_s - self._owed_asked_s >= SETTLE_S:
+            self._owed_asked_s = now_s
+            for boot, seq in list(self._owed.items()):
+                self._forget(boot, seq)
 
     def _next_batch(self) -> Batch | None:
         taken = self._wishes_taken()  # before the records, which then hold at least these
@@ -113,9 +129,20 @@ class Forwarder:
                 self._pace.receipted(stamp, self._clock.monotonic_s(), idle=not self._under_way)
             lane = next((lane for lane in self._spool.lanes() if lane.boot == receipt.boot), None)
             if lane is not None:
-                self._spool.acknowledge(receipt.boot, min(receipt.committed_seq, lane.last))
-                left = {lane.boot for lane in self._spool.lanes()}
-                self._sent = {boot: seq for boot, seq in self._sent.items() if boot in left}
+                self._forget(receipt.boot, min(receipt.committed_seq, lane.last))
+
+    def _forget(self, boot: str, seq: int) -> None:
+        seq = max(seq, self._owed.get(boot, 0))
+        try:
+            self._spool.acknowledge(boot, seq)
+        except StorageFull as error:
+            if boot not in self._owed:
+                log.warning("what the hub has is forgotten later", reason=str(error))
+            self._owed[boot], self._owed_asked_s = seq, self._clock.monotonic_s()
+            return
+        self._owed.pop(boot, None)
+        left = {lane.boot for lane in self._spool.lanes()}
+        self._sent = {boot: seq for boot, seq in self._sent.items() if boot in left}
 
     def _sent_of(self, lane: Lane) -> int:
         return max(self._sent.get(lane.boot, 0), lane.acknowledged)

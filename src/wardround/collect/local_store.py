@@ -69,9 +69,7 @@ class LocalStore:
             except sqlite3.OperationalError as exc:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                raise StorageFull(
-                    f"the local store's disk refused: {exc}", remedy="free the disk, or shorten retention_days"
-                ) from exc
+                raise _full(exc) from exc
 
     def read(self, codes: Collection[str], *, since_us: int = 0, after: int = 0, limit: int = 1_000_000) -> list[Observation]:
         """Observations of these codes in the order they were kept; `after` is a `version` already read."""
@@ -121,11 +119,14 @@ class LocalStore:
             return int(self._db.execute("SELECT count(*) FROM kept").fetchone()[0])
 
     def forget(self, subject: str, code: str = "*") -> int:
-        """Remove what a subject no longer allows; how many observations went."""
-        with self._lock:
-            if code == "*":
-                return self._db.execute("DELETE FROM kept WHERE subject = ?", (subject,)).rowcount
-            return self._db.execute("DELETE FROM kept WHERE subject = ? AND code = ?", (subject, code)).rowcount
+        """Remove what a subject no longer allows; how many observations went.
+
+        Raises:
+            StorageFull: the disk has no room even for that; nothing went.
+        """
+        if code == "*":
+            return self._delete("subject = ?", subject)
+        return self._delete("subject = ? AND code = ?", subject, code)
 
     def subjects(self) -> set[str]:
         """Whose observations are kept."""
@@ -133,7 +134,11 @@ class LocalStore:
             return {str(s) for (s,) in self._db.execute("SELECT DISTINCT subject FROM kept")}
 
     def keep_only(self, allowed: Callable[[str, str], bool]) -> int:
-        """Remove what `allowed(subject, code)` no longer allows; how many observations went."""
+        """Remove what `allowed(subject, code)` no longer allows; how many observations went.
+
+        Raises:
+            StorageFull: the disk has no room even for that; some of it may be gone.
+        """
         with self._lock:
             pairs = self._db.execute("SELECT DISTINCT subject, code FROM kept").fetchall()
         return sum(self.forget(subject, code) for subject, code in pairs if not allowed(subject, code))
@@ -142,9 +147,18 @@ class LocalStore:
         """Remove what was measured, and taken, before the retention; how many observations went.
 
         A recording that is imported may be old when it is taken.
+
+        Raises:
+            StorageFull: the disk has no room even for that; nothing went.
         """
+        return self._delete("t0_us < ? AND taken_us < ?", before_us, before_us)
+
+    def _delete(self, where: str, *values: str | int) -> int:
         with self._lock:
-            return self._db.execute("DELETE FROM kept WHERE t0_us < ? AND taken_us < ?", (before_us, before_us)).rowcount
+            try:
+                return self._db.execute(f"DELETE FROM kept WHERE {where}", values).rowcount  # noqa: S608 - our own words
+            except sqlite3.OperationalError as exc:  # to delete takes room in the write-ahead log
+                raise _full(exc) from exc
 
     def compact(self) -> bool:
         """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
@@ -155,3 +169,7 @@ class LocalStore:
         """Close the database."""
         with self._lock:
             self._db.close()
+
+
+def _full(reason: Exception) -> StorageFull:
+    return StorageFull(f"the local store's disk refused: {reason}", remedy="free the disk, or shorten retention_days")

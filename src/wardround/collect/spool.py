@@ -241,7 +241,11 @@ class Spool:
         return rows
 
     def drop(self, unwanted: Callable[[bytes], bool]) -> int:
-        """Empty the rows that may no longer leave; how many. The hub is told so when their turn comes."""
+        """Empty the rows that may no longer leave; how many. The hub is told so when their turn comes.
+
+        Raises:
+            StorageFull: the disk has no room even for that; some of them may be empty.
+        """
         dropped, after = 0, 0
         while True:
             with self._lock:
@@ -249,14 +253,21 @@ class Spool:
                 rows = self._db.execute(query, (after, LOOK_ROWS)).fetchall()
                 gone = [(key,) for key, data in rows if unwanted(data)]
                 if gone:
-                    self._db.execute("BEGIN IMMEDIATE")
-                    self._db.executemany("UPDATE waiting SET data = X'', crc = 0 WHERE key = ?", gone)
-                    self._db.execute("COMMIT")
-                    self._lanes = _read_lanes(self._db)
+                    self._empty(gone)
             dropped += len(gone)
             if len(rows) < LOOK_ROWS:
                 return dropped
             after = rows[-1][0]
+
+    def _empty(self, keys: list[tuple[int]]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("UPDATE waiting SET data = X'', crc = 0 WHERE key = ?", keys)
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as exc:
+            self._roll_back()
+            raise _full(f"the spool's disk has no room to empty what may no longer leave: {exc}") from exc
+        self._lanes = _read_lanes(self._db)
 
     def subjects(self) -> set[str]:
         """Whose observations wait."""
@@ -290,6 +301,7 @@ class Spool:
         """The hub has everything of a lane up to `seq`: forget it. An older acknowledgement changes nothing.
 
         Raises:
+            StorageFull: the disk has no room even for that; what is not forgotten yet can be acknowledged again.
             ValueError: nothing with that sequence was ever here.
         """
         with self._lock:
@@ -303,9 +315,13 @@ class Spool:
             except sqlite3.OperationalError:  # even to delete takes room: give up the ballast, and go in small steps
                 self._roll_back()
                 self._storage.ballast(0)
-                while (lane := self._lanes[boot]).acknowledged < seq:
-                    self._forget(lane, min(seq, lane.acknowledged + FORGET_ROWS))
-                    self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                try:
+                    while (lane := self._lanes[boot]).acknowledged < seq:
+                        self._forget(lane, min(seq, lane.acknowledged + FORGET_ROWS))
+                        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                except sqlite3.OperationalError as exc:  # whoever fills the disk was faster, and has the ballast's room too
+                    self._roll_back()
+                    raise _full(f"the spool's disk has no room to forget what the hub has: {exc}") from exc
             self._forget_drained()
             if not any(lane.rows for lane in self._lanes.values()):
                 self._shrink()
@@ -465,7 +481,8 @@ class Spool:
         """Give the disk back after an outage: an empty file that has grown is written anew."""
         pages, page = (self._db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("page_count", "page_size"))
         if pages * page > self._settings.file_bytes_max:
-            self._db.execute("VACUUM")
+            with contextlib.suppress(sqlite3.OperationalError):  # no room to write it anew: the next time will do
+                self._db.execute("VACUUM")
 
 
 _INTO_LANES = "INSERT INTO lanes (boot, priority, live, last, acknowledged, shed) "
