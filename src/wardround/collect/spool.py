@@ -16,6 +16,7 @@ import threading
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import msgspec
 
@@ -61,8 +62,7 @@ class DeviceMark:
         return DeviceMark(self.device, self.boot, contiguous, frozenset(s for s in ahead if s > contiguous))
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolRow:
+class SpoolRow(NamedTuple):
     """One observation that waits; `data` is None where its bytes no longer match their checksum."""
 
     seq: int
@@ -199,16 +199,17 @@ class Spool:
                 self._db.execute("BEGIN IMMEDIATE")
                 lanes = {p: self._live(p) for p in sorted({p for p, _ in rows})}
                 keyed = []
-                for priority, data in rows:
-                    lane = lanes[priority]
-                    lane = lanes[priority] = replace(
+                for priority, lane in lanes.items():
+                    own = [data for p, data in rows if p is priority]
+                    first_key = lane.number * _KEY + lane.last + 1
+                    keyed += [(key, zlib.crc32(data), now_us, data) for key, data in enumerate(own, first_key)]
+                    lanes[priority] = replace(
                         lane,
-                        last=lane.last + 1,
-                        rows=lane.rows + 1,
-                        bytes=lane.bytes + len(data),
+                        last=lane.last + len(own),
+                        rows=lane.rows + len(own),
+                        bytes=lane.bytes + sum(map(len, own)),
                         oldest_us=lane.oldest_us if lane.rows else now_us,
                     )
-                    keyed.append((lane.number * _KEY + lane.last, zlib.crc32(data), now_us, data))
                 self._db.executemany("INSERT INTO waiting VALUES (?, ?, ?, ?)", keyed)
                 self._db.executemany("UPDATE lanes SET last = ? WHERE number = ?", [(v.last, v.number) for v in lanes.values()])
                 self._db.executemany(

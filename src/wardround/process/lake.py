@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
@@ -30,7 +30,20 @@ from wardround.records import Observation, bucket_of
 CONFLICTS_MAX = 20
 DATASETS_MAX = 8
 RUN_MAX_US = DAY_US  # longest run of samples in one observation; a reader looks so far back for one that reaches into its time
-_WRITER = WriterProperties(compression="ZSTD", compression_level=3)
+# Integers as differences, and no dictionary of what never comes again: bronze of single values is six times smaller for it.
+_INTEGERS = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
+_BYTES = ColumnProperties(dictionary_enabled=False)
+
+
+def _columns(schema: pa.Schema) -> dict[str, ColumnProperties]:
+    integers = {f.name: _INTEGERS for f in schema if pa.types.is_int64(f.type)}
+    return integers | {f.name: _BYTES for f in schema if pa.types.is_binary(f.type)}
+
+
+_WRITERS = {
+    name: WriterProperties(compression="ZSTD", compression_level=3, column_properties=_columns(schema))
+    for name, schema in SCHEMAS.items()
+}
 
 
 class BrokenFile(NamedTuple):
@@ -177,7 +190,7 @@ class Lake:
         """Put small files together, of one day or of all. Readers of earlier versions are not disturbed."""
         filters: Any = [("day", "=", day)] if day is not None else None
         with self._locks[table], _said(table, "compaction"):
-            self._fresh(table).optimize.compact(partition_filters=filters, writer_properties=_WRITER)
+            self._fresh(table).optimize.compact(partition_filters=filters, writer_properties=_WRITERS[table])
 
     def files_by_day(self, table: str) -> dict[str, tuple[int, int]]:
         """How many files, in how many buckets, each day has."""
@@ -233,7 +246,7 @@ class Lake:
             rows = int(self.read(table, columns=["subject"], subjects=[subject]).num_rows)
             if rows:  # as an overwrite: files that delta-rs writes in a delete have string_view, which Arrow cannot filter
                 write_deltalake(
-                    handle, _nothing(SCHEMAS[table]), mode="overwrite", predicate=predicate, writer_properties=_WRITER
+                    handle, _nothing(SCHEMAS[table]), mode="overwrite", predicate=predicate, writer_properties=_WRITERS[table]
                 )
             log = _Log(where, self._options)
             if not rows and not log.mentions(subject):
@@ -281,7 +294,7 @@ class Lake:
                 how: dict[str, Any] = {"mode": "append"} if predicate is None else {"mode": "overwrite", "predicate": predicate}
                 with _said(table, "commit"):
                     try:
-                        write_deltalake(handle, rows, commit_properties=properties, writer_properties=_WRITER, **how)
+                        write_deltalake(handle, rows, commit_properties=properties, writer_properties=_WRITERS[table], **how)
                     except CommitFailedError:
                         continue
                 return True
