@@ -29,11 +29,10 @@ from wardround.trust.passwords import hash_password, new_password
 READY_S = 60.0
 
 
-def wardround(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+def wardround(*arguments: str, stdin: str = "", timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
     """The command line, as a person runs it."""
-    return subprocess.run(
-        [sys.executable, "-m", "wardround.cli.main", *arguments], capture_output=True, text=True, timeout=timeout, check=False
-    )
+    command = [sys.executable, "-m", "wardround.cli.main", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 @dataclass

@@ -704,4 +704,4 @@ def _check_identity(identity: Path, now_us: int) -> None:
             (identity / "edge.pem").read_bytes(), (identity / "ca.pem").read_bytes(), now_us=now_us, where=str(identity)
         )
     except FileNotFoundError as exc:
-        raise WardroundError(f"{identity} holds no identity", remedy="run `wardround edge join TOKEN` first") from exc
+        raise WardroundError(f"{identity} holds no identity", remedy="run `wardround edge join -` first") from exc

@@ -389,6 +389,7 @@ class Hub:
                 for renew in self._on_certificate:
                     renew()
                 log.info("the hub's certificate is renewed")
+            self.watch.certificates(await asyncio.to_thread(self.store.certificate_ends))
 
     def _is_denied(self, name: str, serial: str) -> bool:
         denied = self._denied.holds(name, serial)

@@ -261,7 +261,7 @@ def load_settings(path: Path, kind: type[T]) -> T:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as exc:
-        made = "`wardround edge join TOKEN` makes one" if kind is EdgeSettings else "`wardround hub init` makes one"
+        made = "`wardround edge join -` makes one" if kind is EdgeSettings else "`wardround hub init` makes one"
         raise SettingsError(f"{path} does not exist", remedy=f"give the right path; {made}") from exc
     except OSError as exc:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}", remedy="check the path and its permissions") from exc

@@ -65,11 +65,13 @@ def test_an_expired_certificate_stops_the_edge_with_what_to_do(site, command):
 def test_a_token_serves_one_edge_once(site, command):
     site.start_hub()
     token = site.token("icu-a")
-    first = command("edge", "join", token, "--home", str(site.folder / "one"))
+    first = command("edge", "join", "-", "--home", str(site.folder / "one"), stdin=f"{token}\n")
     assert first.returncode == 0, first.stderr
+    assert "Warning" not in first.stderr
     assert "This edge is icu-a" in first.stdout
     second = command("edge", "join", token, "--home", str(site.folder / "two"))
     assert second.returncode != 0
+    assert "Warning: others on this machine can read" in second.stderr  # as it stands in the command line
     assert "already used" in second.stderr
     assert "hub invite" in second.stderr
     assert not (site.folder / "two" / "edge.toml").exists()

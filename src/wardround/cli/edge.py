@@ -28,6 +28,7 @@ from wardround.settings import EdgeSettings, load_settings
 from wardround.trust.enrolment import hosts_of_listener, join_hub
 
 STDIN = "-"
+TOKEN_CHARS_MAX = 2_000
 app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, register devices, run.")
 app.command()(tree)
 app.command("import")(import_files)
@@ -44,18 +45,25 @@ app.add_typer(devices, name="devices")
 
 @app.command()
 def join(
-    token: Annotated[str, typer.Argument(help="As `wardround hub invite NAME` printed it; - reads it from standard input.")],
+    token: Annotated[str, typer.Argument(help="`-`: read what `wardround hub invite NAME` printed from standard input.")] = STDIN,
     home: Home = DEFAULT_HOME,
     host: Annotated[list[str] | None, typer.Option(help="A name or address under which devices reach this edge.")] = None,
     mqtt_port: Annotated[int, typer.Option(help="Where devices connect, with TLS.")] = 8883,
 ) -> None:
     """Join a hub with a one-time token: the key is made here and never leaves.
 
+    `wardround edge join -` asks for the token, or takes it from a pipe. In the command line (`edge join TOKEN`) it works too, but
+    every process of this machine, and the shell's history, can read it there.
+
     An edge whose certificate has expired or was revoked joins again in its own home: it gets a new key and keeps its data, its
     devices and its settings. It need not be stopped for that.
     """
-    if token == STDIN:  # what stands in a command line, every process of this machine can read
-        token = sys.stdin.readline(2_000)
+    if token == STDIN:
+        if sys.stdin.isatty():
+            typer.echo("Token, as `wardround hub invite NAME` printed it:", err=True)
+        token = sys.stdin.readline(TOKEN_CHARS_MAX)
+    else:
+        typer.echo("Warning: others on this machine can read a token in a command line. Use `wardround edge join -`.", err=True)
     settings_path = home / "edge.toml"
     before = load_settings(settings_path, EdgeSettings) if settings_path.exists() else None
     hosts = host or (hosts_of_listener(home) if before is not None else [])

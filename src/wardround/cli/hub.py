@@ -104,7 +104,11 @@ def invite(
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Make a one-time token with which one edge may join: 15 minutes, this name, this hub."""
+    """Make a one-time token with which one edge may join: 15 minutes, this name, this hub.
+
+    The edge reads it from standard input (`wardround edge join -`), so that it stands in no command line and no shell's history:
+    `wardround hub invite icu-a --json | jq -r .token | ssh icu-a wardround edge join -`.
+    """
     from wardround.store import opened  # noqa: PLC0415
 
     settings = load_settings(home / "hub.toml", HubSettings)
@@ -120,7 +124,10 @@ def invite(
     if as_json:
         typer.echo(json.dumps({"name": name, "token": token, "seconds": TOKEN_LIFE_S}))
         return
-    typer.echo(f"On the edge, within {TOKEN_LIFE_S / 60:.0f} minutes:\n\n  wardround edge join {token}\n")
+    typer.echo(
+        f"On the edge, within {TOKEN_LIFE_S / 60:.0f} minutes, run `wardround edge join -` and paste this line when it asks:"
+        f"\n\n  {token}\n"
+    )
 
 
 @app.command()

@@ -142,6 +142,18 @@ class Store:
         query = sa.select(table).order_by(table.c.issued_us)
         return [CertificateRecord(**row) for row in self._rows(query.where(table.c.edge == edge) if edge else query)]
 
+    def certificate_ends(self) -> dict[str, tuple[int, int]]:
+        """Of each edge that is not revoked: when its newest certificate was issued, and when it ends."""
+        table, edges = schema.certificates, schema.edges
+        query = sa.select(edges.c.name, table.c.issued_us, edges.c.not_after_us).select_from(
+            edges.outerjoin(table, edges.c.serial == table.c.serial)
+        )
+        found = {}
+        for row in self._rows(query.where(edges.c.revoked_us.is_(None))):
+            forgotten = row["issued_us"] is None  # it ended long ago
+            found[row["name"]] = (row["not_after_us"] if forgotten else row["issued_us"], row["not_after_us"])
+        return found
+
     def denied(self, now_us: int) -> tuple[frozenset[str], frozenset[str]]:
         """The deny-list: names of revoked edges, serials of revoked certificates that have not ended by themselves."""
         edges, table = schema.edges, schema.certificates

@@ -33,7 +33,7 @@ RENEW_AT = 2 / 3  # of its life
 EARLY = 1 / 12  # of its life: renewals of edges that joined together are spread over so much
 LOOK_S = 5.0
 RETRY_S_MAX = 300.0
-REPLACED = "join again: `wardround hub invite NAME` at the hub, `wardround edge join TOKEN` here; the edge keeps its data"
+REPLACED = "join again: `wardround hub invite NAME` at the hub, `wardround edge join -` here; the edge keeps its data"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from wardround.records import Observation
 from wardround.watch import lateness
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.detectors.sensors import SensorChange, Sensors
+from wardround.watch.edge_certificates import ENDED, ENDING, certificate_findings, certificate_fingerprint
 from wardround.watch.sensor_findings import FLAGGED, sensor_finding, sensor_fingerprint
 from wardround.watch.timetable import Row
 
@@ -210,6 +211,19 @@ class Watch:
     def round_committed(self, study: str) -> None:
         """A round ended with a model."""
         self._clear(_fingerprint("round-abandoned", "", study=study))
+
+    def certificates(self, ends: Mapping[str, tuple[int, int]]) -> None:
+        """When each edge's newest certificate was issued and when it ends, but of those revoked; call it about once a minute."""
+        with self._lock:
+            for edge, what, finding in certificate_findings(ends, self._clock.now_us()):
+                if finding is not None:
+                    self._raise(finding)
+                else:
+                    self._clear(certificate_fingerprint(edge, what))
+            gone = {a.finding.edge for a in self._book.open_alerts() if a.finding.kind == "certificate"} - set(ends)
+            for edge in gone:
+                for what in (ENDED, ENDING):
+                    self._clear(certificate_fingerprint(edge, what))
 
     def tick(self) -> None:
         """Look at the clock: silent edges, silent signals. Call it about once a second."""
