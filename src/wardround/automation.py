@@ -166,18 +166,19 @@ class Automation:
         self._known("hub-certificate", own.issued_us)
         due_us, schedule = renewal.due_us(own, 0.0), "at two thirds of its life"
         yield Routine(name="hub-certificate", title=title, schedule=schedule, next_us=due_us, grace_s=HOUR_S)
-        edges, attached = [e for e in self._store.edges() if e.revoked_us is None], set(self._attached())
-        life_us = round(self._settings.certificate_hours * 3.6e9)
-        due = [e.not_after_us - round(life_us * (1 - renewal.RENEW_AT)) for e in edges if e.name in attached]
-        if edges:
-            newest = max(e.not_after_us for e in edges) - life_us
-            self._known("edge-certificates", newest)
+        by_serial = {c.serial: c for c in self._store.certificates()}
+        attached = set(self._attached())
+        newest = [(e.name, by_serial[e.serial]) for e in self._store.edges() if e.revoked_us is None and e.serial in by_serial]
+        lives = {name: c.not_after_us - c.issued_us for name, c in newest}
+        due = [c.issued_us + round(lives[name] * renewal.RENEW_AT) for name, c in newest if name in attached]
+        if newest:
+            self._known("edge-certificates", max(c.issued_us for _, c in newest))
             yield Routine(
                 name="edge-certificates",
                 title="Certificates of connected edges",
                 schedule="each at two thirds of its life",
                 next_us=min(due, default=0),
-                grace_s=life_us / 1e6 / 6,
+                grace_s=min(lives.values()) / 1e6 / 6,  # half of what is left then
             )
 
     def _audit(self) -> Routine:

@@ -72,7 +72,7 @@ def _table(rows: list[Row], *, running: bool) -> None:
 
 def _next(row: Row, now_us: int) -> str:
     if not row.next_us:
-        return "when asked for"
+        return "nothing is due"
     return "now" if row.next_us <= now_us else f"{utc(row.next_us):%d %b %H:%M:%S} UTC"
 
 

@@ -56,16 +56,21 @@ def _table(routines: Sequence[RoutineView], now_us: int) -> str:
 
 
 def _row(routine: RoutineView, now_us: int) -> str:
-    last = f"{full_clock(routine.last_us)} UTC" if routine.last_us else "never"
+    last = _when(routine.last_us, now_us) if routine.last_us else "never"
     took = f", {routine.seconds:.1f} s" if routine.seconds >= 0.05 else ""
-    following = (
-        "when asked for" if not routine.next_us else "now" if routine.next_us <= now_us else f"{full_clock(routine.next_us)} UTC"
-    )
+    due = _when(routine.next_us, now_us) if routine.next_us > now_us else "now" if routine.next_us else "nothing is due"
     sign = pictures.mark("medium", 15) if routine.late_s or routine.outcome == "failed" else ""
     late = f"{sign} {duration(routine.late_s)}" if routine.late_s else "no"
     outcome = f"{sign if not routine.late_s else ''} {safe(routine.outcome)}".strip()
     return (
         f'<tr data-key="{safe(routine.name)}"><td class="m">{safe(routine.title)}</td>'
         f'<td class="dim">{safe(routine.schedule)}</td><td>{last}</td>'
-        f'<td>{outcome}<span class="dim">{took} {safe(routine.detail)}</span></td><td>{following}</td><td>{late}</td></tr>'
+        f'<td>{outcome}<span class="dim">{took} {safe(routine.detail)}</span></td><td>{due}</td><td>{late}</td></tr>'
     )
+
+
+def _when(t_us: int, now_us: int) -> str:
+    """With its day where that is not today."""
+    words = full_clock(t_us)
+    day, of_day = words.split(", ")
+    return f"{of_day} UTC" if day == full_clock(now_us).split(", ")[0] else f"{words} UTC"

@@ -17,7 +17,7 @@ ROUTINES_MAX = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routine:
-    """What is expected. `next_us` is when it is due, 0: when something asks for it; it is late `grace_s` after that."""
+    """What is expected. `next_us` is when it is due, 0: nothing is; it is late `grace_s` after that."""
 
     name: str
     title: str
