@@ -344,6 +344,9 @@ class Hub:
 
     def close(self) -> None:
         """Close files and workers."""
+        for running in self.studies.running.values():
+            if running.watched is not None:
+                running.watched.close()
         self.outbox.close()
         self.processing.close()
         self.inbox.close()
@@ -362,10 +365,16 @@ class Hub:
         while True:
             for coordinator in list(self._taking().values()):
                 await asyncio.to_thread(coordinator.tick)
+            await asyncio.to_thread(self._look_at_training)
             beat += 1
             if beat % round(LOOK_S / TICK_S) == 0:
                 await asyncio.to_thread(self.watch.tick)
             await asyncio.sleep(TICK_S)
+
+    def _look_at_training(self) -> None:
+        for name, running in list(self.studies.running.items()):
+            if running.watched is not None and running.watched.look():
+                self.metrics.watched(name, running.watched.scores(), running.watched.calibration())
 
     async def _looks(self) -> None:
         while True:
@@ -706,6 +715,8 @@ class Hub:
             say=self.happened,
             spans=self.tracing.study(record.name),
             may_train=lambda subject, codes: self.consents.allows(subject, codes, Purpose.TRAINING, Consent.RAW),
+            tell=self.watch.trained,
+            is_well=self.watch.is_well,
         )
 
     def _fleet(self, link: HubLink, study: str) -> Fleet:

@@ -39,6 +39,7 @@ from wardround.process.transforms import TASKS, Task
 from wardround.records import EdgeId, Examples, ModelDigest
 from wardround.releasing import Fleet, Releases
 from wardround.store import RoundRecord, Store, StudyRecord, StudyRequest
+from wardround.study_watch import StudyWatch, Tell
 from wardround.watch.detectors.screens import Screens
 
 log = structlog.get_logger(__name__)
@@ -90,9 +91,12 @@ class RunningStudy:
         on_event: Callable[[RoundEvent], None],
         say: Callable[[str, str], None],
         may_train: Callable[[str, Collection[str]], bool],
+        tell: Tell,
+        is_well: Callable[[str], bool],
         spans: Spans = NO_SPANS,
     ) -> None:
-        """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked.
+        """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked;
+        `tell` and `is_well` are the watch's (study_watch.py).
 
         Raises:
             StudyError: the study cannot be run as it is written.
@@ -114,19 +118,24 @@ class RunningStudy:
         self._pending: dict[str, RoundEvent] = {}
         self._scoring = threading.Lock()
         self.releases: Releases | None = None  # none while the coordinator takes up its round, and none for statistics
+        self.watched: StudyWatch | None = None
         journal = Journal(FolderStorage(folder).connect)
+        screens = Screens(
+            f"{record.name}/{record.created_us}",
+            threshold=self.study.triage.screen_threshold,
+            rounds_min=self.study.triage.screen_rounds_min,
+            twin_threshold=self.study.triage.twin_cosine_max,
+        )
+        if self.task is not None:
+            names = self.task.feature_names
+            self.watched = StudyWatch(self.study, names, screens=screens, store=store, clock=clock, tell=tell, is_well=is_well)
         self.coordinator = Coordinator(
             self.study,
             settings=self._settings(),
             initial=self._initial,
             shape=shape,
             strategy=self._strategy,
-            screen=Screens(
-                f"{record.name}/{record.created_us}",
-                threshold=self.study.triage.screen_threshold,
-                rounds_min=self.study.triage.screen_rounds_min,
-                twin_threshold=self.study.triage.twin_cosine_max,
-            ),
+            screen=screens,
             journal=journal,
             blobs=FolderBlobs(folder),
             clock=clock,
@@ -171,14 +180,17 @@ class RunningStudy:
         Raises:
             StudyError: it cannot be done.
         """
-        releases = self.releases
         if request.kind in STATES_AFTER:
             return self._hold_or_go_on(request.kind)
+        if request.kind == "calibrate" and self.watched is not None:
+            self.watched.calibrate_again()
+            return "the next healthy rounds are the new usual; until then the shipped thresholds hold"
         act, _, edge = request.kind.partition(":")
         if act in MORE_ROUNDS:
             return self._more_rounds(act, edge, request)
         if act in ("release", "replay", "quarantine"):
             return self._about_edge(act, EdgeId(edge), request)
+        releases = self.releases
         if releases is None:
             raise StudyError(f"{self.study.name} makes no model", remedy="this is for studies of kind `model`")
         if request.kind == "rollback":
@@ -296,6 +308,8 @@ class RunningStudy:
                 self._pending[event.model] = event
             self.newest = self._record(event, None)
             self._store.put_round(self.newest)
+            if self.watched is not None:
+                self.watched.committed(event)
             if self.releases is not None:
                 folded, aside = dict(event.folded), tuple(event.aside)
                 done = Committed(

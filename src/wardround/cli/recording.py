@@ -64,6 +64,7 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("process", "run"): CHANGE,
     ("process", "stop"): CHANGE,
     ("response", "undo"): CHANGE,
+    ("study", "calibrate"): CHANGE,
     ("study", "export"): EXPORT,
     ("study", "pause"): CHANGE,
     ("study", "promote"): CHANGE,

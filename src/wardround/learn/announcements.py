@@ -20,7 +20,7 @@ from wardround.trust.certificates import check_certificate, describe
 from wardround.trust.signatures import check_edge_signature
 
 
-class Announcement(msgspec.Struct, frozen=True):
+class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
     """What is signed, as JSON with its fields in this order."""
 
     study: str
@@ -31,6 +31,7 @@ class Announcement(msgspec.Struct, frozen=True):
     sha256: str
     examples: int
     metrics_sha256: str
+    rows_sha256: str = ""  # left out where there are none
 
 
 def announcement(upload: Upload) -> bytes:
@@ -45,6 +46,7 @@ def announcement(upload: Upload) -> bytes:
             upload.sha256,
             upload.examples,
             metrics_digest(upload.metrics),
+            hashlib.sha256(upload.rows).hexdigest() if upload.rows else "",
         )
     )
 

@@ -40,6 +40,7 @@ from wardround.learn.models import Parameters, Step, decode_model, digest, model
 from wardround.learn.pace import NOBODY, Pace
 from wardround.learn.reception import Models, Reception
 from wardround.learn.replays import Asides, check_allowed, find, late_updates, new_replay, refused_again
+from wardround.learn.reported import reported
 from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.spans import NO_SPANS, Spans, span
@@ -613,6 +614,8 @@ class Coordinator:
             aside=done.aside,
             metrics=metrics,
             replayed=done.replayed,
+            participants=open_.participants,
+            reported=reported(self._journal, open_, accepted, aside),
             screen={str(e): verdict.score for e, verdict in judged.items() if verdict.threshold},
         )
         self._spans.end("round", open_.number, outcome="committed", edges=len(folded), aside=len(aside), model=name)
@@ -784,7 +787,8 @@ class Coordinator:
             assert open_ is not None  # noqa: S101
             self._reception.keep({edge: arrived.upload for edge, (arrived, _) in counted.items()}, open_.number)
             now_us = self._clock.now_us()
-            self._journal.accept(open_.number, [(u, signed_announcement(a.upload, now_us)) for a, u in counted.values()])
+            updates = [(u, signed_announcement(a.upload, now_us)) for a, u in counted.values()]
+            self._journal.accept(open_.number, updates, {edge: a.upload.rows for edge, (a, _) in counted.items()})
             self._state = state
         for edge, (arrived, update) in counted.items():
             arrived.receipt = UploadReceipt(accepted=True)

@@ -322,6 +322,7 @@ class EdgeLink:
             offset=offset,
             examples=upload.examples,
             metrics=dict(upload.metrics),
+            rows=upload.rows,
             signature=self._sign(announcement(upload)),
         )
         call = self._channel.stream_unary(f"/{SERVICE}/UploadUpdate", response_deserializer=pb.UpdateReceipt.FromString)()

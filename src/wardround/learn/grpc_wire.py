@@ -10,6 +10,7 @@ from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt
+from wardround.row_counts import BYTES_MAX
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
@@ -113,6 +114,7 @@ def upload_of(header: pb.UpdateHead, certificate: bytes) -> Upload:
         metrics=dict(header.metrics),
         signature=header.signature[:SIGNATURE_MAX],
         certificate=certificate,
+        rows=header.rows[: BYTES_MAX + 1],  # what is cut off breaks the signature
     )
 
 

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS accepted (round INTEGER, edge TEXT, sha256 TEXT NOT N
 CREATE UNIQUE INDEX IF NOT EXISTS accepted_once ON accepted (edge, based_on);
 CREATE TABLE IF NOT EXISTS signatures (edge TEXT, based_on INTEGER, announcement BLOB NOT NULL, signature BLOB NOT NULL,
     serial TEXT NOT NULL, t_us INTEGER NOT NULL, PRIMARY KEY (edge, based_on)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS row_counts (round INTEGER, edge TEXT, counts BLOB NOT NULL, PRIMARY KEY (round, edge)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS certificates (serial TEXT PRIMARY KEY, pem BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS judged (round INTEGER, edge TEXT, reason TEXT NOT NULL, detail TEXT NOT NULL, score REAL NOT NULL,
     threshold REAL NOT NULL, PRIMARY KEY (round, edge)) WITHOUT ROWID;
@@ -208,8 +209,16 @@ class Journal:
             row = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
         return str(row[0]) if row else ""
 
-    def accept(self, round_number: int, updates: Sequence[tuple[Accepted, SignedAnnouncement]]) -> None:
-        """Record updates whose files are synced, in the round they count in. The first one of an edge for an order stands."""
+    def accept(
+        self,
+        round_number: int,
+        updates: Sequence[tuple[Accepted, SignedAnnouncement]],
+        rows: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> None:
+        """Record updates whose files are synced, in the round they count in. The first one of an edge for an order stands.
+
+        `rows`: counts of their rows by edge (row_counts.py), kept until the next round is committed.
+        """
         with self._transaction():
             for update, signed in updates:
                 metrics = json.dumps(dict(update.metrics))
@@ -218,6 +227,8 @@ class Journal:
                 self._db.execute("INSERT OR IGNORE INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                 self._db.execute("INSERT OR IGNORE INTO signatures VALUES (?, ?, ?, ?, ?, ?)", name)
                 self._db.execute("INSERT OR IGNORE INTO certificates VALUES (?, ?)", (signed.serial, signed.certificate))
+                if counts := rows.get(update.edge):
+                    self._db.execute("INSERT OR IGNORE INTO row_counts VALUES (?, ?, ?)", (round_number, update.edge, counts))
 
     def accepted(self, round_number: int) -> dict[EdgeId, Accepted]:
         """The updates of a round, by edge."""
@@ -225,6 +236,14 @@ class Journal:
         with self._lock:
             rows = self._db.execute(query, (round_number,)).fetchall()
         return {EdgeId(e): Accepted(EdgeId(e), sha, n, norm, json.loads(m), based) for e, sha, n, norm, m, based in rows}
+
+    def said(self, round_number: int) -> dict[str, tuple[int, bytes]]:
+        """When each update of a round was taken, and the counts of rows that came with it; by edge."""
+        query = """SELECT a.edge, s.t_us, c.counts FROM accepted a
+            JOIN signatures s ON s.edge = a.edge AND s.based_on = a.based_on
+            LEFT JOIN row_counts c ON c.round = a.round AND c.edge = a.edge WHERE a.round = ?"""
+        with self._lock:
+            return {edge: (t_us, counts or b"") for edge, t_us, counts in self._db.execute(query, (round_number,))}
 
     def has(self, edge: EdgeId, based_on: int) -> bool:
         """Whether an update of this edge for its order of that round is accepted, in whichever round it counts."""
@@ -348,6 +367,7 @@ class Journal:
             self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (screen_state,))
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('owed', ?)", (json.dumps(dict(owed or {})),))
             self._db.execute("DELETE FROM facts WHERE key = 'open'")
+            self._db.execute("DELETE FROM row_counts WHERE round < ?", (done.number,))
 
     def committed(self) -> list[Committed]:
         """Every round that is over, in order."""

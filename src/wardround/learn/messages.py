@@ -57,6 +57,7 @@ class Upload:
     metrics: Mapping[str, float] = field(default_factory=dict)
     signature: bytes = b""
     certificate: bytes = b""
+    rows: bytes = b""  # row_counts.RowCounts, for the watch; empty: none
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,17 @@ class Notice:
     verdict: str
     reason: str = ""
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What an edge said with its update, for the watch. `seconds`: from the round's order to the update; None: not known."""
+
+    examples: int
+    metrics: Mapping[str, float]
+    aside: bool
+    seconds: float | None = None
+    rows: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,7 @@ class RoundEvent:
     score: float = 0.0
     threshold: float = 0.0
     until_round: int = 0
+    reported: Mapping[str, Reported] = field(default_factory=dict)  # on commit, of a round that trains
     screen: Mapping[str, float] = field(default_factory=dict)  # the screen's score of every update, on commit
 
 
@@ -115,9 +128,10 @@ class Done:
     examples: int
     metrics: dict[str, float] = field(default_factory=dict)
     kept: bytes = b""  # what the edge keeps from here on, once the hub counts the update; empty: nothing
+    rows: bytes = b""  # row_counts.RowCounts
 
 
-def new_upload(order: Order, data: bytes, examples: int, metrics: Mapping[str, float]) -> Upload:
+def new_upload(order: Order, data: bytes, examples: int, metrics: Mapping[str, float], rows: bytes = b"") -> Upload:
     """What an edge announces for its update."""
     return Upload(
         study=order.study,
@@ -128,6 +142,7 @@ def new_upload(order: Order, data: bytes, examples: int, metrics: Mapping[str, f
         sha256=hashlib.sha256(data).hexdigest(),
         examples=examples,
         metrics=metrics,
+        rows=rows,
     )
 
 

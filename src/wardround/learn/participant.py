@@ -26,6 +26,7 @@ class _Kept(msgspec.Struct, frozen=True):
     examples: int
     metrics: dict[str, float]
     sha256: str
+    rows: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Participant:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         same = (kept.round_number, kept.task, kept.base) == (order.round_number, order.task, order.base)
-        return Ready(new_upload(order, data, kept.examples, kept.metrics), data) if same else None
+        return Ready(new_upload(order, data, kept.examples, kept.metrics, kept.rows), data) if same else None
 
     def kept(self, study: str, since: int = 0) -> bytes:
         """What the edge keeps for a study from its newest update that the hub counts; empty at first.
@@ -96,8 +97,9 @@ class Participant:
         self._blobs.write(f"{order.study}.safetensors", done.data)
         if done.kept:
             self._blobs.write(f"{order.study}.next.safetensors", done.kept)
-        upload = new_upload(order, done.data, done.examples, done.metrics)
-        kept = _Kept(order.study, order.round_number, order.task, order.base, done.examples, dict(done.metrics), upload.sha256)
+        upload = new_upload(order, done.data, done.examples, done.metrics, done.rows)
+        facts = (order.study, order.round_number, order.task, order.base, done.examples, dict(done.metrics), upload.sha256)
+        kept = _Kept(*facts, done.rows)
         self._blobs.write(f"{order.study}.json", msgspec.json.encode(kept))
         return Ready(upload, done.data)
 

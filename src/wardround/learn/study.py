@@ -118,6 +118,13 @@ class TriageSettings(Settings, frozen=True):
     aside_bytes_max: int = 1_000_000_000  # of such updates on the hub's disk; the oldest go first
 
 
+class WatchSettings(Settings, frozen=True):
+    """How the training is watched (watch/model_watch.py)."""
+
+    row_counts: bool = True  # edges send histograms of their newest rows with an update: counts, no values
+    false_alarms_per_1000: float = 2.0  # rounds: the budget that thresholds are calibrated to
+
+
 class PrivacySettings(Settings, frozen=True):
     """What hides an update from the hub, or its subjects from the model."""
 
@@ -170,6 +177,7 @@ class Study(Settings, frozen=True):
     relay: RelaySettings = RelaySettings()
     score: ScoreSettings = ScoreSettings()
     triage: TriageSettings = TriageSettings()
+    watch: WatchSettings = WatchSettings()
     privacy: PrivacySettings = PrivacySettings()
     compression: CompressionSettings = CompressionSettings()
     release: ReleaseSettings = ReleaseSettings()
@@ -201,6 +209,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
     rule: LocalRule = LocalRule()
     code: str = ""  # digest of the source that learner.module names: hub and edge must train the same network
     compression: CompressionSettings = CompressionSettings()
+    row_counts: bool = False
 
 
 def parse_study(text: str, *, where: str) -> Study:
@@ -245,6 +254,7 @@ def training_settings(study: Study, task: TaskShape, rule: LocalRule, code: str 
         rule=rule,
         code=code,
         compression=study.compression,
+        row_counts=study.watch.row_counts,
     )
 
 

@@ -25,6 +25,7 @@ from wardround.learn.study import (
     Study,
     TaskShape,
     TriageSettings,
+    WatchSettings,
 )
 from wardround.settings import NAME_PATTERN
 
@@ -104,6 +105,7 @@ def check(
     _check_relay(study.relay)
     _check_score(study.score)
     _check_triage(study.triage)
+    _check_watch(study.watch)
     _check_release(study.release)
     check_respond(study.respond)
     if edges is not None:
@@ -272,6 +274,10 @@ def _check_triage(triage: TriageSettings) -> None:
     _between("triage.quarantine_rounds", triage.quarantine_rounds, 1, 1_000_000)
     _between("triage.aside_rounds", triage.aside_rounds, 0, 1_000_000)
     _between("triage.aside_bytes_max", triage.aside_bytes_max, 0, 2**50)
+
+
+def _check_watch(watch: WatchSettings) -> None:
+    _between("watch.false_alarms_per_1000", watch.false_alarms_per_1000, 0.001, 1_000.0)
 
 
 def _check_release(release: ReleaseSettings) -> None:

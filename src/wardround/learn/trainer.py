@@ -27,6 +27,7 @@ from wardround.learn.limits import Limits, apply_limits, end_group, end_with, le
 from wardround.learn.local import train_locally
 from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
+from wardround.learn.rows_said import rows_said
 from wardround.learn.study import LearnerSettings, decode_training, is_held_back
 from wardround.learn.survey import decode_survey, summarise
 from wardround.records import Examples
@@ -215,18 +216,21 @@ class Worker:
         if work.task == "statistics":
             return Done(encode_model(learner.statistics(usable)), len(usable))
         kept = decode_model(work.kept) if work.kept else {}
+        model, began_s = decode_model(work.model), time.monotonic()
         local = train_locally(
             learner,
             settings.learner,
             settings.rule,
-            decode_model(work.model),
+            model,
             kept,
             usable,
             round_number=work.round_number,
         )
+        metrics = {**local.metrics, "duration_s": time.monotonic() - began_s}
         data, residual = compress(local.update, kept, settings.compression)
         keep = {**local.kept, **residual}
-        return Done(data, local.examples, local.metrics, encode_model(keep) if keep else b"")
+        rows = rows_said(learner, model, examples.where(~held_back)) if settings.row_counts else b""
+        return Done(data, local.examples, metrics, encode_model(keep) if keep else b"", rows)
 
     def _survey(self, work: Work) -> Done:
         """Small sums of what the edge keeps: see survey.py."""

@@ -7,7 +7,7 @@ jobs and sinks, at most LABELS_MAX of each, and never a patient or a device. A s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from wardround.errors import PortTaken
+from wardround.watch.calibration import CalibrationReport
 
 LABELS_MAX = 2_000
 ROUND_BUCKETS_S = (0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0)
@@ -74,6 +75,14 @@ class Facts:
     hub_certificate_us: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the watch of one study's training says of its newest round."""
+
+    scores: Mapping[tuple[str, str], tuple[float, float]]
+    report: CalibrationReport
+
+
 @dataclass(slots=True)
 class _Rounds:
     committed: int = 0
@@ -93,9 +102,15 @@ class Metrics:
         self._rounds: dict[str, _Rounds] = {}
         self._updates: dict[tuple[str, str], int] = {}
         self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # (study, edge): score, threshold
+        self._training: dict[str, Training] = {}
         self._stop: Callable[[], None] | None = None
 
     # -- events
+
+    def watched(self, study: str, scores: Mapping[tuple[str, str], tuple[float, float]], report: CalibrationReport) -> None:
+        """A round was looked at: the newest score of each (sign, edge) with its threshold, and how far calibration is."""
+        with self._lock:
+            self._training[study] = Training(dict(list(scores.items())[-LABELS_MAX:]), report)
 
     def arrived(self, observations: int, samples: int) -> None:
         """Observations have become durable at the hub."""
@@ -163,6 +178,9 @@ class Metrics:
         yield from self._events()
         yield from _fleet(facts)
         yield from _studies(facts)
+        with self._lock:
+            training = dict(self._training)
+        yield from _training(training)
         yield from _alerts(facts)
         yield _gauge("inbox_waiting_observations", "Receipted, not in the lake yet", [((), facts.inbox_waiting)])
         yield _gauge("quarantined_records", "Set aside at the hub, with a reason", [((), facts.set_aside)])
@@ -203,6 +221,17 @@ class Metrics:
         )
         limits = {study: threshold for (study, _), (_, threshold) in scores.items()}
         yield _gauge("update_score_threshold", "Above it an update is set aside", [((s,), t) for s, t in limits.items()], "study")
+
+
+def _training(training: Mapping[str, Training]) -> Iterator[Metric]:
+    scores = [((s, e, sign), score) for s, t in training.items() for (sign, e), (score, _) in t.scores.items()]
+    yield _gauge("training_score", "A sign's score; edge is empty for the study", scores, "study", "edge", "sign")
+    limits = [((s, t.sign), t.value) for s, own in training.items() for t in own.report.thresholds]
+    yield _gauge("training_score_threshold", "Above it a score is an alarm", limits, "study", "sign")
+    rounds = [((s,), own.report.rounds) for s, own in training.items()]
+    yield _gauge("calibration_healthy_rounds", "Healthy rounds that thresholds are calibrated on so far", rounds, "study")
+    needed = [((s,), own.report.needed) for s, own in training.items()]
+    yield _gauge("calibration_needed_rounds", "Healthy rounds that calibration needs", needed, "study")
 
 
 def _fleet(facts: Facts) -> Iterator[Metric]:

@@ -59,11 +59,6 @@ def finding(study: str, deviation: Deviation, now_us: int, beside: Collection[st
     )
 
 
-def fingerprint(study: str, deviation: Deviation) -> str:
-    """That of its finding."""
-    return "|".join((deviation.kind, deviation.edge, "", deviation.of, study))
-
-
 def _edge_loss(_study: str, d: Deviation, beside: Collection[str]) -> _Words:
     labels = "labels changed there: another convention, another person, a swapped column"
     concept = "the same measurements mean something else there now (concept drift)"

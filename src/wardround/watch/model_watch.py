@@ -23,7 +23,7 @@ from wardround.watch.detectors.global_loss import GlobalLoss
 from wardround.watch.detectors.inputs import Inputs
 from wardround.watch.detectors.loss import Loss
 from wardround.watch.detectors.participation import Participation
-from wardround.watch.detectors.seen import Detector, Deviation, EdgeSeen, Found, RoundSeen, Scored, Sign
+from wardround.watch.detectors.seen import Detector, Deviation, EdgeSeen, Found, RoundSeen, Scored, Sign, Standing
 from wardround.watch.detectors.step import StepNorm
 
 __all__ = ["Deviation", "EdgeSeen", "ModelWatch", "RoundSeen"]
@@ -104,6 +104,10 @@ class ModelWatch:
     def calibrate_again(self) -> None:
         """Forget thresholds and pasts, as after a change that is meant to stay: the next healthy rounds are the new usual."""
         self._start()
+
+    def standing(self) -> list[Standing]:
+        """The causes that are not over, whether the newest round showed them or not."""
+        return [(COMMON, "", key[1]) if key[0] == COMMON else (*key, "") for key in self._causes]
 
     def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
         """The newest score of each (sign, edge), with the threshold that holds; edge "" is the study."""

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from wardround.clock import Clock
 from wardround.records import Observation
-from wardround.watch import lateness
+from wardround.watch import lateness, model_findings
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
+from wardround.watch.detectors.seen import Deviation, Standing
 from wardround.watch.detectors.sensors import SensorChange, Sensors
 from wardround.watch.edge_certificates import ENDED, ENDING, certificate_findings, certificate_fingerprint
 from wardround.watch.sensor_findings import FLAGGED, sensor_finding, sensor_fingerprint
@@ -189,6 +190,30 @@ class Watch:
     def edge_released(self, study: str, edge: str) -> None:
         """An edge counts again."""
         self._clear(_fingerprint("update-poisoned", edge, study=study))
+
+    def trained(self, study: str, deviations: Sequence[Deviation], standing: Collection[Standing]) -> None:
+        """What a study's training showed in a round, and what stands after it: alerts of anything else of it are over."""
+        with self._lock:
+            now_us = self._clock.now_us()
+            own = {_fingerprint(kind, edge, signal=of, study=study) for kind, edge, of in standing}
+            for fingerprint in self._open_of(study) - own:
+                self._clear(fingerprint)
+            for deviation in deviations:
+                fingerprint = _fingerprint(deviation.kind, deviation.edge, signal=deviation.of, study=study)
+                if deviation.state == "new" or (deviation.state == "on" and not self._book.is_open(fingerprint)):
+                    beside = [kind for kind, edge, _ in standing if edge == deviation.edge and kind != deviation.kind]
+                    self._raise(model_findings.finding(study, deviation, now_us, beside))
+
+    def _open_of(self, study: str) -> set[str]:
+        """Fingerprints of the open alerts of a study's training."""
+        findings = (a.finding for a in self._book.open_alerts())
+        return {f.fingerprint for f in findings if f.study == study and f.kind in model_findings.WORDS}
+
+    def is_well(self, study: str) -> bool:
+        """Whether no alert of a study is open, beside those of its training."""
+        with self._lock:
+            findings = [a.finding for a in self._book.open_alerts()]
+        return not any(f.study == study and f.kind not in model_findings.WORDS for f in findings)
 
     def round_abandoned(self, study: str, round_number: int, reason: str) -> None:
         """A round ended without a model."""

@@ -907,6 +907,7 @@ class UpdateHead(_message.Message):
     EXAMPLES_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     study: _builtins.str
     round: _builtins.int
@@ -916,6 +917,8 @@ class UpdateHead(_message.Message):
     offset: _builtins.int
     examples: _builtins.int
     task: _builtins.str
+    rows: _builtins.bytes
+    """counts of the rows trained on (row_counts.py); empty: none, or the study asks for none"""
     signature: _builtins.bytes
     """the edge's, over learn.announcements.Announcement as JSON; not over the offset"""
     @_builtins.property
@@ -934,11 +937,12 @@ class UpdateHead(_message.Message):
         examples: _builtins.int = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         task: _builtins.str = ...,
+        rows: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "examples", b"examples", "metrics", b"metrics", "offset", b"offset", "round", b"round", "sha256", b"sha256", "signature", b"signature", "size", b"size", "study", b"study", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_model", b"base_model", "examples", b"examples", "metrics", b"metrics", "offset", b"offset", "round", b"round", "rows", b"rows", "sha256", b"sha256", "signature", b"signature", "size", b"size", "study", b"study", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -341,3 +342,29 @@ def test_a_stream_that_cannot_be_unpacked_is_refused_and_leaves_nothing(spoil, t
     receipt = hub.upload("a", data[: len(data) // 2] if spoil == "cut" else bytes(100))
     assert (receipt.accepted, receipt.reason) == (False, "malformed")
     assert not [p for p in (tmp_path / "partial").rglob("*") if p.is_file()]
+
+
+def test_what_edges_said_is_told_when_their_round_is_committed_also_after_a_kill(hub):
+    hub.clock.advance(2.0)
+    assert hub.upload("a", rows=b"counts").accepted
+    hub.kill()
+    hub.attach("a", "b")
+    assert hub.upload("b").accepted
+    committed = [e for e in hub.events if e.kind == "committed"]
+    assert committed[0].reported == {}  # the statistics train nothing
+    said = committed[-1].reported
+    assert set(said) == {"a", "b"}
+    assert said["a"].rows == b"counts"
+    assert said["a"].seconds == pytest.approx(2.0)
+    assert said["b"].rows == b""
+    assert said["b"].seconds > 2.0
+    assert not said["a"].aside
+    assert said["a"].examples == committed[-1].folded["a"]
+    assert committed[-1].participants == ("a", "b")
+
+
+def test_counts_of_rows_that_were_changed_on_the_way_break_the_signature(hub):
+    _, done = hub.made("a")
+    upload = hub.announce("a", done.data, examples=done.examples, rows=b"counts")
+    receipt = hub.coordinator.finish(EdgeId("a"), replace(upload, rows=b"others"))
+    assert receipt.reason == "signature"

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wardround.row_counts import CONFIDENCE_BINS, INPUT_BINS, input_counts
 from wardround.watch.calibration import HEALTHY_ROUNDS, HIGHEST, MARGIN, Calibration
 from wardround.watch.detectors.confidence import Confidence, monotone
 from wardround.watch.detectors.inputs import Inputs
 from wardround.watch.detectors.own_past import OwnPast
-from wardround.watch.detectors.seen import CONFIDENCE_BINS, INPUT_BINS, Sign, input_counts
+from wardround.watch.detectors.seen import Sign
 from wardround.watch.model_watch import EdgeSeen, ModelWatch, RoundSeen, detectors
 
 EDGES = [f"edge-{i:02}" for i in range(12)]

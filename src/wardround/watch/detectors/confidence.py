@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.row_counts import CONFIDENCE_BINS, CONFIDENCE_COUNTS
 from wardround.watch.detectors.own_past import WARM_UP, OwnPast, Saved
-from wardround.watch.detectors.seen import CONFIDENCE_BINS, CONFIDENCE_COUNTS, EdgeSeen, Found, RoundSeen, Scored, Sign
+from wardround.watch.detectors.seen import EdgeSeen, Found, RoundSeen, Scored, Sign
 
 FADE = 0.95  # of the curve by round: a model that learns is right more often
 LABELLED_MIN = 200.0

@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.row_counts import INPUT_BINS
 from wardround.watch.detectors.own_past import KEYS_MAX, REFERENCE
-from wardround.watch.detectors.seen import INPUT_BINS, Counts, Found, RoundSeen, Scored, Sign
+from wardround.watch.detectors.seen import Counts, Found, RoundSeen, Scored, Sign
 
 FADE = 0.82  # weights 1, .82, .67 ...: (sum w)^2 / sum w^2 = 10 reports
 FLOOR = 0.08  # of the index: with 640 newest rows and a full past the threshold is then 0.093

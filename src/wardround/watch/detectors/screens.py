@@ -35,6 +35,7 @@ class Screens:
         self._sketcher = Sketcher(seed)
         self._own_history = OwnHistory(seed, threshold=threshold, rounds_min=rounds_min)
         self._twins = Twins(seed, threshold=twin_threshold)
+        self.step_norm: float | None = None  # of the newest step; of a large model an estimate, as all that sketches say
 
     def judge_round(self, round_number: int, updates: Mapping[str, Tensors]) -> dict[str, Verdict]:
         """A verdict for each edge: the refusal if there is one, that of the twins before the other; else that of own history."""
@@ -46,7 +47,9 @@ class Screens:
 
     def stepped(self, step: Tensors) -> None:
         """What the round's updates were folded to."""
-        self._twins.stepped(self._sketcher.sketch(step))
+        sketched = self._sketcher.sketch(step)
+        self.step_norm = sketched.norm
+        self._twins.stepped(sketched)
 
     def state(self) -> bytes:
         """What is to be kept across a restart."""

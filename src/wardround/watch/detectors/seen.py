@@ -6,13 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
-
-INPUT_EDGES = (-2.0, -1.25, -0.6, 0.0, 0.6, 1.25, 2.0)  # standard deviations of the study's own scaling: eight bins
-INPUT_BINS = len(INPUT_EDGES) + 2  # the last one counts what is missing
-CONFIDENCE_BINS = 10  # of the largest probability, from 0 to 1
-CONFIDENCE_COUNTS = 3  # rows; of them labelled; of those right
 
 Counts = NDArray[Any]
 
@@ -22,8 +16,10 @@ class EdgeSeen:
     """One edge's answer in a round. What an edge did not say is None, and is not judged.
 
     `loss`: of the round's base model on the edge's own examples, a mean. `seconds`: from the round's order to the update at the
-    hub; `trained_s`: what the edge says that its training took. `inputs`: counts of rows, shape (n_features, INPUT_BINS).
-    `confidence`: counts by the base model's largest probability, shape (CONFIDENCE_BINS, CONFIDENCE_COUNTS). `aside`: triage or a
+    hub; `trained_s`: what the edge says that its training took. `inputs`: counts of rows, shape (n_features, INPUT_BINS) of
+    wardround.row_counts.
+    `confidence`: counts by the base model's largest probability, shape
+    (CONFIDENCE_BINS, CONFIDENCE_COUNTS). `aside`: triage or a
     screen set its update aside, so that it is judged and teaches nothing.
     """
 
@@ -70,6 +66,7 @@ class Sign:
     unit: str
 
 
+Standing = tuple[str, str, str]  # a cause: kind, edge ("": the study), and of COMMON the kind that many edges show
 Found = Mapping[str, Mapping[str, Scored]]  # by sign, by edge
 
 
@@ -125,13 +122,3 @@ class Deviation:
     parts: tuple[tuple[str, float], ...] = ()
     unit: str = ""
     evidence: tuple[tuple[float, float], ...] = field(default=())
-
-
-def input_counts(features: NDArray[Any], mean: NDArray[Any], std: NDArray[Any]) -> NDArray[np.uint32]:
-    """Histograms of rows, shape (n, n_features), on the study's own scale; shape (n_features, INPUT_BINS)."""
-    scaled = (features - mean) / std
-    place = np.searchsorted(np.array(INPUT_EDGES), scaled, side="right")
-    place[~np.isfinite(scaled)] = INPUT_BINS - 1
-    n_features = features.shape[1]
-    flat = np.bincount((place + INPUT_BINS * np.arange(n_features)).ravel(), minlength=n_features * INPUT_BINS)
-    return flat.reshape(n_features, INPUT_BINS).astype(np.uint32)

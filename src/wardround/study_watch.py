@@ -1,0 +1,145 @@
+"""The watch of one live study: from a committed round to the watch of its training, and from there to alerts and thresholds.
+
+The coordinator's event is kept and looked at later, off its lock; at most QUEUE_MAX rounds wait. What the watch knows is saved
+when something begins or ends, and else every SAVE_S: a kill costs it the rounds since, and no alert.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+import structlog
+
+from wardround.clock import Clock
+from wardround.learn.messages import Reported, RoundEvent
+from wardround.learn.study import Study
+from wardround.row_counts import decode_rows
+from wardround.store import Store
+from wardround.watch.calibration import CalibrationReport
+from wardround.watch.detectors.screens import Screens
+from wardround.watch.detectors.seen import Standing
+from wardround.watch.model_watch import Deviation, EdgeSeen, ModelWatch, RoundSeen
+
+log = structlog.get_logger(__name__)
+QUEUE_MAX = 64
+SAVE_S = 5.0
+Tell = Callable[[str, Sequence[Deviation], Collection[Standing]], None]  # study, what a round showed, what stands
+
+
+def report_name(study: str) -> str:
+    """Under which the store keeps the newest report of a study's calibration, as JSON."""
+    return f"calibration/{study}"
+
+
+def configuration(study: Study, features: Collection[str]) -> str:
+    """A digest of what a study is: another one is another model, and is calibrated anew."""
+    return hashlib.sha256(msgspec.json.encode([study, list(features)])).hexdigest()[:16]
+
+
+class StudyWatch:
+    """Of one running study. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        study: Study,
+        features: Sequence[str],
+        *,
+        screens: Screens,
+        store: Store,
+        clock: Clock,
+        tell: Tell,
+        is_well: Callable[[str], bool],
+    ) -> None:
+        """`tell` makes alerts; `is_well(study)`: no other alert of it is open."""
+        self._name, self._features = study.name, len(features)
+        self._screens, self._store, self._clock, self._tell, self._is_well = screens, store, clock, tell, is_well
+        self._lock = threading.Lock()
+        self._waiting: deque[RoundSeen] = deque(maxlen=QUEUE_MAX)
+        self._saved_s = -math.inf
+        self._watch = ModelWatch(
+            configuration(study, features), features=features, budget_per_1000=study.watch.false_alarms_per_1000
+        )
+        state = store.load_state(f"model-watch/{study.name}")
+        if state and not self._watch.restore(state):
+            log.info("the watch of a study begins anew", study=study.name, reason="another configuration, or another version")
+
+    def committed(self, event: RoundEvent) -> None:
+        """A round that trained was committed. Returns at once."""
+        if not event.reported:
+            return
+        edges = {edge: self._edge(edge, own) for edge, own in event.reported.items()}
+        if len(self._waiting) == QUEUE_MAX:
+            log.warning("the watch has fallen behind: a round is not looked at", study=self._name)
+        self._waiting.append(
+            RoundSeen(number=event.round_number, edges=edges, asked=len(event.participants), step_norm=self._screens.step_norm)
+        )
+
+    def look(self) -> bool:
+        """Look at the rounds that wait; whether there were any."""
+        with self._lock:
+            looked = False
+            while self._waiting:
+                seen = self._waiting.popleft()
+                deviations = self._watch.round(replace(seen, healthy=self._is_well(self._name)))
+                looked = True
+                self._tell(self._name, deviations, self._watch.standing())
+                if any(d.state != "on" for d in deviations):
+                    self._saved_s = -math.inf
+            if looked and self._clock.monotonic_s() - self._saved_s >= SAVE_S:
+                self._save()
+            return looked
+
+    def close(self) -> None:
+        """Keep what is known."""
+        self.look()
+        with self._lock:
+            self._save()
+
+    def calibrate_again(self) -> None:
+        """What comes next is the new usual: thresholds and pasts begin anew, and what is open is over."""
+        with self._lock:
+            self._watch.calibrate_again()
+            self._tell(self._name, (), ())
+            self._save()
+
+    def calibration(self) -> CalibrationReport:
+        """How far calibration is."""
+        with self._lock:
+            return self._watch.calibration()
+
+    def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
+        """The newest score of each (sign, edge) beside its threshold."""
+        with self._lock:
+            return self._watch.scores()
+
+    def _save(self) -> None:
+        self._saved_s = self._clock.monotonic_s()
+        self._store.save_state(f"model-watch/{self._name}", self._watch.state())
+        self._store.save_state(report_name(self._name), msgspec.json.encode(self._watch.calibration()))
+
+    def _edge(self, edge: str, own: Reported) -> EdgeSeen:
+        loss = own.metrics.get("loss_before", own.metrics.get("loss"))
+        inputs = confidence = None
+        if own.rows:
+            try:
+                counts = decode_rows(own.rows)
+            except ValueError as error:
+                log.warning("row counts of an edge cannot be read", study=self._name, edge_id=edge, reason=str(error))
+            else:
+                known = len(counts.inputs) == self._features
+                inputs, confidence = (counts.inputs, counts.confidence) if known else (None, None)
+        return EdgeSeen(
+            examples=own.examples,
+            loss=loss,
+            seconds=own.seconds,
+            trained_s=own.metrics.get("duration_s"),
+            inputs=inputs,
+            confidence=confidence,
+            aside=own.aside,
+        )
