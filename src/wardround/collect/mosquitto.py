@@ -133,13 +133,24 @@ class Mosquitto:
         await self._wait_listening()
 
     async def watch(self) -> None:
-        """Until cancelled: start it again when it ends."""
+        """Until cancelled: start it again when it ends.
+
+        A start that fails is tried again at the next look: the port may not be given back yet, the disk be full, or the new one
+        be killed as well. Meanwhile the edge forwards, trains and hears other devices.
+
+        Raises:
+            SettingsError: it is not installed any more.
+        """
         while True:
             await asyncio.sleep(LOOK_S)
             if not self._left_running():
                 log.warning("mosquitto has ended: it is started again")
-                with contextlib.suppress(PortTaken, StorageFull):  # it is still giving the port back; the next look will do
+                try:
                     await self.start()
+                except SettingsError:
+                    raise
+                except WardroundError as error:
+                    log.error("mosquitto did not start", reason=str(error))
 
     def admit(self, devices: Iterable[Device]) -> None:
         """The collector has subscribed: these devices may connect."""
