@@ -19,7 +19,7 @@ SITE = next((ROOT / ".venv" / "lib").glob("python3*/site-packages"))
 CORPUS = ROOT / "artifacts" / "fuzz"
 DATA = ROOT.parent / "shared" / "data" / "formats"
 OPTIONS = ("-timeout=10", "-rss_limit_mb=1536", "-max_len=65536", "-print_final_stats=1")
-sys.path[:0] = [str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests")]
 
 
 def main(arguments: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     from targets import TARGETS, seeds
 
     seconds, names = int(arguments[0]), arguments[1:] or list(TARGETS)
-    environment = os.environ | {"PYTHONPATH": f"{SITE}:{ROOT / 'src'}"}
+    environment = os.environ | {"PYTHONPATH": f"{SITE}:{ROOT / 'src'}:{ROOT / 'tests'}"}
     found = 0
     for name in names:
         corpus = CORPUS / name

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from fuzz_seeds import built
 from wardround.collect.devices import decoders
 from wardround.collect.devices.gatt import Source
 from wardround.collect.devices.gatt import decode as decode_characteristic
@@ -27,8 +28,9 @@ SEED_BYTES_MAX = 60_000
 TABLE = load_signals()
 
 
-def consume(items: object) -> None:
-    """Work items through as an import does."""
+def consume(items: object) -> int:
+    """Work items through as an import does; how many were readings that the code table knows."""
+    taken = 0
     for item in itertools.islice(items, ITEMS_MAX):
         if not isinstance(item, DecodeError):
             try:
@@ -37,15 +39,17 @@ def consume(items: object) -> None:
                 continue
             assert len(reading.samples()) in (0, reading.n)
             assert len(reading.offsets()) == reading.n
+            taken += 1
+    return taken
 
 
-def message(format_: decoders.Format) -> Callable[[bytes], None]:
+def message(format_: decoders.Format) -> Callable[[bytes], object]:
     return lambda data: consume(decoders.decode(format_, data, SOURCE).readings)
 
 
-def characteristic(data: bytes) -> None:
+def characteristic(data: bytes) -> int:
     number = int.from_bytes(data[:2], "little")
-    consume(
+    return consume(
         decode_characteristic(
             (0x2A37, 0x2A1C, 0x2A35, 0x2A5E, 0x2A5F, 0x2A18, 0x2AA7, 0x2A9D)[number % 8], data[2:], SOURCE
         ).readings
@@ -65,23 +69,23 @@ def annotation_file(data: bytes) -> None:
     )
 
 
-def file_of(read: Callable[..., object]) -> Callable[[bytes], None]:
+def file_of(read: Callable[..., object]) -> Callable[[bytes], object]:
     return lambda data: consume(read(in_memory(data), KNOWN))
 
 
-def any_file(data: bytes) -> None:
-    consume(formats.read(in_memory(data), DATED))
+def any_file(data: bytes) -> int:
+    return consume(formats.read(in_memory(data), DATED))
 
 
-def join_token(data: bytes) -> None:
-    parse(data.decode("latin-1"))
+def join_token(data: bytes) -> int:
+    return bool(parse(data.decode("latin-1")))
 
 
-def readings(data: bytes) -> None:
-    consume(iter(decode_readings(data)))
+def readings(data: bytes) -> int:
+    return consume(iter(decode_readings(data)))
 
 
-TARGETS: Mapping[str, Callable[[bytes], None]] = {
+TARGETS: Mapping[str, Callable[[bytes], object]] = {
     "senml": message("senml"),
     "fhir": message("fhir"),
     "gatt": message("gatt"),
@@ -98,14 +102,14 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
 }
 
 
-def one(target: Callable[[bytes], None], data: bytes) -> None:
+def one(target: Callable[[bytes], object], data: bytes) -> None:
     """One input: read, or refused by name. Anything else is a finding."""
     with contextlib.suppress(DecodeError, JoinRefused):
         target(data)
 
 
 def seeds(name: str, folder: Path) -> list[bytes]:
-    """Real inputs to begin with, where the shared data are there, none larger than the fuzzer makes."""
+    """Inputs to begin with: small ones that are read, and real ones where the shared data are there, none too large to change."""
     places = {
         "senml": ("senml",), "fhir": ("fhir_r4",), "gatt": ("ble",), "fit": ("fit",), "edf": ("edf",),
         "apple-health": ("apple_health",), "wfdb-annotations": ("wfdb",), "any-file": ("senml", "fhir_r4", "fit", "apple_health"),
@@ -115,4 +119,4 @@ def seeds(name: str, folder: Path) -> list[bytes]:
         for header in sorted((folder / "wfdb").glob("*.hea")):
             text = header.read_bytes().replace(header.stem.encode() + b".dat", b"r.dat")
             found.append(len(text).to_bytes(2, "little") + text + b"\x01\x02\x03" * 2_000)
-    return [data for data in found if len(data) <= SEED_BYTES_MAX]
+    return built(name) + [data for data in found if len(data) <= SEED_BYTES_MAX]

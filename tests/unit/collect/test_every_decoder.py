@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fuzz.targets import TARGETS, one
+from fuzz_seeds import built
 
 BEGINNINGS = st.sampled_from(
     [b"", b"[{", b'{"resourceType":', b"\x0e\x20\x54\x08\x10\0\0\0.FIT", b"0       ", b"PK\x03\x04", b"\x81\xa1", b"wr1."]
@@ -18,3 +19,12 @@ BEGINNINGS = st.sampled_from(
 @given(beginning=BEGINNINGS, data=st.binary(max_size=300))
 def test_whatever_comes_is_read_or_refused(name, beginning, data):
     one(TARGETS[name], beginning + data)
+
+
+SEEDS = [(name, data) for name in sorted(TARGETS) for data in built(name)]
+
+
+@pytest.mark.parametrize(("name", "data"), SEEDS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(SEEDS)])
+def test_the_fuzzer_begins_with_what_is_read(name, data):
+    """Without it, a fuzzer that cannot see into a parser written in C would find nothing but refusals."""
+    assert TARGETS[name](data)
