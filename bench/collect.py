@@ -5,8 +5,9 @@
 The edge's gate is the product's own (decode, code, check, pseudonym, consent, local store, spool) on this disk with
 `synchronous=FULL`; messages are SenML of 200 readings, or of 10 s of a 250 Hz lead. Beside it the limit of the same disk: SQLite
 alone with the same bytes in the same groups. The hub is its listener, intake, inbox, committer and lake in a process of its
-own; the edge's forwarder sends to it over gRPC with mutual TLS 1.3 from a spool that is full. Then one reading every 20 ms is
-followed to the alert path and into the lake. At the end, an edge that runs and does nothing is weighed.
+own; the edge's forwarder sends to it over gRPC with mutual TLS 1.3 from a spool that is full; beside it Delta alone with rows
+that are ready. Then one reading every 20 ms is followed to the alert path and into the lake. At the end, an edge that runs and
+does nothing is weighed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from wardround.desk import Arrivals
 from wardround.ports import free_port
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
-from wardround.records import Consent, Observation, SubjectId, encode_observation
+from wardround.records import Consent, Observation, SubjectId, decode_observation, encode_observation
 from wardround.settings import ProcessingSettings, SpoolSettings
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import edge_channel, peer_name, start_hub_listener
@@ -64,6 +65,7 @@ VITALS = (
     ("skin-temperature", "Cel", 33.0),
 )
 GROUP = SpoolSettings().commit_observations_max
+SMALL, LARGE_ROWS = 1_000, 4_000  # bytes of an observation; rows of a commit of larger ones
 ALERTS_LOOKED_AT = 100  # of a batch: to look at all of them would be most of what the hub does
 TRICKLE_S = 0.02
 DRAIN_S = 90.0
@@ -305,6 +307,9 @@ def hub_rates(home: Path, seconds: float) -> dict[str, Any]:
             "hub_per_cpu_s": rows * samples / (facts["cpu_s"] - before),
         }
         spool.close()
+        found[name]["delta_alone_per_s"] = (
+            delta_alone(home / f"limit-{name}", [made(k) for k in range(500)], seconds / 4) * samples
+        )
     ask()
     asyncio.run(trickle(home, port, home / "trickle", seconds))
     facts = ask()
@@ -313,6 +318,19 @@ def hub_rates(home: Path, seconds: float) -> dict[str, Any]:
     mine.send("stop")
     hub.join(10)
     return found
+
+
+def delta_alone(folder: Path, encoded: list[bytes], seconds: float) -> float:
+    """Rows of the same kind, made before, written to a Delta table by nobody but this process: rows a second."""
+    lake, size = Lake(folder), ProcessingSettings().lake_commit_rows_max if len(encoded[0]) < SMALL else LARGE_ROWS
+    observations = [decode_observation(encoded[k % len(encoded)]) for k in range(size)]
+    rows = observation_rows((o, "b", k, 0) for k, o in enumerate(observations))
+    lake.append(BRONZE, rows, app="limit", version=0)
+    started, n = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        n += 1
+        lake.append(BRONZE, rows, app="limit", version=n)
+    return n * size / (time.monotonic() - started)
 
 
 def at_rest_mb(home: Path) -> dict[str, float]:
@@ -369,9 +387,11 @@ def main() -> None:
         )
     for what, goal in (("readings", 150_000), ("wave_samples", 10_000_000)):
         facts = found["hub"][what]
+        alone = facts["delta_alone_per_s"]
         print(
             f"hub {what}: {facts['to_the_lake_per_s']:,.0f}/s from gRPC to Delta (goal {goal:,}), "
-            f"{facts['to_the_inbox_per_s']:,.0f}/s to the inbox, {facts['hub_per_cpu_s']:,.0f} a CPU second of the hub"
+            f"{facts['to_the_inbox_per_s']:,.0f}/s to the inbox, {facts['hub_per_cpu_s']:,.0f} a CPU second of the hub; "
+            f"Delta alone {alone:,.0f}/s, ratio {facts['to_the_lake_per_s'] / alone:.2f}"
         )
     print(
         f"a reading on the alert path p95 {found['hub']['alert_p95_ms']:.0f} ms (goal 300), "
