@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from wardround.clock import Clock
-from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, RoutineView, StudyView
+from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, RoutineView, SignalHours, StudyView
 from wardround.errors import LoginRefused, NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation
@@ -102,6 +102,7 @@ class HubDesk:
         record: Record,
         responses: Responses,
         routines: Callable[[], Sequence[Row]],
+        hours: Callable[[], tuple[SignalHours, ...] | None],
         arrivals: Arrivals,
         beats: Mapping[str, Beat],
         attached: Callable[[], set[str]],
@@ -117,6 +118,7 @@ class HubDesk:
         self._arrivals, self._beats, self._attached = arrivals, beats, attached
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
         self._certificate_us, self._routines = certificate_us, routines
+        self.hours = hours  # how complete each signal came, as the console asks for it
         self._sign_in, self._record, self._responses = SignIn(clock), record, responses
         self._acts = Acts(
             acknowledge=self._acknowledge,

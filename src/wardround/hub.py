@@ -30,6 +30,7 @@ from wardround.desk import SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
 from wardround.flower.door import FlowerDoor
+from wardround.hours import HoursBoard
 from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
@@ -232,6 +233,7 @@ class Hub:
         self._shown: dict[str, bytes] = {}  # what other processes were last shown
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
+        self.hours = HoursBoard(self.lake, self.clock, _signal_title)
         self.desk = HubDesk(
             Place(self.settings.name, __version__, self.settings.site, self.settings.simulated),
             clock=self.clock,
@@ -241,6 +243,7 @@ class Hub:
             record=self._record_for_desk,
             responses=self.responding,
             routines=self.automation.rows,
+            hours=self.hours.shown,
             arrivals=self.arrivals,
             beats=self.beats,
             attached=lambda: set(self.link.attached) if self.link is not None else set(),
@@ -481,6 +484,7 @@ class Hub:
                 await asyncio.to_thread(running.score_pending)
                 if running.releases is not None:
                     await asyncio.to_thread(running.releases.look)
+            await asyncio.to_thread(self.hours.look)
             await asyncio.sleep(LOOK_S)
 
     async def _views(self) -> None:

@@ -7,15 +7,20 @@ import shutil
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from wardround.learn.study import parse_study
+from wardround.process.lake import Lake
+from wardround.process.tables import TREND, TRENDS, day_of
+from wardround.records import bucket_of
 from wardround.store import AlertRecord, EdgeRecord, Happening, StudyRecord
 from wardround.watch.alerts import AlertBook, Finding, Response
 
 expect.set_options(timeout=15_000)
 ARTIFACTS = Path(__file__).resolve().parents[2] / "artifacts"
+HOUR_US = 3_600_000_000
 STUDY = """
 name = "ventricular-beats"
 task = "ventricular-beats"
@@ -219,3 +224,21 @@ def test_signing_out_ends_it(page, hub):
     page.wait_for_url("**/login")
     page.goto(hub.address)
     assert page.url == hub.address + "/login"
+
+
+def test_completeness_shows_what_came_of_each_signal(page, hub):
+    lake, now_us = Lake(hub.home / "lake"), time.time_ns() // 1_000
+    hour_us = (now_us // HOUR_US - 2) * HOUR_US
+    row = {"subject": "q7k4-m2xd", "code": "loinc:8867-4", "t_us": hour_us, "width_us": HOUR_US, "n": 900, "expected": 3600}
+    row |= {"completeness": 0.25, "day": day_of(hour_us), "bucket": bucket_of("q7k4-m2xd"), "job": "trends", "part": "p"}
+    lake.append(TREND, pa.Table.from_pylist([row], schema=TRENDS), app="test", version=0)
+    enter(page, hub)
+    page.get_by_role("link", name="Completeness").click()
+    expect(page.locator("#answer h1")).to_contain_text(
+        "1 signal of 1 came less than 80% complete; the least, Heart rate (ECG) of q7k4-m2xd"
+    )
+    expect(page.locator("#signals tbody tr")).to_have_count(1)
+    expect(page.locator("#signals rect")).to_have_count(3)
+    ARTIFACTS.mkdir(exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "completeness.png")
+    assert page.problems == []

@@ -21,6 +21,7 @@ SCREENS = (  # address, title, picture
         'M2.4 8A6.8 6.8 0 0 1 6 2.9"/>'
         '<circle cx="9" cy="9" r="1.6"/>',
     ),
+    ("/completeness", "Completeness", '<path d="M3 15V9M7 15V4M11 15V7M15 15V3"/>'),
     ("/automation", "Automation", '<circle cx="9" cy="9" r="6.8"/><path d="M9 4.6V9l3 2"/>'),
 )
 

@@ -74,6 +74,18 @@ class RoutineView:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalHours:
+    """How complete one signal of one subject came, by hour from `first_us`, 0 to 1; None: nothing was to be expected."""
+
+    subject: str
+    code: str
+    title: str
+    first_us: int
+    shares: tuple[float | None, ...]
+    mean: float | None  # of all hours together
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One line of what happened."""
 

@@ -24,9 +24,9 @@ from fastapi.staticfiles import StaticFiles
 from nicegui import Client, events, ui
 
 from wardround.clock import Clock
-from wardround.console import automation, overview
+from wardround.console import automation, completeness, overview
 from wardround.console.door import COOKIE, SESSION_S, Door, Session, Sessions, login_page, token_of
-from wardround.console.model import Overview, RoutineView
+from wardround.console.model import Overview, RoutineView, SignalHours
 from wardround.console.overview import undo_dialog
 from wardround.errors import LoginRefused, NotAllowed, PortTaken
 
@@ -58,6 +58,9 @@ class Desk(Protocol):
 
     def routines(self) -> tuple[RoutineView, ...]:
         """What the hub does by the clock, what is late first."""
+
+    def hours(self) -> tuple[SignalHours, ...] | None:
+        """How complete each signal came, the least first; None while that is being looked up."""
 
     def sign_in(self, name: str, password: str) -> tuple[str, int | None]:
         """The role, and when this person was last here.
@@ -148,6 +151,7 @@ class Console:
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
         self._add_sign_in(app)
         ui.page("/", title="Overview - Wardround")(self._overview_page)
+        ui.page("/completeness", title="Completeness - Wardround")(self._completeness_page)
         ui.page("/automation", title="Automation - Wardround")(self._automation_page)
         ui.run_with(app, tailwind=False, show_welcome_message=False, dark=None, reconnect_timeout=5.0, message_history_length=0)
         app.add_middleware(Door, sessions=self.sessions)
@@ -189,6 +193,10 @@ class Console:
     async def _automation_page(self, request: Request, client: Client) -> None:
         desk = self._desk
         self._page(request, client, automation.frame, lambda _: automation.sections(desk.overview(), desk.routines()))
+
+    async def _completeness_page(self, request: Request, client: Client) -> None:
+        desk = self._desk
+        self._page(request, client, completeness.frame, lambda _: completeness.sections(desk.overview(), desk.hours()))
 
     def _page(self, request: Request, client: Client, frame: Frame, sections: Sections) -> None:
         token = token_of(request.headers.get("cookie", ""))

@@ -1,0 +1,91 @@
+"""The Completeness screen as text: what share of each patient's signals came, hour by hour, the least complete first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wardround.console import pictures
+from wardround.console.frame import page
+from wardround.console.model import Overview, SignalHours
+from wardround.console.words import clock, count, full_clock, safe
+
+HOURS = 24
+ROWS_SHOWN = 200
+LOW = 0.8  # below it a row has a mark
+HEADINGS = ("Patient", "Signal", f"Last {HOURS} hours", "Least", "All hours", "This hour")
+_CELL, _HEIGHT = 8, 20
+
+
+def sections(view: Overview, signals: Sequence[SignalHours] | None) -> dict[str, str]:
+    """Every part of the screen by the id of its element; None: it is being looked up."""
+    return {
+        "answer": _answer(signals),
+        "signals": _table(signals),
+        "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>',
+    }
+
+
+def frame(view: Overview, *, who: str, role: str) -> str:
+    """The whole page around the sections, which are filled by `sections`."""
+    main = '<section class="panel" id="signals" aria-label="How complete each signal is"></section>'
+    return page(view, who=who, role=role, here="/completeness", main=main)
+
+
+def _answer(signals: Sequence[SignalHours] | None) -> str:
+    if signals is None:
+        return '<h1>One moment: the hours are being read.</h1><p class="sub"></p>'
+    known = [s for s in signals if s.mean is not None]
+    low = [s for s in known if s.mean is not None and s.mean < LOW]
+    if not known:
+        words = "Nothing whose rate is known has come in the last day."
+    elif low:
+        words = f"{count(len(low), 'signal')} of {len(known):,} came less than {LOW:.0%} complete; the least, "
+        words += f"{low[0].title} of {low[0].subject}, {low[0].mean:.0%}."
+    else:
+        words = f"Every signal came at least {LOW:.0%} complete."
+    sub = "Complete is the share of an hour's expected samples that are in the lake and not flagged."
+    return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
+
+
+def _table(signals: Sequence[SignalHours] | None) -> str:
+    shown = (signals or ())[:ROWS_SHOWN]
+    head = f'<header><h2>By patient and signal</h2><span class="note">{len(signals or ()):,}</span></header>'
+    if not shown:
+        return f'{head}<p class="calm">Trends are made from what devices send: <code>wardround hub completeness</code></p>'
+    headings = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
+    rows = "".join(map(_row, shown))
+    more = len(signals or ()) - len(shown)
+    rest = f'<p class="calm dim">and {more:,} that are more complete: <code>wardround hub completeness</code></p>' if more else ""
+    table = f'<div class="tw"><table class="tight"><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return f"{head}{table}{rest}"
+
+
+def _row(signal: SignalHours) -> str:
+    least = min(((share, k) for k, share in enumerate(signal.shares) if share is not None), default=None)
+    sign = pictures.mark("medium", 15) if signal.mean is not None and signal.mean < LOW else ""
+    worst = f"{least[0]:.0%} at {clock(signal.first_us + least[1] * 3_600_000_000)} UTC" if least is not None else "not known"
+    return (
+        f'<tr data-key="{safe(signal.subject)} {safe(signal.code)}"><td class="m">{safe(signal.subject)}</td>'
+        f"<td>{safe(signal.title)}</td><td>{_strip(signal)}</td><td>{worst}</td>"
+        f'<td>{sign} {_share(signal.mean)}</td><td class="dim">{_share(signal.shares[-1])}</td></tr>'
+    )
+
+
+def _share(share: float | None) -> str:
+    return "not known" if share is None else f"{share:.0%}"
+
+
+def _strip(signal: SignalHours) -> str:
+    """A bar an hour; a dash on the ground where nothing came, nothing where nothing was expected."""
+    bars = ""
+    for k, share in enumerate(signal.shares):
+        if share is None:
+            continue
+        height = max(1.0, share * _HEIGHT)
+        ink = "var(--series-1)" if share > 0 else "var(--line-strong)"
+        bars += f'<rect x="{k * _CELL}" y="{_HEIGHT - height:.1f}" width="{_CELL - 2}" height="{height:.1f}" fill="{ink}"/>'
+    words = ", ".join(_share(share) for share in signal.shares)
+    return (
+        f'<svg width="{HOURS * _CELL}" height="{_HEIGHT}" viewBox="0 0 {HOURS * _CELL} {_HEIGHT}" role="img" '
+        f'aria-label="from the oldest hour: {words}">{bars}</svg>'
+    )

@@ -1,0 +1,101 @@
+"""The Completeness screen: from hours to rows, the least complete first, and each state of the page; names made safe."""
+
+from __future__ import annotations
+
+import re
+
+import pyarrow as pa
+
+from wardround.clock import ManualClock
+from wardround.collect.streams import HOUR_US, Hour
+from wardround.console.completeness import HOURS, frame, sections
+from wardround.console.model import Overview, SignalHours
+from wardround.hours import HoursBoard, signal_hours
+from wardround.process.lake import Lake
+from wardround.process.tables import TREND, TRENDS, day_of
+from wardround.records import bucket_of
+
+NOW = 1_764_000_000_000_000
+FIRST = (NOW // HOUR_US - HOURS + 1) * HOUR_US
+VIEW = Overview(NOW, "hub-1", "1.0", "Northmoor", simulated=True, subjects=0)
+
+
+def text(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<svg.*?</svg>", "", html)))
+
+
+def signal(subject="q7k4", mean=1.0, shares=(1.0,) * HOURS, title="Heart rate"):
+    return SignalHours(subject, "loinc:8867-4", title, FIRST, tuple(shares), mean)
+
+
+def test_hours_become_rows_and_the_least_complete_comes_first():
+    hours = [Hour("a", "x", FIRST + k * HOUR_US, 1, 3600.0) for k in range(HOURS)]
+    hours += [Hour("b", "x", FIRST, 1, 900.0), Hour("b", "x", FIRST + HOUR_US, 0, 0.0, 1800.0)]  # the present hour is half over
+    hours += [Hour("c", "x", FIRST, 5, 0.0, 0.0), Hour("d", "x", FIRST - HOUR_US, 1, 3600.0)]
+    b, a, c = signal_hours(hours, FIRST, str.upper)
+    assert (a.subject, a.title, a.mean, a.shares) == ("a", "X", 1.0, (1.0,) * HOURS)
+    assert (b.subject, b.mean, b.shares[:3]) == ("b", 900 / 5400, (0.25, 0.0, None))
+    assert (c.subject, c.mean, set(c.shares)) == ("c", None, {None})  # nothing is declared of its rate
+
+
+def test_the_answer_names_the_least_complete():
+    def answer(signals):
+        return text(sections(VIEW, signals)["answer"])
+
+    assert "One moment" in answer(None)
+    assert "Nothing whose rate is known" in answer(())
+    assert "Nothing whose rate is known" in answer((signal(mean=None),))
+    assert "Every signal came at least 80% complete." in answer((signal(),))
+    assert "1 signal of 2 came less than 80% complete; the least, Heart rate of p-1, 13%." in answer(
+        (signal("p-1", 0.13), signal())
+    )
+
+
+def test_a_row_says_the_worst_hour_and_draws_each():
+    shares = [1.0] * HOURS
+    shares[3], shares[5] = 0.0, None
+    html = sections(VIEW, (signal(mean=0.95, shares=shares),))["signals"]
+    assert "q7k4 Heart rate 0% at 20:00 UTC 95% 100%" in text(html)
+    assert html.count("<rect") == HOURS - 1  # nothing stands where nothing was expected
+    assert html.count("var(--line-strong)") == 1
+    assert 'aria-label="from the oldest hour: 100%, 100%, 100%, 0%, 100%, not known' in html
+
+
+def test_a_page_has_a_bound_and_says_what_it_leaves_out():
+    html = sections(VIEW, tuple(signal(f"p-{k}", 0.5) for k in range(203)))["signals"]
+    assert html.count("<tr data-key") == 200
+    assert "and 3 that are more complete" in text(html)
+
+
+def test_names_are_made_safe_and_the_frame_marks_where_you_are():
+    assert "<script>" not in "".join(sections(VIEW, (signal("<script>", 0.1, title="<script>"),)).values())
+    html = frame(VIEW, who="anna", role="viewer")
+    assert 'href="/completeness" aria-current="page"' in html
+    assert 'id="signals"' in html
+
+
+def test_the_lake_is_read_while_somebody_looks_and_not_more_often(tmp_path):
+    clock, lake = ManualClock(), Lake(tmp_path / "lake")
+    clock.advance(NOW / 1e6 - clock.now_us() / 1e6)
+    board = HoursBoard(lake, clock, str)
+
+    def trend(version, completeness):
+        row = {"subject": "s", "code": "x", "unit": "1", "t_us": clock.now_us() // HOUR_US * HOUR_US, "width_us": HOUR_US, "n": 9}
+        row |= {"expected": 9, "completeness": completeness, "day": day_of(clock.now_us()), "bucket": bucket_of("s")}
+        lake.append(TREND, pa.Table.from_pylist([row | {"part": str(version)}], schema=TRENDS), app="t", version=version)
+
+    board.look()
+    assert board.shown() is None  # nobody had looked
+    board.look()
+    assert board.shown() == ()
+    trend(1, 0.1)
+    board.look()
+    assert board.shown() == ()  # it was read a moment ago
+    clock.advance(31)
+    board.look()
+    [row] = board.shown()
+    assert (row.subject, row.shares[-1]) == ("s", min(1.0, 360 / (clock.now_us() % HOUR_US / 1e6)))
+    clock.advance(120)
+    trend(2, 0.2)
+    board.look()
+    assert board.shown() == (row,)  # nobody looked for two minutes
