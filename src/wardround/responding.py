@@ -33,6 +33,7 @@ from wardround.watch.respond import (
     HeldBack,
     ResponseBook,
     Situation,
+    cause_of,
     kinds,
 )
 from wardround.watch.respond import State as Stands
@@ -43,6 +44,7 @@ log = structlog.get_logger(__name__)
 STATE = "response-book"
 TOPIC = "responses"
 LOOK_S = 1.0
+AGAIN_S = 10.0
 Record = Callable[..., None]  # (kind, what, who, **facts): an entry of the audit log
 
 
@@ -77,6 +79,7 @@ class Responding:
         self._record, self._tell, self._calibration = record, tell, calibration
         self._lock = threading.RLock()
         self._book = ResponseBook(store.load_state(STATE) or b"")
+        self._considered: dict[str, tuple[object, float]] = {}  # by study: what was looked at last, and when
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
 
@@ -122,9 +125,14 @@ class Responding:
             self._save()
         for entry in ended:
             self._say(entry)
+        key, now_s = (now, tuple(cause_of(a) for a in concerned)), self._clock.monotonic_s()
+        seen, seen_s = self._considered.get(study.name, (None, 0.0))
+        if key == seen and now_s - seen_s < AGAIN_S:
+            return  # nothing has changed but the time, and a limit of hours can wait for that
+        self._considered[study.name] = (key, now_s)
         for alert in concerned:
-            self._respond(alert, running, now)
-            now = self._situation(running, firing)
+            if self._respond(alert, running, now):
+                now = self._situation(running, firing)
 
     def _situation(self, running: RunningStudy, firing: list[Alert]) -> Situation:
         study, coordinator = running.study, running.coordinator
@@ -149,19 +157,21 @@ class Responding:
 
     # -- doing
 
-    def _respond(self, alert: Alert, running: RunningStudy, now: Situation) -> None:
+    def _respond(self, alert: Alert, running: RunningStudy, now: Situation) -> bool:
+        """Whether something was done, or tried."""
         found = self._book.consider(alert, running.study.respond, now, self._clock.now_us())
         if found is None:
-            return
+            return False
         if isinstance(found, HeldBack):
             if alert.response is None or not alert.response.undo:  # what was done before stays to be seen, and to be undone
                 self._watch.responded(alert.alert_id, held_back(found))
-            return
+            return False
         self._save()  # before it is done
         if found.state is Stands.DRY_RUN:
             self._say(found)
         else:
             self._finish(found)
+        return True
 
     def _finish(self, entry: Entry) -> None:
         """Do what is planned, or undo what is to be undone: now, or again after a kill."""

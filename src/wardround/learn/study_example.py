@@ -43,6 +43,12 @@ held_back = 0.2             # share of subjects that score every model and never
 [triage]
 norm_ratio_max = 10.0       # an update this many times larger than the edge's own past is set aside
 quarantine_rounds = 30
+
+[respond.quarantine]
+mode = "dry-run"            # what the hub does by itself about alerts: off, dry-run (says what it would do), act; docs/alerts.md
+
+[respond.rollback]
+mode = "dry-run"
 """
 
 
