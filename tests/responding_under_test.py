@@ -25,8 +25,11 @@ from wardround.responding import Responding
 from wardround.simulation.toy import CLASSES, FEATURES, signed, toy_model, toy_training
 from wardround.store import EdgeRecord, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
+from wardround.study_watch import StudyWatch
 from wardround.watch.alerts import Finding
 from wardround.watch.detectors.own_history import OwnHistory
+from wardround.watch.detectors.screens import Screens
+from wardround.watch.model_watch import EdgeSeen, RoundSeen
 from wardround.watch.watcher import Watch
 
 EDGES = tuple(f"edge-{i}" for i in range(4))
@@ -64,19 +67,6 @@ class _Releases:
         return f"back at round {asked.to_round}, noted as {done.number}"
 
 
-class Calibration:
-    """Thresholds that are learnt anew and given back, on disk as a file a response."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def learn_anew(self, study, response_id):
-        (self.folder / f"anew-{response_id}").touch()
-
-    def give_back(self, study, response_id):
-        (self.folder / f"anew-{response_id}").unlink(missing_ok=True)
-
-
 class Hub:
     """Opened anew on the same folder it goes on from what is on disk."""
 
@@ -111,6 +101,15 @@ class Hub:
             self.coordinator,
             _Releases(self.coordinator),
         )
+        running.watched = StudyWatch(
+            self.coordinator.study,
+            ("x", "y"),
+            screens=Screens("test"),
+            store=self.store,
+            clock=self.clock,
+            tell=lambda *_: None,
+            is_well=lambda _: True,
+        )
         self.running = running
         self.happened = []
         self.studies = Studies(self.store, self.clock, lambda _: running, lambda *line: self.happened.append(line))
@@ -119,7 +118,6 @@ class Hub:
             self.store.put_study(StudyRecord("s", text, "running", "", 1, 1))
         self.coordinator.pause(paused=record_of is not None and record_of.state == "paused")
         self.studies.running["s"] = running
-        self.calibration = Calibration(folder)
         self.responding = Responding(
             store=self.store,
             watch=self.watch,
@@ -127,7 +125,6 @@ class Hub:
             clock=self.clock,
             record=record or (lambda *entry, **facts: self.audit.append((*entry, facts))),
             tell=lambda edge, notice: self.told.append((edge, notice)),
-            calibration=self.calibration,
         )
         self.sync()
 
@@ -149,6 +146,13 @@ class Hub:
             self.coordinator.append(EdgeId(edge), upload, 0, done.data)
             assert self.coordinator.finish(EdgeId(edge), upload).accepted
         self.sync()
+
+    def watch_rounds(self, count):
+        """Healthy rounds of the watch of its training."""
+        for number in range(count):
+            edges = {edge: EdgeSeen(examples=50, loss=0.5 + 0.01 * (number % 5)) for edge in EDGES}
+            self.running.watched._waiting.append(RoundSeen(number=number, edges=edges))
+        self.running.watched.look()
 
     def alert(self, kind, edge=""):
         """Raise one; the alert as it stands."""

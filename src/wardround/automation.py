@@ -67,6 +67,7 @@ class Automation:
         self._lock = threading.Lock()
         self._timetable = Timetable(clock.now_us(), store.load_state(RUNS_STATE) or b"")
         self._saved = self._shown = b""
+        self._uncalibrated: set[str] = set()
         self._rows: tuple[Row, ...] = ()
         processing.upkeep_since(self._timetable.last_ok_us(COMPACTION))
 
@@ -137,7 +138,7 @@ class Automation:
         running = list(self._studies.running.values())
         found = [*self._jobs(running), *self._upkeep(), *self._certificates(), self._audit()]
         for study in running:
-            found += [self._rounds(study), *self._scores(study)]
+            found += [self._rounds(study), *self._scores(study), *self._thresholds(study)]
         return found
 
     def _jobs(self, running: Collection[RunningStudy]) -> Iterator[Routine]:
@@ -213,6 +214,20 @@ class Automation:
             name, title = f"calibration:{running.study.name}", f"Scores and calibration of {running.study.name}"
             self._known(name, measured)
             yield Routine(name=name, title=title, schedule="whenever a model is new", next_us=0, study=running.study.name)
+
+    def _thresholds(self, running: RunningStudy) -> Iterator[Routine]:
+        """Of the detectors of its training: calibrated once, and again when somebody says so."""
+        if running.watched is None:
+            return
+        report, name = running.watched.calibration(), f"thresholds:{running.study.name}"
+        if not report.calibrated:
+            self._uncalibrated.add(name)
+        elif name in self._uncalibrated:
+            self._uncalibrated.discard(name)
+            self._known(name, self._clock.now_us(), detail=f"{report.rounds} healthy rounds")
+        title, schedule = f"Thresholds of the watch of {running.study.name}", f"after {report.needed} healthy rounds"
+        schedule = schedule if report.calibrated else f"{schedule}: {report.rounds} so far"
+        yield Routine(name=name, title=title, schedule=schedule, next_us=0, study=running.study.name)
 
     def _due_us(self, name: str, every_s: float) -> int:
         with self._lock:

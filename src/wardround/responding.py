@@ -12,7 +12,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -48,18 +48,6 @@ AGAIN_S = 10.0
 Record = Callable[..., None]  # (kind, what, who, **facts): an entry of the audit log
 
 
-class Calibration(Protocol):
-    """The thresholds that detectors have learnt of a study."""
-
-    def learn_anew(self, study: str, response_id: str) -> None:
-        """Forget them, and keep what they were under a response's id; the same again does nothing more."""
-        ...
-
-    def give_back(self, study: str, response_id: str) -> None:
-        """Take up again what was kept under a response's id."""
-        ...
-
-
 class Responding:
     """One hub's. Safe to use from several threads; `look` and `undo` may wait for the disk and for a study's lock."""
 
@@ -72,11 +60,10 @@ class Responding:
         clock: Clock,
         record: Record,
         tell: Callable[[EdgeId, Notice], None],
-        calibration: Calibration | None = None,
     ) -> None:
         """`tell` says to an edge what became of its updates."""
         self._store, self._watch, self._studies, self._clock = store, watch, studies, clock
-        self._record, self._tell, self._calibration = record, tell, calibration
+        self._record, self._tell = record, tell
         self._lock = threading.RLock()
         self._book = ResponseBook(store.load_state(STATE) or b"")
         self._considered: dict[str, tuple[object, float]] = {}  # by study: what was looked at last, and when
@@ -214,8 +201,7 @@ class Responding:
             return ask("pause", study, who=BY_ITSELF, reason=why, request_id=request)
         if entry.act is Act.RETRAIN:
             return ask("retrain", study, who=BY_ITSELF, reason=why, to_round=entry.rounds, request_id=request)
-        self._detectors().learn_anew(running.study.name, entry.response_id)
-        return "the detectors learn anew what is usual"
+        return self._learn_anew(running, entry)
 
     def _undo(self, entry: Entry) -> str:
         """Raises WardroundError: it cannot be undone."""
@@ -237,13 +223,24 @@ class Responding:
         if entry.act is Act.RETRAIN:
             kind = f"withdraw:{entry.response_id}"
             return self._studies.ask(kind, study, who=who, reason=reason, request_id=request)
-        self._detectors().give_back(study, entry.response_id)
-        return "the detectors have their thresholds back"
+        return self._give_back(self._studies.running[study], entry)
 
-    def _detectors(self) -> Calibration:
-        if self._calibration is None:
-            raise StudyError("no detector of this hub calibrates itself", remedy="set respond.recalibrate.mode to off")
-        return self._calibration
+    def _learn_anew(self, running: RunningStudy, entry: Entry) -> str:
+        """What detectors knew is kept first, once, so that it can be given back. Raises StudyError: there are none."""
+        if running.watched is None:
+            raise StudyError("no detector watches the training of this study", remedy="set respond.recalibrate.mode to off")
+        if not self._store.load_state(_kept(entry)):
+            self._store.save_state(_kept(entry), running.watched.state())
+        request = entry.response_id
+        return self._studies.ask("calibrate", entry.study, who=BY_ITSELF, reason=f"{entry.kind}, {request}", request_id=request)
+
+    def _give_back(self, running: RunningStudy, entry: Entry) -> str:
+        """Raises StudyError: what was kept belongs to another configuration."""
+        state = self._store.load_state(_kept(entry)) or b""
+        if running.watched is None or not running.watched.give_back(state):
+            raise StudyError("its thresholds from before are of another configuration", remedy="they are learnt anew")
+        self._store.save_state(_kept(entry), b"")
+        return "the detectors have their thresholds back"
 
     def _say(self, entry: Entry) -> None:
         """On the alert: what was done, how long it holds, how it is undone."""
@@ -334,6 +331,11 @@ def _imagined(kind: str, study: str, edge: str, now_us: int) -> Alert:
         study=study,
     )
     return Alert(alert_id="A-0000", state=State.FIRING, finding=finding, raised_us=now_us, changed_us=now_us)
+
+
+def _kept(entry: Entry) -> str:
+    """Under which the store keeps what detectors knew before a response."""
+    return f"detectors-before/{entry.response_id}"
 
 
 def _reason(entry: Entry) -> str:

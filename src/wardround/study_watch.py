@@ -108,6 +108,18 @@ class StudyWatch:
             self._tell(self._name, (), ())
             self._save()
 
+    def state(self) -> bytes:
+        """Thresholds and pasts as they are, for `give_back`."""
+        with self._lock:
+            return self._watch.state()
+
+    def give_back(self, state: bytes) -> bool:
+        """Take up thresholds and pasts of before; False: they are of another configuration, and everything begins anew."""
+        with self._lock:
+            taken = self._watch.restore(state)
+            self._save()
+            return taken
+
     def calibration(self) -> CalibrationReport:
         """How far calibration is."""
         with self._lock:

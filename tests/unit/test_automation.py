@@ -47,7 +47,7 @@ class Study:
     def __init__(self):
         self.study = parse_study(STUDY, where="test")
         self.task = SimpleNamespace(name="activity")
-        self.newest = self.releases = None
+        self.newest = self.releases = self.watched = None
         self.coordinator = SimpleNamespace(finished=False, paused=False, why_not=lambda _: "")
 
 
@@ -149,6 +149,18 @@ def test_rounds_are_late_when_none_comes_and_never_while_nobody_may_ask(site):
     assert site.rows()["study:s"].schedule == "outside its schedule"
     site.attached = {"icu-a"}  # and it may be asked
     assert site.late() >= {"study:s"}
+
+
+def test_thresholds_say_how_far_they_are_and_when_they_were_found(site):
+    report = SimpleNamespace(calibrated=False, rounds=12, needed=70)
+    site.study.watched = SimpleNamespace(calibration=lambda: report)
+    row = site.rows()["thresholds:s"]
+    assert (row.schedule, row.outcome) == ("after 70 healthy rounds: 12 so far", "never")
+    report.calibrated, report.rounds = True, 70
+    row = site.rows()["thresholds:s"]
+    assert (row.schedule, row.last.detail) == ("after 70 healthy rounds", "70 healthy rounds")
+    site.clock.advance(60.0)
+    assert site.rows()["thresholds:s"].last == row.last  # and not again
 
 
 def test_scores_and_heads_have_their_last_time(site):

@@ -109,20 +109,26 @@ def test_a_finished_study_is_given_more_rounds_and_they_are_taken_back(hub, tmp_
 
 
 def test_detectors_learn_anew_and_have_their_thresholds_back(hub, tmp_path):
+    hub.watch_rounds(60)
+    before = hub.running.watched.state()
+    assert hub.running.watched.calibration().rounds > 0
     hub.alert("unusual")
     hub.responding.look()
-    assert (tmp_path / "anew-R-0001").exists()
-    hub.responding.undo("R-0001", "anna", "")
-    assert not (tmp_path / "anew-R-0001").exists()
-    hub.responding._calibration = None
-    hub.watch._clear(hub.newest("unusual").finding.fingerprint)
-    hub.clock.advance(8 * 86_400)
-    for _ in range(2):
-        hub.round()
+    assert hub.running.watched.calibration().rounds_seen == 0
+    hub.watch_rounds(3)
+    hub.close()
+    again = Hub(tmp_path)
+    again.responding.undo("R-0001", "anna", "")
+    assert again.running.watched.state() == before
+    again.close()
+
+
+def test_a_study_that_nothing_watches_has_nothing_to_learn_anew(hub):
+    hub.running.watched = None
     hub.alert("unusual")
-    hub.running.newest.number = 500  # beyond every limit
     hub.responding.look()
-    assert "a new calibration failed: no detector of this hub calibrates itself" in hub.newest("unusual").response.what
+    words = hub.newest("unusual").response.what
+    assert words.startswith("a new calibration failed: no detector watches the training of this study")
 
 
 def test_what_cannot_be_recorded_is_not_done(hub):
@@ -179,6 +185,7 @@ def test_a_dry_run_by_default_and_on_request(tmp_path):
         ("after", "model-diverged", "", Act.ROLLBACK),
         ("after", "edge-loss", "edge-1", Act.QUARANTINE),
         ("after", "federation-shift", "", Act.RETRAIN),
+        ("after", "unusual", "", Act.RECALIBRATE),
     ],
 )
 def test_a_hub_that_is_killed_in_the_middle_ends_a_response_once(tmp_path, point, kind, edge, act):
