@@ -21,6 +21,7 @@ from wardround.watch.timetable import Row
 
 MISSED_BEATS = 3.0
 EVIDENCE_MAX = 40
+OTHER_SCORES = ("twins", "peers")
 _REFUSED = {
     "not-finite": "The update holds NaN or infinity.",
     "shape": "A tensor of the update has the wrong shape.",
@@ -65,10 +66,24 @@ def _twins(of: str) -> _Words:
     )
 
 
+def _peers(what: str) -> _Words:
+    return _Words(
+        "sends updates far from those of the others",
+        "Score beside its peers",
+        f"in its last rounds {what}",
+        ("labels or units are wrong at this edge since it joined", "a fault in training", "a hostile edge"),
+        "Compare the data of {edge} with those of other edges; if it is merely different, let it count again.",
+    )
+
+
 _QUARANTINED = {
     "own-history-norm": _own_history("size"),
     "own-history-direction": _own_history("direction"),
+    "own-history-course": _own_history("course"),
     "own-history-drift": _own_history("course"),
+    "peers-norm": _peers("the size of its update was another"),
+    "peers-direction": _peers("its update pointed against theirs"),
+    "peers-self": _peers("its updates did not agree with each other, as theirs do"),
     "twins-peer": _twins("another edge's"),
     "twins-stale": _twins("the hub's last step"),
 }
@@ -158,7 +173,7 @@ class Watch:
     ) -> None:
         """The screen refused an update and set its edge aside."""
         with self._lock:
-            if not reason.startswith("twins"):  # the series is of the other score
+            if not reason.startswith(OTHER_SCORES):  # the series is of own history's
                 self.score(study, edge, round_number, score)
             now_us = self._clock.now_us()
             words = _QUARANTINED.get(reason, _own_history("course"))
@@ -173,7 +188,7 @@ class Watch:
                     edge=edge,
                     study=study,
                     detail=f"{words.score} {score:.3g}, threshold {threshold:.3g}: {words.detail}.",
-                    evidence=() if reason.startswith("twins") else tuple(self._scores.get((study, edge), ())),
+                    evidence=() if reason.startswith(OTHER_SCORES) else tuple(self._scores.get((study, edge), ())),
                     evidence_unit=words.score.lower(),
                     threshold=threshold,
                     impact="None so far: the update was set aside before it was folded.",

@@ -147,3 +147,70 @@ def test_training_that_turns_slowly_on_the_same_data_is_no_drift_and_a_bias_that
                 updates["e2"] = {"w": (updates["e2"]["w"] + 0.04 * (number - 40) * bias).astype(np.float32)}
             named |= {e for e, v in judge(screen, number, updates).items() if not v.accepted}
         assert named == ({"e2"} if creeping else set())
+
+
+class Wards:
+    """A model of 42 numbers that has learned what there is: each update is an edge's own pull, and mostly chance."""
+
+    def __init__(self, seed, edges=20, size=42):
+        self.rng, self.edges, self.size = np.random.default_rng(seed), edges, size
+        self.pull = self.rng.normal(size=(edges, size))
+        self.screen, self.number = OwnHistory(f"secret {seed}"), 0
+
+    def round(self, change=lambda update, _rng: update, struck=("e03", "e07"), everybody=0.0):
+        self.number += 1
+        made = self.pull + everybody + 0.9 * self.rng.normal(size=self.pull.shape)
+        updates = {f"e{i:02}": made[i] for i in range(self.edges)}
+        updates |= {e: change(updates[e], self.rng) for e in struck}
+        verdicts = judge(self.screen, self.number, {e: {"w": u.astype(np.float32)} for e, u in updates.items()})
+        return {e for e, v in verdicts.items() if not v.accepted}
+
+
+def test_a_small_model_has_no_false_alarm_in_many_rounds():
+    for seed in range(3):
+        wards = Wards(seed)
+        assert set().union(*(wards.round() for _ in range(200))) == set()  # 4,000 updates
+
+
+def test_noise_in_place_of_small_updates_is_named_within_a_few_rounds():
+    for seed in range(3):
+        wards = Wards(seed)
+        for _ in range(60):
+            wards.round()
+        named = set().union(*(wards.round(lambda u, rng: rng.normal(size=u.shape) * np.linalg.norm(u) / 6.5) for _ in range(12)))
+        assert named == {"e03", "e07"}
+
+
+def test_a_bias_that_creeps_in_does_not_become_usual():
+    wards, bias = Wards(0), np.random.default_rng(5).normal(size=42)
+    for _ in range(60):
+        wards.round()
+    grown = [wards.round(lambda u, _, n=n: u + 0.04 * n * bias) for n in range(40)]
+    assert set().union(*grown) == {"e03", "e07"}
+
+
+def test_what_happens_to_all_edges_alike_is_nobodys():
+    wards = Wards(0)
+    for _ in range(60):
+        wards.round()
+    turned = np.random.default_rng(5).normal(size=42)
+    assert set().union(*(wards.round(everybody=0.8 * turned) for _ in range(30))) == set()
+
+
+def test_when_the_hub_steps_too_far_no_edge_is_accused_of_it_and_history_begins_anew():
+    wards = Wards(0)
+    step = {"w": np.ones(42, np.float32)}
+    for _ in range(40):
+        wards.round()
+        wards.screen.stepped(MemoryTensors(step))
+    wards.screen.stepped(MemoryTensors({"w": 12 * step["w"]}))
+    again = OwnHistory("secret 0")
+    again.restore(wards.screen.state())
+    wards.screen = again
+    wards.pull = -wards.pull
+    assert wards.round() == set()  # every edge trains from somewhere else
+    assert wards.round(lambda u, _: 40 * u) == {"e03", "e07"}  # a size is still a size
+    for _ in range(25):
+        assert wards.round() == set()
+        wards.screen.stepped(MemoryTensors({"w": 12 * step["w"]}))
+    assert wards.round(lambda u, _: -u) == {"e03", "e07"}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wardround.row_counts import CONFIDENCE_BINS, INPUT_BINS, input_counts
 from wardround.watch.calibration import HEALTHY_ROUNDS, HIGHEST, MARGIN, Calibration
 from wardround.watch.detectors.confidence import Confidence, monotone
+from wardround.watch.detectors.duration import Duration
 from wardround.watch.detectors.inputs import Inputs
 from wardround.watch.detectors.own_past import OwnPast
 from wardround.watch.detectors.seen import Sign
@@ -109,6 +110,19 @@ def test_a_slow_edge_is_named_and_its_training_told_apart(healthy):
     slow = found["edge-slow", "edge-02"]
     assert slow.value > 1.7 * slow.usual
     assert dict(slow.parts)["training"] == pytest.approx(dict(slow.parts)["training usually"], rel=0.5)
+
+
+def test_an_edge_that_is_a_little_slower_in_every_round_is_named_too():
+    for slower in (1.0, 2.5):
+        detector, rng, scores = Duration(), np.random.default_rng(0), []
+        for number in range(120):
+            factor = slower if number >= 100 else 1.0
+            seen = RoundSeen(number=number, edges={"a": EdgeSeen(seconds=float(factor * np.exp(0.28 * rng.normal())))})
+            scores += [s.score for s in detector.score(seen)["duration"].values() if number >= 100]
+            detector.learn(seen, {"a"} if number >= 100 else set())
+        limit = detector.signs["duration"].default
+        spoke = float(np.mean(np.array(scores) > limit))
+        assert spoke > 0.5 if slower > 1 else spoke == 0.0
 
 
 def test_a_larger_step_of_the_hub_is_the_study_s(healthy):

@@ -1,6 +1,7 @@
 """How long an edge takes from its order to its update, against its own past: a link or a machine that has become slow.
 
-z of the logarithm, in two of three rounds. What the edge says of its training tells a slow machine from a slow link.
+z of the logarithm, in two of three rounds, or less of it in all three together. What the edge says of its training tells a slow
+machine from a slow link.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from wardround.watch.detectors.seen import EdgeSeen, Found, RoundSeen, Scored, S
 
 SD_MIN = 0.15  # of the log: with the default threshold an alarm is at least 1.7 times the usual
 SECONDS_MIN = 0.01
+DEFAULT, TOGETHER = 3.6, 5.2  # of two of three z; of their mean, in its own standard deviations
 
 
 class Duration:
     """Of one study. Memory: two pasts an edge."""
 
-    signs: Mapping[str, Sign] = MappingProxyType({"duration": Sign("edge-slow", 3.6, "z of the log of the seconds to answer")})
+    signs: Mapping[str, Sign] = MappingProxyType(
+        {"duration": Sign("edge-slow", DEFAULT, "z of the log of the seconds to answer")}
+    )
 
     def __init__(self) -> None:
         self._past, self._trained = OwnPast(sd_min=SD_MIN), OwnPast(sd_min=SD_MIN)
@@ -31,7 +35,8 @@ class Duration:
         for edge, own in seen.edges.items():
             if own.seconds is None or (judged := self._past.z(edge, _log(own.seconds))) is None:
                 continue
-            score, parts = self._past.two_of_three(edge), self._parts(edge, own)
+            score = max(self._past.two_of_three(edge), self._past.three_together(edge) * DEFAULT / TOGETHER)
+            parts = self._parts(edge, own)
             found[edge] = Scored(score, float(own.seconds), math.exp(judged[1]), parts)
         return {"duration": found}
 

@@ -1,16 +1,22 @@
 """The own-history screen: an update against its own edge's past, before it is folded.
 
-Edges differ from each other for good reasons; an edge seldom differs from itself. Three signs, each on a scale where about 1 is
+Edges differ from each other for good reasons; an edge seldom differs from itself. Four signs, each on a scale where about 1 is
 healthy: the size of the update relative to the others of its round; its direction relative to the others' and to its own; and,
-once there is enough history, an EWMA of the deviation of its sketch from its own mean in its own standard deviations (chi
-square over the dimensions), which sees what is too small to see once. What is refused does not become history.
+once there is enough history, two that see what is too small to see once: an EWMA of how much less than usual it points its own
+usual way (course), and one of the deviation of its sketch from its own mean in its own standard deviations (drift, chi square
+over the dimensions). What is refused does not become history, and what is doubtful hardly does: a bias that creeps in does not
+become usual.
+
+What happens to the edges of a round alike is nobody's: the median change of the round is taken off the last two, and where most
+edges turn, an edge has to turn that much more. When the hub's own step is far larger than it was, every edge trains from
+somewhere else: until that has become usual only sizes are judged, and then history begins anew.
 Source: own-history consistency, Zhang et al., FLDetector, KDD 2022, arXiv:2207.09209, whose idea this is without the Hessian.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -18,15 +24,23 @@ import numpy as np
 from wardround.watch.detectors.updates import DIMENSIONS, Sketched, Sketcher, Tensors, Vector, Verdict, unit
 
 ROUNDS_MIN = 4  # of an edge's own past, before the screen says anything, unless the study says
-REFERENCE_ROUNDS = 20  # of its own past, before the slow sign is used
+REFERENCE_ROUNDS = 30  # of its own past, before the slow signs are used
 EWMA = 0.2
+SETTLED = EWMA / (2 - EWMA)  # the variance of an EWMA of numbers of variance 1
 CLIP = 5.0
+COURSE_EWMA, COURSE_CLIP = 0.1, 3.0
+COURSE_SETTLED = COURSE_EWMA / (2 - COURSE_EWMA)
+COMMON_MIN = 5  # edges of a round with enough history, so that their median says what is common
 NORM_SD_MIN = 0.25  # of log norm: less than a factor of 1.3 is no sign
 COSINE_SD_MIN = 0.12
 DRIFT_SD_MIN = 0.35  # of the whole direction: honest training turns, slowly and all one way, by 16 degrees and less
-NORM_Z, COSINE_Z, CHI2 = 6.0, 5.0, 6.0
+CHANCE_SD = 1.4  # of the cosine of a small model's updates: it falls further by chance than a normal distribution has it
+COURSE_SD_MIN = 0.05
+NORM_Z, COSINE_Z, COURSE_Z, CHI2 = 6.0, 5.0, 5.3, 5.5
 THRESHOLD = 6.0  # every sign is scaled to this one threshold, which a study may move
-FORGET = 0.05  # the weight of a new round in an edge's running mean and variance, once the reference is full
+FORGET = 0.02  # the weight of a new round in an edge's running mean and variance, once the reference is full
+DOUBT = 4.0  # chi square at which a round that is accepted teaches nothing; less teaches in proportion
+STEP_RATIO, STEP_ROUNDS, STEP_ROUNDS_MIN = 4.0, 20, 5  # the hub's step is unusual beyond so many times the median of so many
 
 
 class _Past(msgspec.Struct):
@@ -39,10 +53,27 @@ class _Past(msgspec.Struct):
     mean: bytes  # sketch, float64
     variance: bytes
     ewma: bytes
+    course: float = 0.0  # EWMA of falls of the cosine to its own mean direction, in its own standard deviations
 
 
 class _Saved(msgspec.Struct):
     edges: dict[str, _Past]
+    steps: list[float] = []  # norms of the hub's newest steps
+    unsettled: bool = False
+
+
+class _Look(msgspec.Struct):
+    """One update beside its edge's past."""
+
+    direction: Vector
+    chance: float
+    log_norm: float  # relative to the round's median
+    peers: float  # cosine to the others' mean direction
+    own: float = 0.0  # cosine to its own mean direction
+    course: float = 0.0  # fall of that, in its own standard deviations
+    z: Vector | None = None  # deviation from its own mean, in its own standard deviations
+    drift: Vector | None = None  # EWMA of that, up to now
+    chi2: float = 0.0  # of that, relative to what is usual in the round
 
 
 class OwnHistory:
@@ -52,6 +83,8 @@ class OwnHistory:
         """`seed` is the hub's own: an edge that knew the sketch could hide in what it does not see."""
         self._sketcher, self._threshold, self._rounds_min = Sketcher(seed), threshold, rounds_min
         self._past: dict[str, _Past] = {}
+        self._steps: list[float] = []
+        self._unsettled = False
 
     def judge_round(self, round_number: int, updates: Mapping[str, Tensors]) -> dict[str, Verdict]:
         """A verdict for each edge; each update is read once, a block at a time."""
@@ -61,75 +94,119 @@ class OwnHistory:
         """As judge_round, of sketches; those of `refused` are judged and teach nothing."""
         del round_number
         usual = float(np.median([math.log(u.norm + 1e-12) for u in updates.values()])) if updates else 0.0
-        learns = {edge: edge not in refused for edge in updates}
         together = np.sum([u.direction for u in updates.values()], axis=0)
-        others = len(updates) - 1
-        return {
-            edge: self._judge(edge, u, math.log(u.norm + 1e-12) - usual, together - u.direction, others, learn=learns[edge])
-            for edge, u in updates.items()
-        }
+        looks = {edge: self._look(edge, u, usual, together, len(updates) - 1) for edge, u in updates.items()}
+        slow = {edge: look for edge, look in looks.items() if look.z is not None}
+        _take_off_what_is_common(list(slow.values()))
+        for edge, look in slow.items():
+            before, z = _vector(self._past[edge].ewma), look.z if look.z is not None else np.zeros(DIMENSIONS)
+            look.drift = before + EWMA * (np.clip(z, -CLIP, CLIP) - before)
+            look.chi2 = float(np.sum(look.drift**2)) * look.chance**2 / SETTLED  # a small model does not fill the sketch
+        if len(slow) >= COMMON_MIN:
+            all_turn = max(1.0, float(np.median([look.chi2 for look in slow.values()])))
+            for look in slow.values():
+                look.chi2 /= all_turn
+        return {edge: self._judge(edge, look, len(updates) - 1, learn=edge not in refused) for edge, look in looks.items()}
 
     def stepped(self, step: Tensors) -> None:
-        """What the round's updates were folded to says nothing of an edge's own history."""
+        """As moved, of the step itself."""
+        self.moved(self._sketcher.sketch(step))
+
+    def moved(self, step: Sketched) -> None:
+        """The round's global step: one that is far larger than usual moves every edge."""
+        usual = float(np.median(self._steps)) if len(self._steps) >= STEP_ROUNDS_MIN else 0.0
+        unsettled = usual > 0 and step.norm > STEP_RATIO * usual
+        if self._unsettled and not unsettled:
+            self._past = {}
+        self._unsettled = unsettled
+        self._steps = [*self._steps[-(STEP_ROUNDS - 1) :], step.norm]
 
     def state(self) -> bytes:
         """The history."""
-        return msgspec.msgpack.encode(_Saved(self._past))
+        return msgspec.msgpack.encode(_Saved(self._past, self._steps, self._unsettled))
 
     def restore(self, state: bytes) -> None:
         """Take up a kept history."""
-        self._past = msgspec.msgpack.decode(state, type=_Saved).edges
+        saved = msgspec.msgpack.decode(state, type=_Saved)
+        self._past, self._steps, self._unsettled = saved.edges, saved.steps, saved.unsettled
 
-    def _judge(self, edge: str, update: Sketched, log_norm: float, rest: Vector, others: int, *, learn: bool) -> Verdict:
-        direction, chance = update.direction, update.chance
-        peers = float(direction @ unit(rest)) if others > 1 else 0.0
+    def _look(self, edge: str, update: Sketched, usual: float, together: Vector, others: int) -> _Look:
+        direction = update.direction
+        peers = float(direction @ unit(together - direction)) if others > 1 else 0.0
+        look = _Look(direction, update.chance, math.log(update.norm + 1e-12) - usual, peers)
         past = self._past.get(edge)
         if past is None:
-            if learn:
-                self._past[edge] = _first(direction, log_norm, peers)
-            return Verdict(accepted=True, reason="", score=0.0, threshold=self._threshold)
-        own = float(direction @ unit(_vector(past.mean)))
-        signs = {"norm": 0.0, "direction": 0.0, "drift": 0.0}
-        ewma = _vector(past.ewma)
-        if past.rounds >= self._rounds_min:
-            signs["norm"] = abs(log_norm - past.norm[0]) / max(_sd(past.norm), NORM_SD_MIN) * THRESHOLD / NORM_Z
-            falls = [
-                (mean_var[0] - now) / max(_sd(mean_var), COSINE_SD_MIN, chance)
-                for mean_var, now in ((past.own, own), *([(past.peers, peers)] if others > 2 else []))
-            ]
-            signs["direction"] = max(0.0, *falls) * THRESHOLD / COSINE_Z
+            return look
+        mean = _vector(past.mean)
+        look.own = float(direction @ unit(mean))
         if past.rounds >= REFERENCE_ROUNDS:
-            sd = np.sqrt(np.maximum(_vector(past.variance), DRIFT_SD_MIN**2 / DIMENSIONS))
-            z = np.clip((direction - _vector(past.mean)) / sd, -CLIP, CLIP)
-            ewma = ewma + EWMA * (z - ewma)
-            signs["drift"] = float(np.mean(ewma**2)) / (EWMA / (2 - EWMA)) * THRESHOLD / CHI2
+            sd = np.sqrt(np.maximum(_vector(past.variance), (DRIFT_SD_MIN * update.chance) ** 2))
+            look.z = (direction - mean) / sd
+            look.course = (past.own[0] - look.own) / max(_sd(past.own), COURSE_SD_MIN)
+        return look
+
+    def _judge(self, edge: str, look: _Look, others: int, *, learn: bool) -> Verdict:
+        past = self._past.get(edge)
+        if past is None:
+            if learn and not self._unsettled:
+                self._past[edge] = _first(look)
+            return Verdict(accepted=True, reason="", score=0.0, threshold=self._threshold)
+        signs = {"norm": 0.0, "direction": 0.0, "course": 0.0, "drift": 0.0}
+        if past.rounds >= self._rounds_min:
+            signs["norm"] = abs(look.log_norm - past.norm[0]) / max(_sd(past.norm), NORM_SD_MIN) * THRESHOLD / NORM_Z
+        course = past.course
+        if not self._unsettled:
+            if past.rounds >= self._rounds_min:
+                signs["direction"] = _fall(past, look, others) * THRESHOLD / COSINE_Z
+            if look.z is not None:
+                course += COURSE_EWMA * (float(np.clip(look.course, -COURSE_CLIP, COURSE_CLIP)) - course)
+                signs["course"] = max(0.0, course) / math.sqrt(COURSE_SETTLED) * THRESHOLD / COURSE_Z
+                signs["drift"] = look.chi2 * THRESHOLD / CHI2
         reason, score = max(signs.items(), key=lambda sign: sign[1])
         accepted = score <= self._threshold
-        if accepted and learn:
-            self._learn(past, direction, log_norm, peers, own, ewma)
+        if accepted and learn and not self._unsettled:
+            self._learn(past, look, max(0.0, 1.0 - look.chi2 / DOUBT))
+            past.course = course
+            if look.drift is not None:
+                past.ewma = look.drift.tobytes()
         return Verdict(accepted, "" if accepted else f"own-history-{reason}", round(score, 2), self._threshold)
 
-    def _learn(self, past: _Past, direction: Vector, log_norm: float, peers: float, own: float, ewma: Vector) -> None:
+    def _learn(self, past: _Past, look: _Look, trust: float) -> None:
         past.rounds += 1
-        weight = max(FORGET, 1.0 / past.rounds)
-        past.norm = _moved(past.norm, log_norm, weight)
-        past.peers = _moved(past.peers, peers, weight)
-        past.own = _moved(past.own, own, weight) if past.rounds > 2 else (own, 0.0)
+        weight = trust * max(FORGET, 1.0 / past.rounds)
+        past.norm = _moved(past.norm, look.log_norm, weight)
+        past.peers = _moved(past.peers, look.peers, weight)
+        past.own = _moved(past.own, look.own, weight) if past.rounds > 2 else (look.own, 0.0)
         mean, variance = _vector(past.mean), _vector(past.variance)
-        deviation = direction - mean
+        deviation = look.direction - mean
         past.mean = (mean + weight * deviation).tobytes()
         past.variance = ((1 - weight) * (variance + weight * deviation**2)).tobytes()
-        past.ewma = ewma.tobytes()
 
 
-def _first(direction: Vector, log_norm: float, peers: float) -> _Past:
+def _fall(past: _Past, look: _Look, others: int) -> float:
+    """How far the direction has turned from its own way or the others', in standard deviations."""
+    seen = [(past.own, look.own), *([(past.peers, look.peers)] if others > 2 else [])]
+    return max(0.0, *((usual[0] - now) / max(_sd(usual), COSINE_SD_MIN, CHANCE_SD * look.chance) for usual, now in seen))
+
+
+def _take_off_what_is_common(looks: Sequence[_Look]) -> None:
+    """The median deviation of the round is the model's or the hub's; what is left is an edge's own."""
+    if len(looks) < COMMON_MIN:
+        return
+    common = np.median([look.z for look in looks if look.z is not None], axis=0)
+    course = max(0.0, float(np.median([look.course for look in looks])))
+    for look in looks:
+        look.z, look.course = look.z - common, look.course - course
+
+
+def _first(look: _Look) -> _Past:
     zero = np.zeros(DIMENSIONS).tobytes()
     return _Past(
         rounds=1,
-        norm=(log_norm, 0.0),
-        peers=(peers, 0.0),
+        norm=(look.log_norm, 0.0),
+        peers=(look.peers, 0.0),
         own=(1.0, 0.0),
-        mean=direction.tobytes(),
+        mean=look.direction.tobytes(),
         variance=zero,
         ewma=zero,
     )

@@ -52,6 +52,11 @@ class OwnPast:
         newest = sorted(sign * z for z in self._past[key].last)
         return newest[-2] if len(newest) > 1 else 0.0
 
+    def three_together(self, key: str) -> float:
+        """The mean of the newest three z, upwards, in its own standard deviations; 0 before there are three."""
+        newest = self._past[key].last
+        return sum(newest) / math.sqrt(len(newest)) if len(newest) > 2 else 0.0
+
     def learn(self, key: str, value: float) -> None:
         """Take a value into the past."""
         value = float(value)

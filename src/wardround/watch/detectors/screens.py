@@ -11,6 +11,7 @@ import msgspec
 
 from wardround.watch.detectors import own_history, twins
 from wardround.watch.detectors.own_history import OwnHistory
+from wardround.watch.detectors.peers import Peers
 from wardround.watch.detectors.twins import Twins
 from wardround.watch.detectors.updates import Sketcher, Tensors, Verdict
 
@@ -18,10 +19,11 @@ from wardround.watch.detectors.updates import Sketcher, Tensors, Verdict
 class _Saved(msgspec.Struct):
     own_history: bytes
     twins: bytes
+    peers: bytes = b""
 
 
 class Screens:
-    """Twins first: what they refuse teaches the edge's own history nothing."""
+    """Twins first, then peers: what they refuse teaches the edge's own history nothing."""
 
     def __init__(
         self,
@@ -36,24 +38,27 @@ class Screens:
         self._own_history = OwnHistory(seed, threshold=threshold, rounds_min=rounds_min)
         self._twins = Twins(seed, threshold=twin_threshold)
         self.step_norm: float | None = None  # of the newest step; of a large model an estimate, as all that sketches say
+        self._peers = Peers()
 
     def judge_round(self, round_number: int, updates: Mapping[str, Tensors]) -> dict[str, Verdict]:
-        """A verdict for each edge: the refusal if there is one, that of the twins before the other; else that of own history."""
+        """A verdict for each edge: the refusal if there is one, of twins before peers before own history; else own history's."""
         sketched = {edge: self._sketcher.sketch(update) for edge, update in updates.items()}
-        twin = self._twins.judge(round_number, sketched)
-        refused = [edge for edge, verdict in twin.items() if not verdict.accepted]
-        own = self._own_history.judge(round_number, sketched, refused)
-        return own | {edge: twin[edge] for edge in refused}
+        beside = self._peers.judge(round_number, sketched) | {
+            edge: verdict for edge, verdict in self._twins.judge(round_number, sketched).items() if not verdict.accepted
+        }
+        refused = {edge: verdict for edge, verdict in beside.items() if not verdict.accepted}
+        return self._own_history.judge(round_number, sketched, refused) | refused
 
     def stepped(self, step: Tensors) -> None:
         """What the round's updates were folded to."""
         sketched = self._sketcher.sketch(step)
         self.step_norm = sketched.norm
         self._twins.stepped(sketched)
+        self._own_history.moved(sketched)
 
     def state(self) -> bytes:
         """What is to be kept across a restart."""
-        return msgspec.msgpack.encode(_Saved(self._own_history.state(), self._twins.state()))
+        return msgspec.msgpack.encode(_Saved(self._own_history.state(), self._twins.state(), self._peers.state()))
 
     def restore(self, state: bytes) -> None:
         """Take up a kept state. What an older version kept is of sketches made in another way: history begins anew."""
@@ -63,3 +68,5 @@ class Screens:
             return
         self._own_history.restore(saved.own_history)
         self._twins.restore(saved.twins)
+        if saved.peers:
+            self._peers.restore(saved.peers)
