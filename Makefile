@@ -8,7 +8,7 @@ DATA ?= ../shared/data
 # Outside the lock, as its wheels differ by machine; its index for a machine without a GPU: TORCH="torch==2.13.0 --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-fuzz test-wifi
+.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-fuzz drill test-wifi
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -56,6 +56,10 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@if [ -d "$(DATA)" ]; then \
 	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
 	else echo "no recordings at $(DATA): make bench DATA=folder with mitbih_subset/ and har_smartphone/"; fi
+
+drill: $(VENV)/.runtime  ## 18 faults with three seeds each, with a past and without, and 2,000 healthy rounds (some ten minutes)
+	@$(BIN)/wardround drill --fault all --seeds 0,1,2 --healthy 2000 $(ARGS)
+	@$(BIN)/wardround drill --fault all --seeds 0,1,2 --from-round 0 --rounds 100 $(ARGS)
 
 test-fuzz: $(VENV)/.dev $(VENV)/fuzz/.ready  ## every decoder and the join token under atheris, FUZZ_S seconds each (600)
 	@$(BIN)/python tests/fuzz/run.py $(or $(FUZZ_S),600) $(ARGS)

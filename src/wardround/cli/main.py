@@ -21,6 +21,7 @@ from wardround.cli import (
     automation,
     demo,
     doctor,
+    drill,
     edge,
     erase,
     flower,
@@ -64,6 +65,7 @@ app.command("erase")(erase.erase)
 app.add_typer(audit.app, name="audit")
 app.command("trend")(trend.trend)
 app.command("automation")(automation.automation)
+app.command("drill")(drill.drill)
 app.command("doctor")(doctor.doctor)
 
 

@@ -82,7 +82,7 @@ def rehearse(
     task = TASKS[study.task]
     screen = Console(stderr=True)
     with _progress(screen) as progress:
-        population = _population(study, data, edges, alpha, progress)
+        population = population_of(study, data, edges, alpha, progress)
         rehearsal = Rehearsal(study, population, len(task.classes), study.score.metric or task.metric, wrong, fast, workers)
         with closing(rehearsal):
             _run(rehearsal, progress)
@@ -118,7 +118,8 @@ def _progress(screen: Console) -> Progress:
     return Progress(*columns, console=screen, transient=True)
 
 
-def _population(study: Study, data: Path | None, edges: int | None, alpha: float, progress: Progress) -> Population:
+def population_of(study: Study, data: Path | None, edges: int | None, alpha: float, progress: Progress) -> Population:
+    """Whose examples are rehearsed with, as --data and --edges say."""
     from wardround.rehearsal.data import recorded_population, simulated_population  # noqa: PLC0415
 
     task, bars = TASKS[study.task], dict[str, TaskID]()

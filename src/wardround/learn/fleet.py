@@ -17,6 +17,7 @@ import numpy as np
 from wardround.errors import LearnError, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.faults import Faults, condition_at, duration_s, struck
+from wardround.learn.interference import Answer, Interference, overshot
 from wardround.learn.journal import PAST_NORMS
 from wardround.learn.learners import Learner
 from wardround.learn.local import personal_model, sent_names
@@ -52,6 +53,8 @@ class RehearsedRound:
     aside: tuple[str, ...] = ()  # the screen's, now or before
     attempts: int = 1
     virtual_s: float = 0.0  # from its first opening to its commit, on the virtual clock
+    asked: tuple[str, ...] = ()  # by its last attempt
+    answers: Mapping[str, Answer] = field(default_factory=dict)  # of those that triage accepted, in the model or not
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class _Work:
 
     number: int
     until_s: float
+    seconds: float = 0.0
     ends: str = ""  # empty: delivered; "lost", or why it is refused
     made: Made | None = None  # none yet, where updates are trained together at the commit
 
@@ -77,8 +81,11 @@ class Fleet:
         screen: Screen | None = None,
         reference: Examples | None = None,
         spread: Spread | None = None,
+        interference: Interference | None = None,
     ) -> None:
         """`reference` are examples that the hub itself holds, for strategies that ask for them; `spread` trains elsewhere.
+
+        `interference` is a drill's.
 
         Raises:
             LearnError: no edge has enough labelled examples.
@@ -88,7 +95,8 @@ class Fleet:
         self.edges = VirtualEdges(study, edges, classes=classes, strategy=self._strategy, spread=spread)
         self._faults, self._screen, self._reference = faults, screen, reference
         self.sent_bytes = 0  # of compressed updates
-        self._means_do = self.edges.means_do and screen is None
+        self._interference = interference
+        self._means_do = self.edges.means_do and screen is None and interference is None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,7 +179,8 @@ class Fleet:
                     seconds = self._now_s - began_s
                     self._now_s += settings.interval_s
                     missed = tuple(sorted(lost - set(end.edges)))
-                    return replace(done, lost=missed, refused=refused, attempts=attempt, virtual_s=seconds)
+                    ended = replace(done, lost=missed, refused=refused, attempts=attempt, virtual_s=seconds)
+                    return replace(ended, asked=tuple(sorted(participants)))
                 reason = done
             else:
                 self._turns.add(participants - set(self._delivered))
@@ -206,17 +215,28 @@ class Fleet:
         """Orders go out: who has none in hand begins."""
         seed, faults, deadline_s = self.study.learner.seed, self._faults, self.study.rounds.deadline_s
         begun = [e for e in edges if e not in self._at_work]
+        meddles = self._interference
         for edge in begun:
-            until_s = self._now_s + duration_s(faults, deadline_s, seed, edge, number)
+            seconds = duration_s(faults, deadline_s, seed, edge, number)
             lost = struck(faults.absent, seed, "absent", edge, number, attempt)
-            self._at_work[edge] = _Work(number, until_s, "lost" if lost else "")
+            if meddles is not None:
+                seconds = meddles.seconds(number, edge, seconds)
+                lost = lost or meddles.stays_away(number, edge, attempt)
+            self._at_work[edge] = _Work(number, self._now_s + seconds, seconds, "lost" if lost else "")
         spoilt = [e for e in begun if not self._at_work[e].ends and struck(faults.nan, seed, "nan", e, number, attempt)]
         base = self._bases[number]
         if self._means_do:
             for edge in spoilt:
                 self._at_work[edge].ends = "not-finite"
             return
-        for edge, made in self.edges.each(base, [e for e in begun if not self._at_work[e].ends], number):
+        train = [e for e in begun if not self._at_work[e].ends]
+        if meddles is not None:
+            self.edges.replace(meddles.examples(number, train))
+        results = dict(self.edges.each(base, train, number))
+        if meddles is not None:
+            sound = {e: m for e, m in results.items() if isinstance(m, Made)}
+            results = {**results, **meddles.updates(number, base, sound)}
+        for edge, made in results.items():
             work = self._at_work[edge]
             if isinstance(made, str):
                 work.ends = made
@@ -302,12 +322,16 @@ class Fleet:
             done = self._strategy.fold(Fold(MemoryTensors(base), updates, self._memory, len(self.names), reference))
         except UpdateRefused as error:
             return str(error)
+        if self._interference is not None:
+            done = replace(done, model=overshot(base, done.model, self._interference.step_factor(number)))
         if self._screen is not None and not self._strategy.rule.trees:
             self._screen.stepped(Step(MemoryTensors(base), done.model))
         self._model, self._memory, self._delivered = done.model, done.memory, {}
         in_use = {w.number for w in self._at_work.values()}
         self._bases = {n: m for n, m in self._bases.items() if n in in_use}
-        return RehearsedRound(number, tuple(folded), (), done.model, metrics, aside=tuple(sorted(aside)))
+        made = {e: (w.made, w.seconds) for e, w in accepted.items()}
+        answers = {e: Answer(m.examples, m.metrics, s) for e, (m, s) in made.items() if m is not None}
+        return RehearsedRound(number, tuple(folded), (), done.model, metrics, aside=tuple(sorted(aside)), answers=answers)
 
     def _aside(self, number: int, accepted: Mapping[str, _Work]) -> set[str]:
         """Who is in quarantine, and whom the screen refuses now."""

@@ -78,6 +78,13 @@ class VirtualEdges:
         self._together = self.learner if isinstance(self.learner, JaxLearner) and simple else None
         self.means_do = self._together is not None and strategy.means_only and study.compression == CompressionSettings()
 
+    def replace(self, edges: Mapping[str, Examples]) -> None:
+        """Let these edges train on other examples from now on."""
+        known = {self._place[name]: examples for name, examples in edges.items()}
+        if known:
+            self._edges = tuple(known.get(i, e) for i, e in enumerate(self._edges))
+            self._pool = None
+
     def sums(self) -> Iterator[Parameters]:
         """Federated sums of every edge."""
         return (self.learner.statistics(e) for e in self._edges)

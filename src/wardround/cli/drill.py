@@ -1,0 +1,179 @@
+"""`wardround drill`: faults put into a rehearsal on purpose. Is each seen, how soon, and who is named?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from wardround.cli.hub import AsJson
+from wardround.cli.rehearse import population_of
+from wardround.collect.signals import load_signals
+from wardround.errors import StudyError
+from wardround.learn.study import load_study
+from wardround.learn.study_checks import check as check_study
+from wardround.process.transforms import TASKS
+
+if TYPE_CHECKING:
+    from wardround.drill.course import Course, Plan
+    from wardround.drill.outcome import Drilled
+
+ROUNDS_MIN, ROUNDS_MAX = 10, 100_000
+
+
+def drill(
+    fault: Annotated[str, typer.Option(help="A fault, several with commas, or all. --list shows them.")] = "all",
+    list_: Annotated[bool, typer.Option("--list", help="Show every fault: what happens, and what should see it.")] = False,
+    study: Annotated[
+        Path | None, typer.Option(help="Your own study's file. Default: a synthetic study of 40 wards that differ.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With --study: recordings or tables, as `study rehearse` takes them. Default: simulated."),
+    ] = None,
+    edges: Annotated[
+        int | None, typer.Option(min=8, max=100_000, help="With --study: virtual edges, as for `study rehearse`.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Each fault is played once with every seed.")] = "0,1,2",
+    from_round: Annotated[
+        int, typer.Option(min=0, max=50_000, help="The fault's first round; 0: it was always there, so nobody has a past.")
+    ] = 120,
+    rounds: Annotated[int | None, typer.Option(min=ROUNDS_MIN, max=ROUNDS_MAX, help="Of a run; 80 with the fault.")] = None,
+    healthy: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Rounds without any fault beside: what is said in them is a false alarm.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Put faults into a rehearsal on purpose: does the watch see each, how soon, whom does it name, and what is done about it?
+
+    Triage, screens, detectors, thresholds and quarantine are those of a hub. The exit code is 1 when a fault was not seen.
+
+    [b]wardround drill --fault label-flip --seeds 0[/b] takes some ten seconds. docs/drill.md shows what all of them give.
+    """
+    from wardround.drill.catalogue import FAULTS, FROM_THE_START, chosen  # noqa: PLC0415 - JAX and SciPy, about two seconds
+    from wardround.drill.course import ROUNDS_AFTER, Course, synthetic_plan  # noqa: PLC0415
+
+    if list_:
+        _list(as_json=as_json)
+        return
+    faults = [] if fault == "none" else chosen(fault, FROM_THE_START if from_round == 0 else tuple(FAULTS))
+    numbers = _numbers(seeds)
+    count = rounds if rounds is not None else from_round + ROUNDS_AFTER
+    if count <= from_round + 1:
+        raise StudyError(f"--rounds {count} ends before the fault of round {from_round}", remedy="raise --rounds")
+    if study is None and (data is not None or edges is not None):
+        raise StudyError("--data and --edges are for a study of your own", remedy="give its file with --study")
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as progress:
+        plan = synthetic_plan(count) if study is None else _own(study, data, edges, count, progress)
+        course = Course(plan, faults, numbers, from_round, healthy)
+        _play(course, progress)
+    done = course.done
+    if as_json:
+        typer.echo(json.dumps({"study": plan.words, "seeds": numbers, **done.facts()}, indent=2))
+    else:
+        _report(done, plan.words)
+    if done.missed:
+        raise typer.Exit(1)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise StudyError(f"--seeds {text!r} are no seeds", remedy="write them like 0,1,2")
+    return found
+
+
+def _own(file: Path, data: Path | None, edges: int | None, count: int, progress: Progress) -> Plan:
+    from wardround.drill.course import own_plan  # noqa: PLC0415
+
+    study = load_study(file)
+    check_study(study, TASKS, signals=load_signals().names())
+    if study.kind != "model":
+        raise StudyError(f"{study.name} is a study of kind `{study.kind}`", remedy="drill one that makes a model")
+    population = population_of(study, data, edges, 0.5, progress)
+    task = TASKS[study.task]
+    return own_plan(study, population, len(task.classes), study.score.metric or task.metric, count)
+
+
+def _play(course: Course, progress: Progress) -> None:
+    bar = progress.add_task("drill", total=course.rounds)
+    for run in course.run():
+        said = sum(s.number >= max(1, run.from_round) for s in run.sightings)
+        words = f"{run.fault or 'healthy'}, seed {run.seed}: {said} sightings" if run.fault else f"healthy, seed {run.seed}"
+        progress.update(bar, advance=1, description=words)
+
+
+def _list(*, as_json: bool) -> None:
+    from wardround.drill.catalogue import FAULTS  # noqa: PLC0415
+
+    if as_json:
+        rows = [
+            {"fault": f.name, "title": f.title, "story": f.story(), "seen_by": f.seen_by, "share": f.share, "within": f.delay_max}
+            for f in FAULTS.values()
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    console = Console(highlight=False)
+    for f in FAULTS.values():
+        who = f"{f.share:.1%} of the edges" if f.share else "nobody's"
+        console.print(f"[b]{f.name}[/b]  {f.title} ({who})")
+        console.print(f"  {f.story()}")
+        start = f" From round 0: {f.from_the_start}." if f.from_the_start else ""
+        console.print(f"  [dim]Seen by: {f.seen_by}; within {f.delay_max} rounds.{start}[/dim]\n")
+
+
+def _report(done: Drilled, words: str) -> None:
+    console, facts = Console(highlight=False), done.facts()
+    since = f"from round {done.from_round} on" if done.from_round else "from the start"
+    if done.outcomes:
+        console.print(f"{words}; each fault {since}", soft_wrap=True)
+        console.print(_table(facts))
+        totals = facts["totals"]
+        delay = "-" if totals["delay_median"] is None else f"{totals['delay_median']:g}"
+        console.print(
+            f"{totals['detected']} of {totals['runs']} runs detected, after {delay} rounds in the median (creeping ones apart); "
+            f"{totals['named']} of {totals['struck']} edges named; {totals['others_named']} others named, "
+            f"{totals['innocent_aside']} of them set aside",
+            soft_wrap=True,
+        )
+    if done.healthy_rounds:
+        own = facts["healthy"]
+        console.print(
+            f"{own['rounds']:,} healthy rounds: {own['false_alarms']} false alarms, {own['per_1000']:.2g} in 1,000 {own['by']}",
+            soft_wrap=True,
+        )
+    for name in done.missed:
+        console.print(f"[b]not seen in every run: {name}[/b]")
+
+
+def _table(facts: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("fault")
+    for heading in ("seen", "after", "named", "others", "set aside", "innocent", "score"):
+        table.add_column(heading, justify="right")
+    table.add_column("by")
+    for row in facts["faults"]:
+        worse = row["score_worse_by"]
+        table.add_row(
+            row["fault"],
+            f"{row['detected']}/{row['runs']}",
+            "-" if row["delay_median"] is None else f"{row['delay_median']:g}",
+            f"{row['named']}/{row['struck']}" if row["struck"] else "-",
+            str(row["others_named"]),
+            str(row["struck_aside"]) if row["struck"] else "-",
+            str(row["innocent_aside"]),
+            "-" if worse is None else f"{-worse:+.4f}",
+            ", ".join(row["by"]),
+        )
+    return table

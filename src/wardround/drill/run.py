@@ -1,0 +1,141 @@
+"""One run of the drill: a fleet with a fault from a round on, and who saw what of it.
+
+The fleet is the rehearsal's: real triage, the study's screens and strategy, quarantine. Nothing here knows which edge is at fault
+until the run is over and is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wardround.drill.faults import Fault
+from wardround.drill.hearing import Hearing
+from wardround.drill.meddling import Meddling
+from wardround.drill.wards import Wards
+from wardround.learn.faults import Faults
+from wardround.learn.fleet import Fleet, RehearsedRound
+from wardround.learn.models import Parameters, TensorSource, is_buffer
+from wardround.learn.scores import METRICS
+from wardround.learn.study import Study
+from wardround.watch.detectors.screens import Screens
+from wardround.watch.detectors.updates import Verdict
+from wardround.watch.model_watch import COMMON, Deviation, ModelWatch
+
+ABSENT = 0.2  # chance that an edge that is asked stays away: every fleet has some
+SCORED_ROUNDS = 10  # the last ones, whose mean is the score: one model alone is luck
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A detector speaks."""
+
+    number: int  # of the round
+    edge: str  # empty: of the federation
+    detector: str
+    score: float = 0.0
+    threshold: float = 0.0
+
+
+@dataclass
+class Run:
+    """What became of one."""
+
+    fault: str  # empty: none, a healthy run
+    seed: int
+    from_round: int
+    rounds: int
+    edges: tuple[str, ...]
+    struck: frozenset[str]
+    sightings: list[Sighting] = field(default_factory=list)
+    aside: dict[str, int] = field(default_factory=dict)  # the first round in which the edge was set aside
+    scores: dict[str, float] = field(default_factory=dict)  # by edge, on examples that nobody trains on
+
+
+class _Heard:
+    """The study's screens, and what they say."""
+
+    def __init__(self, study: Study) -> None:
+        triage = study.triage
+        self._screens = Screens(
+            f"drill/{study.learner.seed}",
+            threshold=triage.screen_threshold,
+            rounds_min=triage.screen_rounds_min,
+            twin_threshold=triage.twin_cosine_max,
+        )
+        self.said: list[Sighting] = []
+
+    def judge_round(self, round_number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
+        verdicts = self._screens.judge_round(round_number, updates)
+        self.said += [
+            Sighting(round_number, e, v.reason, v.score, v.threshold) for e, v in sorted(verdicts.items()) if not v.accepted
+        ]
+        return verdicts
+
+    def stepped(self, step: TensorSource) -> None:
+        self._screens.stepped(step)
+
+    def state(self) -> bytes:
+        return self._screens.state()
+
+    def restore(self, state: bytes) -> None:
+        self._screens.restore(state)
+
+
+def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_round: int, seed: int) -> Iterator[Run]:
+    """A run, given after each of its rounds and complete after the last.
+
+    Raises:
+        LearnError: as Fleet.run.
+    """
+    heard = _Heard(study)
+    every = wards.examples(0)
+    usable = tuple(sorted(n for n, e in every.items() if int((e.labels >= 0).sum()) >= study.rounds.examples_min))
+    meddling = Meddling(wards, usable, fault, from_round=from_round, seed=seed)
+    fleet = Fleet(study, every, classes=wards.classes, faults=Faults(absent=ABSENT), screen=heard, interference=meddling)
+    run = Run(fault.name if fault else "", seed, from_round, study.rounds.count, fleet.names, meddling.struck)
+    tried = wards.tried()
+    sums: dict[str, list[float]] = {}
+    before = fleet.first_model()
+    hearing, watch = Hearing(before), ModelWatch("drill", features=next(iter(every.values())).feature_names)
+    rounds = fleet.run()
+    for number in range(1, study.rounds.count + 1):
+        done = next(rounds)
+        meddling.last_step = _step(before, done.model)
+        before = done.model
+        _note(run, heard, done)
+        seen = hearing.seen(done, meddling.now, meddling.last_step)
+        run.sightings += [s for d in watch.round(seen) for s in _told(d)]
+        if study.rounds.count - number < SCORED_ROUNDS:
+            for edge, examples in tried.items():
+                probabilities = fleet.learner.predict(done.model, examples.features)
+                sums.setdefault(edge, []).append(METRICS[metric](examples.labels, probabilities))
+        run.scores = {edge: float(np.mean(found)) for edge, found in sums.items()}
+        yield run
+
+
+def _note(run: Run, heard: _Heard, done: RehearsedRound) -> None:
+    """What was said in a round."""
+    run.sightings += heard.said
+    heard.said = []
+    run.sightings += [Sighting(done.number, edge, f"triage-{reason}") for edge, reason in sorted(done.refused.items())]
+    for edge in done.aside:
+        run.aside.setdefault(edge, done.number)
+
+
+def _told(deviation: Deviation) -> Iterator[Sighting]:
+    """What a deviation says: of its edge, or of the study and the edges that show it at once."""
+    if deviation.state == "over":
+        return
+    facts = (deviation.score, deviation.threshold)
+    kind = f"{COMMON} {deviation.sign}" if deviation.kind == COMMON else deviation.kind
+    if deviation.kind == COMMON or not deviation.edge:
+        yield Sighting(deviation.round_number, "", kind, *facts)
+    for edge in deviation.edges or filter(None, [deviation.edge]):
+        yield Sighting(deviation.round_number, edge, kind, *facts)
+
+
+def _step(base: Parameters, model: Parameters) -> Parameters:
+    return {name: model[name] - base[name] for name in model if not is_buffer(name)}
