@@ -9,7 +9,8 @@ import numpy as np
 from wardround.learn.fleet import RehearsedRound
 from wardround.learn.models import Parameters
 from wardround.records import Examples
-from wardround.watch.detectors.seen import Counts, EdgeSeen, RoundSeen, input_counts
+from wardround.row_counts import input_counts
+from wardround.watch.detectors.seen import Counts, EdgeSeen, RoundSeen
 
 
 class Hearing:
