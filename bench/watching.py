@@ -1,7 +1,8 @@
 """What watching costs, and how often it is wrong.
 
-Cost: the screens (own history, twins) over a round of 100 edges with a model of 1 million parameters, in CPU seconds, beside the
-rest of that round at the hub: the check of every update (digest, finite, norm), the file, and the fold. Limit: 2 % of the round.
+Cost: the screens (own history, twins) and the watch of the training (losses, durations, counts of rows) over a round of 100
+edges with a model of 1 million parameters, in CPU seconds, beside the rest of that round at the hub: the check of every update
+(digest, finite, norm), the file, and the fold. Limit: 2 % of the round.
 
 With --data: the studies of bench/quality.py played with every edge honest, each update judged as a hub judges it. Every refusal
 is then a mistake; so many of 1,000 updates, and the edges concerned. Copies and stale steps are put in beside them.
@@ -34,10 +35,14 @@ from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, TriageSettings
 from wardround.learn.triage import Verdict, check_update
 from wardround.learn.virtual_edges import Made
+from wardround.row_counts import CONFIDENCE_BINS, CONFIDENCE_COUNTS, RowCounts, decode_rows, encode_rows, input_counts
 from wardround.watch.detectors.screens import Screens
+from wardround.watch.model_watch import EdgeSeen, ModelWatch, RoundSeen
 
 REPEATS = 5
 LIMIT = 0.02
+WARM_ROUNDS = 45  # until every detector of the training speaks
+FEATURES = 20
 CHECKED = ("activity", "icu", "heart", "eicu", "arrhythmia")
 
 
@@ -57,9 +62,9 @@ def main() -> None:
         return
     own = found["cost"]
     print(f"{own['edges']} edges x {own['parameters']:,} parameters, CPU seconds at the hub, median of {REPEATS}:")
-    for name in ("write", "digest", "check", "fold", "screens", "of_it_comparing"):
+    for name in ("write", "digest", "check", "fold", "screens", "of_it_comparing", "training"):
         print(f"  {name:16} {own[name]:8.4f}")
-    print(f"  screens / round  {own['share']:8.2%}   limit {LIMIT:.0%}")
+    print(f"  watching / round {own['share']:8.2%}   limit {LIMIT:.0%}; of it the training {own['training_share']:.2%}")
     for row in found.get("mistakes", []):
         print(f"{row['study']:12} {row['edges']:4} edges, {row['updates']:6} honest: {row['per_1000']:.2f} of 1,000 refused")
         print(f"{'':12} {row['reasons'] or 'no reason'}; copies named {row['copies']}, stale step named {row['stale']}")
@@ -78,9 +83,38 @@ def cost(edges: int, parameters: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, REPEATS + 1):
             _round(seconds, FolderBlobs(Path(folder)), screens, base, made, number)
+    _training(seconds, names)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    whole = sum(medians[name] for name in ("write", "digest", "check", "fold", "screens"))
-    return {"edges": edges, "parameters": parameters, **medians, "share": medians["screens"] / whole, "limit": LIMIT}
+    watching = medians["screens"] + medians["training"]
+    whole = sum(medians[name] for name in ("write", "digest", "check", "fold")) + watching
+    shares = {"share": watching / whole, "training_share": medians["training"] / whole, "limit": LIMIT}
+    return {"edges": edges, "parameters": parameters, "features": FEATURES, **medians, **shares}
+
+
+def _training(seconds: dict[str, list[float]], names: Sequence[str]) -> None:
+    """The watch of the training, once every detector has its reference: counts decoded, judged, learned, the state encoded."""
+    rng, watch = np.random.default_rng(0), ModelWatch("bench", features=[f"f{i}" for i in range(FEATURES)])
+    confidence = np.repeat(np.arange(CONFIDENCE_BINS)[:, None], CONFIDENCE_COUNTS, axis=1).astype(np.uint32)
+
+    def counts() -> bytes:
+        inputs = input_counts(rng.normal(size=(256, FEATURES)), np.zeros(FEATURES), np.ones(FEATURES))
+        return encode_rows(RowCounts(inputs, confidence))
+
+    for number in range(WARM_ROUNDS + REPEATS):
+        sent = {name: (0.5 + 0.02 * rng.normal(), float(np.exp(0.1 * rng.normal())), counts()) for name in names}
+
+        def watched(number: int = number, sent: Mapping[str, tuple[float, float, bytes]] = sent) -> None:
+            decoded = {name: decode_rows(rows) for name, (_, _, rows) in sent.items()}
+            edges = {
+                name: EdgeSeen(
+                    examples=100, loss=loss, seconds=s, inputs=decoded[name].inputs, confidence=decoded[name].confidence
+                )
+                for name, (loss, s, _) in sent.items()
+            }
+            watch.round(RoundSeen(number=number, edges=edges, asked=len(names), step_norm=1.0))
+            watch.state()
+
+        _timed(seconds if number >= WARM_ROUNDS else {}, "training", watched)
 
 
 def _round(

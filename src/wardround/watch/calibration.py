@@ -97,6 +97,7 @@ class Calibration:
 
     def report(self, rounds_seen: int = 0) -> CalibrationReport:
         """How far it is."""
+        self._settle()
         each = tuple(self._thresholds[name] for name in self._signs)
         known = [t.per_1000 for t in each if t.per_1000 is not None]
         return CalibrationReport(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from wardround.row_counts import CONFIDENCE_BINS, CONFIDENCE_COUNTS
 from wardround.watch.detectors.own_past import WARM_UP, OwnPast, Saved
-from wardround.watch.detectors.seen import EdgeSeen, Found, RoundSeen, Scored, Sign
+from wardround.watch.detectors.seen import Found, RoundSeen, Scored, Sign
 
 FADE = 0.95  # of the curve by round: a model that learns is right more often
 LABELLED_MIN = 200.0
@@ -43,24 +43,29 @@ class Confidence:
 
     def __init__(self) -> None:
         self._past, self._rounds = OwnPast(sd_min=SD_MIN), 0
+        self._told: tuple[list[str], Floats] = ([], np.empty((0, CONFIDENCE_BINS, CONFIDENCE_COUNTS)))  # of the round
+        self._estimated: dict[str, float] = {}
         self._curve = np.zeros((CONFIDENCE_BINS, 2))  # labelled rows by confidence, and those of them that were right
 
     def score(self, seen: RoundSeen) -> Found:
+        self._take(seen)
         found: dict[str, Scored] = {}
-        for edge, accuracy in self._estimates(seen).items():
+        for edge, accuracy in self._estimated.items():
             if (judged := self._past.z(edge, accuracy)) is not None:
                 found[edge] = Scored(self._past.two_of_three(edge, -1.0), accuracy, judged[1])
         return {"confidence": found}
 
     def learn(self, seen: RoundSeen, leave_out: Collection[str]) -> None:
+        del seen  # `score` has taken it
         self._rounds += 1
         if self._rounds > WARM_UP:
-            for edge, accuracy in self._estimates(seen).items():
+            for edge, accuracy in self._estimated.items():
                 if edge not in leave_out:
                     self._past.learn(edge, accuracy)
-        told = [c for edge, own in seen.edges.items() if edge not in leave_out and (c := _counts(own)) is not None]
-        if told:
-            self._curve = FADE * self._curve + np.sum(told, axis=0)[:, 1:]
+        edges, counts = self._told
+        teaching = [i for i, edge in enumerate(edges) if edge not in leave_out]
+        if teaching:
+            self._curve = FADE * self._curve + counts[teaching].sum(axis=0)[:, 1:]
 
     def state(self) -> bytes:
         return msgspec.msgpack.encode(_Saved(Saved(self._past.save(), self._rounds), self._curve.tolist()))
@@ -70,13 +75,24 @@ class Confidence:
         self._past.load(saved.own.past)
         self._rounds, self._curve = saved.own.rounds, np.array(saved.curve).reshape(CONFIDENCE_BINS, 2)
 
-    def _estimates(self, seen: RoundSeen) -> dict[str, float]:
-        """The accuracy to expect at each edge that said how sure the model is there."""
-        if self._curve[:, 0].sum() < LABELLED_MIN:
-            return {}
-        right = monotone(self._curve[:, 1] + MIDDLES, self._curve[:, 0] + 1)  # one row a bin that is as right as it is sure
-        said = {edge: counts for edge, own in seen.edges.items() if (counts := _counts(own)) is not None}
-        return {edge: float(c[:, 0] @ right / c[:, 0].sum()) for edge, c in said.items() if c[:, 0].sum() >= ROWS_MIN}
+    def _take(self, seen: RoundSeen) -> None:
+        """The round's counts that are as they should be, and the accuracy to expect at each of their edges."""
+        shape = (CONFIDENCE_BINS, CONFIDENCE_COUNTS)
+        told = [(edge, own.confidence) for edge, own in seen.edges.items() if own.confidence is not None]
+        edges = [edge for edge, counts in told if counts.shape == shape]
+        stacked = np.array([c for _, c in told if c.shape == shape], np.float64).reshape(-1, *shape)
+        rows, labelled, right = stacked[..., 0], stacked[..., 1], stacked[..., 2]
+        good = ((right >= 0) & (right <= labelled) & (labelled <= rows) & np.isfinite(rows)).all(axis=1) & (rows.sum(axis=1) > 0)
+        counts = stacked[good]
+        self._told = [edge for edge, fine in zip(edges, good.tolist(), strict=True) if fine], counts
+        self._estimated = {}
+        if self._curve[:, 0].sum() < LABELLED_MIN or not len(counts):
+            return
+        curve = monotone(self._curve[:, 1] + MIDDLES, self._curve[:, 0] + 1)  # one row a bin that is as right as it is sure
+        totals = counts[..., 0].sum(axis=1)
+        accuracies = (counts[..., 0] @ curve / totals).tolist()
+        of = zip(self._told[0], accuracies, totals.tolist(), strict=True)
+        self._estimated = {edge: accuracy for edge, accuracy, total in of if total >= ROWS_MIN}
 
 
 def monotone(right: Floats, n: Floats) -> Floats:
@@ -97,14 +113,3 @@ def monotone(right: Floats, n: Floats) -> Floats:
 
 def _share(block: list[float]) -> float:
     return block[0] / block[1] if block[1] else 0.0
-
-
-def _counts(own: EdgeSeen) -> Floats | None:
-    """Counts as they should be; None where the edge said none, or not such ones."""
-    if own.confidence is None:
-        return None
-    counts = np.asarray(own.confidence, np.float64)
-    if counts.shape != (CONFIDENCE_BINS, CONFIDENCE_COUNTS) or not np.isfinite(counts).all() or (counts < 0).any():
-        return None
-    consistent = (counts[:, 1] <= counts[:, 0]).all() and (counts[:, 2] <= counts[:, 1]).all()
-    return counts if consistent and counts[:, 0].sum() > 0 else None

@@ -21,6 +21,7 @@ from wardround.watch.detectors.own_past import KEYS_MAX, REFERENCE
 from wardround.watch.detectors.seen import Counts, Found, RoundSeen, Scored, Sign
 
 FADE = 0.82  # weights 1, .82, .67 ...: (sum w)^2 / sum w^2 = 10 reports
+FADE_32 = np.float32(FADE)
 FLOOR = 0.08  # of the index: with 640 newest rows and a full past the threshold is then 0.093
 REPORTS_MIN = 10
 MIDDLES = np.array([-2.5, -1.6, -0.9, -0.3, 0.3, 0.9, 1.6, 2.5])
@@ -57,40 +58,39 @@ class Inputs:
         """`features` name the rows of the counts."""
         self._features = tuple(features)
         self._edges: dict[str, _Edge] = {}
+        self._told: dict[str, NDArray[np.float32]] = {}  # the round's counts by edge
 
     def score(self, seen: RoundSeen) -> Found:
-        reported = [(edge, _counts(own.inputs)) for edge, own in seen.edges.items() if own.inputs is not None]
         drift: dict[str, Scored] = {}
         dead: dict[str, Scored] = {}
-        by_shape: dict[int, list[tuple[str, Floats]]] = {}
-        for edge, counts in reported:
-            if counts is None or not counts.any():
+        self._told = {}
+        by_shape: dict[int, list[str]] = {}
+        for edge, own in seen.edges.items():
+            if own.inputs is None or (counts := _counts(own.inputs)) is None or (rows := float(counts[0].sum())) <= 0:
                 continue
             known = self._edges.pop(edge, None)
-            if known is None or len(known.reference) != counts.size * 4:
-                known = _Edge(0, np.zeros(counts.shape, np.float32).tobytes(), np.zeros(counts.shape, np.float32).tobytes())
+            if known is None or len(known.reference) != counts.nbytes:
+                known = _Edge(0, bytes(counts.nbytes), bytes(counts.nbytes))
             self._edges[edge] = known  # the newest last
-            rows = float(counts[0].sum())
+            self._told[edge] = counts
             known.weight, known.squares = FADE * known.weight + rows, FADE**2 * known.squares + rows
-            known.newest = (FADE * _array(known.newest, counts.shape) + counts).astype(np.float32).tobytes()
+            known.newest = (FADE_32 * _array(known.newest, counts.shape) + counts).tobytes()
             if known.reports >= REPORTS_MIN:
-                by_shape.setdefault(counts.shape[0], []).append((edge, counts))
+                by_shape.setdefault(len(counts), []).append(edge)
         while len(self._edges) > KEYS_MAX:
             del self._edges[next(iter(self._edges))]
-        for each in by_shape.values():
-            self._judge(each, drift, dead)
+        for edges in by_shape.values():
+            self._judge(edges, drift, dead)
         return {"inputs": drift, "input-variance": dead}
 
     def learn(self, seen: RoundSeen, leave_out: Collection[str]) -> None:
         """The first REFERENCE reports are what is usual, and stay it: a drift that creeps must not become usual."""
-        for edge, own in seen.edges.items():
+        del seen  # `score` has taken it
+        for edge, counts in self._told.items():
             known = self._edges.get(edge)
-            if own.inputs is None or known is None or edge in leave_out or known.reports >= REFERENCE:
-                continue
-            counts = _counts(own.inputs)
-            if counts is not None and counts.size * 4 == len(known.reference) and counts.any():
+            if known is not None and edge not in leave_out and known.reports < REFERENCE:
                 known.reports += 1
-                known.reference = (_array(known.reference, counts.shape) + counts).astype(np.float32).tobytes()
+                known.reference = (_array(known.reference, counts.shape) + counts).tobytes()
 
     def state(self) -> bytes:
         return msgspec.msgpack.encode(self._edges)
@@ -98,13 +98,12 @@ class Inputs:
     def restore(self, state: bytes) -> None:
         self._edges = msgspec.msgpack.decode(state, type=dict[str, _Edge])
 
-    def _judge(self, each: Sequence[tuple[str, Floats]], drift: dict[str, Scored], dead: dict[str, Scored]) -> None:
+    def _judge(self, edges: Sequence[str], drift: dict[str, Scored], dead: dict[str, Scored]) -> None:
         """Edges with as many features, together."""
-        known = [self._edges[edge] for edge, _ in each]
-        shape = each[0][1].shape
-        counts = np.array([c for _, c in each])
-        reference = np.array([_array(k.reference, shape) for k in known])
-        newest = np.array([_array(k.newest, shape) for k in known])
+        known = [self._edges[edge] for edge in edges]
+        counts = np.array([self._told[edge] for edge in edges], np.float64)
+        reference = _together([k.reference for k in known], counts.shape)
+        newest = _together([k.newest for k in known], counts.shape)
         rows = np.array([k.weight**2 / k.squares for k in known])[:, None, None]  # as many unweighted ones
         all_rows = reference.sum(axis=2, keepdims=True)
         usual = (reference + 0.5) / (all_rows + 0.5 * INPUT_BINS)
@@ -112,15 +111,14 @@ class Inputs:
         index = ((now - usual) * np.log(now / usual)).sum(axis=2)
         limit = FLOOR + (INPUT_BINS - 1) * (1 / all_rows[..., 0] + 1 / rows[..., 0])
         fall = _fall(reference, counts)
-        for place, (edge, _) in enumerate(each):
-            over = index[place] / limit[place]
-            top = int(np.argmax(over))
-            drift[edge] = Scored(float(over[top]), float(index[place, top]), 0.0, self._parts(index[place], over))
-            worst = int(np.argmax(fall[place]))
-            dead[edge] = Scored(float(fall[place, worst]), 0.0, 1.0, self._parts(fall[place], fall[place]))
+        over, tops, worsts = index / limit, *(np.argsort(-x, axis=1)[:, :PARTS] for x in (index / limit, fall))
+        for place, edge in enumerate(edges):
+            top, worst = tops[place], worsts[place]
+            drift[edge] = Scored(float(over[place, top[0]]), float(index[place, top[0]]), 0.0, self._parts(index[place], top))
+            dead[edge] = Scored(float(fall[place, worst[0]]), 0.0, 1.0, self._parts(fall[place], worst))
 
-    def _parts(self, values: Floats, order: Floats) -> tuple[tuple[str, float], ...]:
-        return tuple((self._name(int(i)), round(float(values[i]), 3)) for i in np.argsort(-order)[:PARTS])
+    def _parts(self, values: Floats, places: NDArray[np.int64]) -> tuple[tuple[str, float], ...]:
+        return tuple((self._name(i), round(value, 3)) for i, value in zip(places.tolist(), values[places].tolist(), strict=True))
 
     def _name(self, place: int) -> str:
         return self._features[place] if place < len(self._features) else f"feature {place}"
@@ -143,12 +141,18 @@ def _variance(counts: Floats) -> Floats:
     return np.asarray(counts @ np.square(MIDDLES) / n - np.square(mean))
 
 
-def _counts(given: Counts) -> Floats | None:
+def _counts(given: Counts) -> NDArray[np.float32] | None:
     """Counts as they should be; None where they are not."""
-    counts = np.asarray(given, np.float64)
-    good = counts.ndim == 2 and counts.shape[1] == INPUT_BINS and bool(np.isfinite(counts).all()) and not (counts < 0).any()
-    return counts if good else None
+    if given.ndim != 2 or given.shape[1] != INPUT_BINS:
+        return None
+    counts = given.astype(np.float32)
+    unsigned = given.dtype.kind == "u"
+    return counts if unsigned or (bool(np.isfinite(counts).all()) and not (counts < 0).any()) else None
 
 
-def _array(data: bytes, shape: tuple[int, ...]) -> Floats:
-    return np.frombuffer(data, np.float32).reshape(shape).astype(np.float64)
+def _array(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    return np.frombuffer(data, np.float32).reshape(shape)
+
+
+def _together(data: Sequence[bytes], shape: tuple[int, ...]) -> Floats:
+    return _array(b"".join(data), shape).astype(np.float64)
