@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from wardround.malformed import MALFORMED
+
 INPUT_EDGES = (-2.0, -1.25, -0.6, 0.0, 0.6, 1.25, 2.0)  # standard deviations of the study's own scaling: eight bins
 INPUT_BINS = len(INPUT_EDGES) + 2  # the last one counts what is missing
 CONFIDENCE_BINS = 10  # of the largest probability, from 0 to 1
@@ -74,7 +76,7 @@ def decode_rows(data: bytes) -> RowCounts:
         raise ValueError(f"{len(data)} bytes of row counts; at most {BYTES_MAX} are read")
     try:
         packed = msgspec.msgpack.decode(data, type=_Packed)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ValueError(f"row counts cannot be read: {error}") from error
     if not 0 < packed.features <= FEATURES_MAX or len(packed.inputs) != 4 * packed.features * INPUT_BINS:
         raise ValueError(f"row counts of {packed.features} features have {len(packed.inputs)} bytes")

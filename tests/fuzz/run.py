@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         print(f"{name:18} {facts}  {verdict}", flush=True)
         if result.returncode:
             found += 1
-            print(result.stderr[-4_000:], flush=True)
+            print(result.stdout[-4_000:], result.stderr[-2_000:], sep="\n", flush=True)  # the traceback is on the first
     return 1 if found else 0
 
 

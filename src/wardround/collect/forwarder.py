@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import msgspec
 import structlog
 
 from wardround.clock import Clock, SystemClock
@@ -19,6 +18,7 @@ from wardround.collect.lanes import Lane, Priority
 from wardround.collect.pace import Pace, Stamp
 from wardround.collect.spool import Spool
 from wardround.errors import StorageFull
+from wardround.malformed import MALFORMED
 from wardround.records import Consent, head_of
 from wardround.settings import LinkSettings
 from wardround.trust.consent import ConsentRecord
@@ -48,7 +48,7 @@ def may_leave(observation: bytes, choose: Callable[[str, str], tuple[Consent, in
     """Whether consent lets an encoded observation leave its edge now; what cannot be read stays."""
     try:
         head = head_of(observation)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return False
     return choose(head.subject, head.code)[0] is Consent.RAW
 

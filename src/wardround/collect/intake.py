@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-import msgspec
-
 from wardround.clock import Clock
 from wardround.collect.inbox import Gap, Inbox, InboxBatch
 from wardround.errors import StorageFull
+from wardround.malformed import MALFORMED
 from wardround.records import Consent, Observation, decode_observation, decode_observations
 
 TRIES = 10
@@ -108,7 +107,7 @@ class Intake:
             if all(o.whole for o in runs) and not any(map(refused, {_owner(o): o for o in observations}.values())):
                 rows += data
                 return observations, {}
-        except msgspec.MsgspecError:
+        except MALFORMED:
             pass
         sound: list[Observation] = []
         reasons: dict[int, str] = {}
@@ -116,7 +115,7 @@ class Intake:
             try:
                 observation = decode_observation(row)
                 reason = refused(observation)
-            except msgspec.MsgspecError:
+            except MALFORMED:
                 reason = "not-an-observation"
             if reason:
                 reasons[k] = reason

@@ -24,6 +24,7 @@ from wardround.collect.lanes import Lane, Priority, in_order_of_sending, in_orde
 from wardround.collect.storage import Storage
 from wardround.collect.streams import HOUR_US, Hour
 from wardround.errors import StorageFull
+from wardround.malformed import MALFORMED
 from wardround.records import decode_observation, head_of
 from wardround.settings import SpoolSettings
 from wardround.trust.compaction import compact
@@ -550,7 +551,7 @@ def _described(data: bytes) -> tuple[str, str, int, int, int]:
     """Subject, code, hour, samples and size of a row that is given up."""
     try:
         o = decode_observation(data)
-    except msgspec.MsgspecError:
+    except MALFORMED:
         return "", "", 0, 0, len(data)
     return o.subject, o.code, o.t0_us // HOUR_US * HOUR_US, o.n, len(data)
 

@@ -16,6 +16,7 @@ import msgspec
 from wardround.errors import CertificateRefused, UpdateRefused
 from wardround.learn.journal import Accepted, SignedAnnouncement
 from wardround.learn.messages import Upload
+from wardround.malformed import MALFORMED
 from wardround.trust.certificates import check_certificate, describe
 from wardround.trust.signatures import check_edge_signature
 
@@ -100,7 +101,7 @@ def wrong_with(
         signed = msgspec.json.decode(kept.announcement, type=Announcement)
     except CertificateRefused as error:
         return str(error)
-    except msgspec.DecodeError:
+    except MALFORMED:
         return "what was signed cannot be read"
     return next(_differences(update, signed, study, file_sha256), "")
 

@@ -20,6 +20,7 @@ from wardround.learn.manifests import read_manifest
 from wardround.learn.messages import Release, model_digest
 from wardround.learn.models import Parameters, decode_model, without_controls
 from wardround.learn.shelf import ModelSource, Shelf
+from wardround.malformed import MALFORMED
 
 log = structlog.get_logger(__name__)
 INDEX = "held.json"
@@ -51,7 +52,7 @@ class HeldModels:
         self._blobs = blobs
         try:
             found = msgspec.json.decode(blobs.read(INDEX), type=dict[str, _Facts])
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *MALFORMED):
             found = {}
         self._facts = {study: facts for study, facts in found.items() if self._is_whole(facts)}  # the others are fetched anew
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from wardround.errors import LearnError
+from wardround.malformed import MALFORMED
 
 CHUNK_BYTES_MAX = 8 * 1024 * 1024
 SIZE_MAX = 1 << 40
@@ -50,7 +51,7 @@ def read_manifest(data: bytes, digest: str) -> Manifest:
     """
     try:
         manifest = msgspec.msgpack.decode(data, type=Manifest)
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise LearnError("a model's manifest cannot be read", remedy="the model is fetched from the hub") from exc
     fits = 0 < manifest.chunk <= CHUNK_BYTES_MAX and 0 < manifest.size <= SIZE_MAX
     if manifest.digest != digest or not fits or len(manifest.chunks) != -(-manifest.size // manifest.chunk):

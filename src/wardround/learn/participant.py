@@ -14,6 +14,7 @@ from wardround.clock import Clock, SystemClock
 from wardround.learn.blobs import Blobs
 from wardround.learn.messages import Done, Order, Upload, UploadReceipt, new_upload
 from wardround.learn.receipts import Receipts
+from wardround.malformed import MALFORMED
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -50,7 +51,7 @@ class Participant:
         try:
             kept = msgspec.json.decode(self._blobs.read(f"{order.study}.json"), type=_Kept)
             data = self._blobs.read(f"{order.study}.safetensors")
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *MALFORMED):
             return None
         same = (kept.round_number, kept.task, kept.base) == (order.round_number, order.task, order.base)
         return Ready(new_upload(order, data, kept.examples, kept.metrics, kept.rows), data) if same else None
@@ -70,7 +71,7 @@ class Participant:
             return None
         try:
             kept = msgspec.json.decode(self._blobs.read(f"{study}.json"), type=_Kept)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *MALFORMED):
             return None
         return Upload(study, kept.round_number, kept.task, kept.base, 0, kept.sha256, kept.examples)
 
@@ -107,7 +108,7 @@ class Participant:
         """The round of the update on disk."""
         try:
             return msgspec.json.decode(self._read(f"{study}.json"), type=_Kept).round_number
-        except msgspec.DecodeError:
+        except MALFORMED:
             return 0
 
     def _read(self, name: str) -> bytes:

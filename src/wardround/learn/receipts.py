@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from wardround.learn.blobs import Blobs
+from wardround.malformed import MALFORMED
 
 NAME = "receipts/newest.json"
 KEPT_MAX = 100
@@ -91,7 +92,7 @@ class Receipts:
     def _read(self) -> list[HubAnswer]:
         try:
             return msgspec.json.decode(self._blobs.read(NAME), type=list[HubAnswer])
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *MALFORMED):
             return []
 
 

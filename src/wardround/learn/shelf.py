@@ -18,6 +18,7 @@ import structlog
 from wardround.errors import LearnError, WardroundError
 from wardround.learn.blobs import Blobs
 from wardround.learn.manifests import Manifest, Signed, is_chunk, read_manifest
+from wardround.malformed import MALFORMED
 
 log = structlog.get_logger(__name__)
 INDEX = "shelf.json"
@@ -82,7 +83,7 @@ class Shelf:
             self._index: dict[str, tuple[bytes, bytes, bytes]] = msgspec.json.decode(
                 blobs.read(INDEX), type=dict[str, tuple[bytes, bytes, bytes]]
             )
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, *MALFORMED):
             self._index = {}
 
     def has(self, digest: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from wardround.errors import LearnError, SettingsError
+from wardround.malformed import MALFORMED
 from wardround.settings import RespondSettings, ScheduleSettings, Settings, parse_settings
 
 STUDY_BYTES_MAX = 1_000_000
@@ -271,7 +272,7 @@ def decode_training(data: bytes) -> TrainingSettings:
     """
     try:
         return msgspec.msgpack.decode(data, type=TrainingSettings)
-    except msgspec.DecodeError as exc:  # a newer hub may know keys that this edge does not
+    except MALFORMED as exc:  # a newer hub may know keys that this edge does not
         raise LearnError(f"the order's settings cannot be read: {exc}", remedy="bring edge and hub to the same version") from exc
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from wardround.errors import LearnError, UpdateRefused
 from wardround.learn.models import Parameters, Tensor
 from wardround.learn.scaling import check_moments, check_tensors
+from wardround.malformed import MALFORMED
 from wardround.records import Floats
 from wardround.sketches import Sketch, sketch
 
@@ -74,7 +75,7 @@ def decode_survey(data: bytes) -> SurveySettings:
     """
     try:
         return msgspec.msgpack.decode(data, type=SurveySettings)
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise LearnError(f"the order's settings cannot be read: {exc}", remedy="bring edge and hub to the same version") from exc
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import structlog
 
 from wardround.clock import Clock
+from wardround.malformed import MALFORMED
 from wardround.process.catalogue import Job
 from wardround.process.dask_runner import Outcome, Runner, never
 from wardround.process.lake import BrokenFile, Lake
@@ -268,7 +269,7 @@ class _Staged:
         """The plan of a run that did not come to its end, with what it had done; None when there is none."""
         try:
             plan = msgspec.msgpack.decode((self._folder / "plan").read_bytes(), type=Plan)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *MALFORMED):
             return None
         for file in self._files():
             with contextlib.suppress(OSError, pa.ArrowInvalid), pa.OSFile(str(file)) as source:

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from wardround.clock import Clock
+from wardround.malformed import MALFORMED
 from wardround.records import Consent
 from wardround.trust.audit import AuditLog, Head
 from wardround.trust.consent import ConsentRegister, Wish
@@ -86,7 +87,7 @@ class Duties:
             return
         try:
             receipt = msgspec.json.decode(message.erased.receipt, type=Receipt)
-        except msgspec.MsgspecError:
+        except MALFORMED:
             log.warning("an edge's receipt cannot be read", edge_id=edge)
             return
         if self._erasures.get(message.erased.number) is not None:

@@ -18,6 +18,8 @@ from typing import Literal
 
 import msgspec
 
+from wardround.malformed import MALFORMED
+
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
 MEDIAN_US = 9 * MINUTE_US
@@ -171,7 +173,7 @@ class Bedside:
         """
         try:
             self._patients = msgspec.msgpack.decode(state, type=dict[str, _Patient])
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise ValueError(f"this is no state of a bedside watch: {error}") from error
 
     # -- how

@@ -12,6 +12,7 @@ from wardround.collect.devices import fhir, gatt, ghs
 from wardround.collect.devices.reading import Decoded
 from wardround.collect.devices.senml import decode_pack
 from wardround.errors import DecodeError
+from wardround.malformed import MALFORMED
 
 Format = Literal["senml", "fhir", "gatt", "ghs"]
 FORMATS: tuple[Format, ...] = ("senml", "fhir", "gatt", "ghs")
@@ -67,7 +68,7 @@ def _gatt(payload: bytes, source: gatt.Source) -> Decoded:
     """Notifications in JSON, one or a list: each refused or taken by itself."""
     try:
         found = _notifications.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (*MALFORMED, RecursionError) as exc:
         raise DecodeError("malformed-gatt", f"not Bluetooth notifications in JSON: {str(exc)[:120]}") from exc
     parts = found if isinstance(found, list) else [found]
     if not 0 < len(parts) <= NOTIFICATIONS_MAX:

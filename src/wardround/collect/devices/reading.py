@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from wardround.errors import DecodeError
+from wardround.malformed import MALFORMED
 
 SAMPLES_MAX = 500_000
 PLACES_MAX = 12
@@ -92,7 +93,7 @@ def decode_readings(data: bytes) -> list[Reading]:
     """
     try:
         return _decoder.decode(data)
-    except msgspec.DecodeError as exc:
+    except MALFORMED as exc:
         raise DecodeError("malformed-readings", f"not readings of a file: {str(exc)[:120]}") from exc
 
 

@@ -16,6 +16,7 @@ from wardround.collect.devices.senml import RELATIVE_BELOW, decode_pack
 from wardround.collect.files import apple_health, edf, fit, wfdb, wfdb_annotations, wfdb_header
 from wardround.collect.files.opened import Items, Known, Opened
 from wardround.errors import DecodeError
+from wardround.malformed import MALFORMED
 
 Format = Literal["fit", "wfdb", "wfdb-annotations", "edf", "apple-health", "senml", "fhir", "gatt"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -113,7 +114,7 @@ def _gatt(file: Opened, known: Known) -> Items:
     try:
         raw = msgspec.json.decode(data, type=list[dict[str, object]] | dict[str, object])
         parts = msgspec.convert([_notification(p) for p in (raw if isinstance(raw, list) else [raw])], list[Notification])
-    except (msgspec.DecodeError, RecursionError) as exc:
+    except (*MALFORMED, RecursionError) as exc:
         raise DecodeError("malformed-gatt", f"not Bluetooth notifications in JSON: {str(exc)[:120]}") from exc
     if known.start_us is None and any(part.t is None for part in parts):
         raise DecodeError("no-date", "its notifications do not say when they came")

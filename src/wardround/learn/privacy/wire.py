@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from wardround.errors import LearnError
+from wardround.malformed import MALFORMED
 
 CONTEXT = b"wardround masks v1\0"
 
@@ -150,7 +151,7 @@ def from_hub(data: bytes) -> FromHub:
     """
     try:
         message: FromHub = _from_hub.decode(data)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise MasksRefused("malformed", f"the hub's message cannot be read: {error}") from error
     return message
 
@@ -163,7 +164,7 @@ def from_edge(data: bytes) -> FromEdge:
     """
     try:
         message: FromEdge = _from_edge.decode(data)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise MasksRefused("malformed", f"an edge's message cannot be read: {error}") from error
     return message
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import msgspec
 
+from wardround.malformed import MALFORMED
+
 SATURATION = 0.3  # evidence is a half at an excess of this share of the range
 TAKEN_UP = 0.7  # share of an excess that the range takes up
 SEEN_MIN = 20  # points before a range says anything
@@ -175,7 +177,7 @@ class Novelty:
         """
         try:
             kept = msgspec.json.decode(state, type=_State)
-        except msgspec.DecodeError as error:
+        except MALFORMED as error:
             raise ValueError(f"this is no state of a novelty detector: {error}") from error
         ranges = [self._value, self._change, self._rest]
         ranges += [r for w, _ in self._windows for r in (w.mean, w.deviation)]

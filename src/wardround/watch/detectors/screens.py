@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from wardround.malformed import MALFORMED
 from wardround.watch.detectors import own_history, twins
 from wardround.watch.detectors.own_history import OwnHistory
 from wardround.watch.detectors.peers import Peers
@@ -64,7 +65,7 @@ class Screens:
         """Take up a kept state. What an older version kept is of sketches made in another way: history begins anew."""
         try:
             saved = msgspec.msgpack.decode(state, type=_Saved)
-        except msgspec.ValidationError:
+        except MALFORMED:
             return
         self._own_history.restore(saved.own_history)
         self._twins.restore(saved.twins)
