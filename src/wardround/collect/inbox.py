@@ -18,10 +18,10 @@ import numpy as np
 
 from wardround.collect.storage import Storage
 from wardround.errors import StorageFull
-from wardround.records import Observation, decode_joined
+from wardround.records import Observation, decode_joined, decode_observation
 from wardround.trust.compaction import compact
 
-LOOK_BATCHES = 2_000  # numbers and sizes alone
+TAKE_OVER_ROWS = 2_000
 DECODE_ROWS = 1_000  # as many as the processor's cache holds: twice as fast as a batch at once
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY AUTOINCREMENT, edge TEXT NOT NULL, boot TEXT NOT NULL,
@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS gaps (edge TEXT, boot TEXT, first_seq INTEGER, last_s
     PRIMARY KEY (edge, boot, first_seq)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+_ONE = 4  # bytes of `sizes`
 _COLUMNS = "number, edge, boot, first_seq, t_hub_us, n_rows, sizes, data"
 _PUT = "INSERT INTO batches (edge, boot, first_seq, t_hub_us, n_rows, sizes, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -72,6 +73,9 @@ class InboxBatch(NamedTuple):
 
     def observations(self) -> Iterator[tuple[Observation, str, int, int]]:
         """Observation, boot, sequence and time of arrival at the hub, of each."""
+        if len(self.sizes) == _ONE:  # as an edge sends what is measured now: arrays would be most of the work
+            yield decode_observation(self.data), self.boot, self.first_seq, self.t_hub_us
+            return
         sizes = np.frombuffer(self.sizes, "<u4")
         places = np.flatnonzero(sizes)
         sequences = (self.first_seq + places).tolist()
@@ -168,7 +172,7 @@ class Inbox:
         query = f"SELECT {_COLUMNS} FROM batches WHERE number <= ? ORDER BY number"  # noqa: S608 - our own names
         with self._lock:
             last = rows = size = 0
-            for number, its_rows, its_bytes in self._db.execute(look, (LOOK_BATCHES,)).fetchall():
+            for number, its_rows, its_bytes in self._db.execute(look, (max(1, rows_max),)).fetchall():  # none is without a row
                 rows, size = rows + its_rows, size + its_bytes
                 if last and (rows > rows_max or size > bytes_max):
                     break
@@ -235,7 +239,7 @@ class Inbox:
             "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name IN ('arrived', 'batches')"
         ).fetchone()
         cursor = self._db.execute("SELECT number, edge, boot, seq, t_hub_us, data FROM arrived ORDER BY number")
-        while rows := cursor.fetchmany(LOOK_BATCHES):
+        while rows := cursor.fetchmany(TAKE_OVER_ROWS):
             self._db.executemany(
                 "INSERT INTO batches VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
                 [(*place, len(data).to_bytes(4, "little"), data) for *place, data in rows],

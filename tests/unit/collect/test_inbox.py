@@ -202,6 +202,15 @@ def test_the_lake_is_given_so_many_rows_or_bytes_at_once_and_at_least_a_batch():
     assert [len(inbox.pending(1_000, size)) for size in (1, 1_000, 2_500, 5_000)] == [1, 1, 2, 5]
 
 
+def test_what_comes_one_by_one_goes_to_the_lake_in_one_commit():
+    hub = Hub()
+    for seq in range(1, 3_001):
+        hub.send(seq, encoded(seq))
+    assert hub.committer.run_once() == 3_000
+    assert [row["edge_seq"] for row in sorted(hub.rows, key=lambda row: row["edge_seq"])] == list(range(1, 3_001))
+    assert all(row["value"] == row["edge_seq"] for row in hub.rows)
+
+
 def test_rows_are_the_same_one_by_one_and_all_at_once(monkeypatch):
     monkeypatch.setattr(inbox_module, "DECODE_ROWS", 3)
     hub = Hub(consent=lambda _edge, _subject, code: Consent.NONE if code == "wr:none" else Consent.RAW)
