@@ -92,9 +92,22 @@ def decode_readings(data: bytes) -> list[Reading]:
         DecodeError: "malformed-readings".
     """
     try:
-        return _decoder.decode(data)
+        found = _decoder.decode(data)
     except MALFORMED as exc:
         raise DecodeError("malformed-readings", f"not readings of a file: {str(exc)[:120]}") from exc
+    for reading in found:
+        if not _whole(reading):
+            raise DecodeError(
+                "malformed-readings", f"a reading of {reading.name[:40]!r} has not the {reading.n} samples it claims"
+            )
+    return found
+
+
+def _whole(reading: Reading) -> bool:
+    """Whether it has as many samples and offsets as it says."""
+    width = {"i2": 2, "i4": 4}[reading.values_type]
+    samples = reading.values is None or len(reading.values) == reading.n * width
+    return samples and (reading.offsets_us is None or len(reading.offsets_us) == reading.n * 4) and 0 < reading.n <= SAMPLES_MAX
 
 
 def quotient(number: float, by: float) -> float:
