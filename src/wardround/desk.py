@@ -32,7 +32,7 @@ RATE_S = 10.0
 LINES_MAX = 200
 ALERTS_SHOWN = 500
 JOB_RUNS_LOOKED_AT = 100
-SINKS, SILENCES = "alert-sinks", "alert-silences"  # what other processes see of them, in the store
+SINKS, SILENCES, AT_EDGES = "alert-sinks", "alert-silences", "edge-alerts"  # what other processes see of them, in the store
 
 
 @dataclass(frozen=True, slots=True)

@@ -480,6 +480,7 @@ class Edge:
             model=self._model,
             passed_on=passed_on,
             models=self._held.digests(),
+            alerts=self._bedside.facts if self._bedside is not None else (),
         )
 
     def _condition(self, at_work: bool) -> Condition:

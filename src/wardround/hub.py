@@ -26,7 +26,7 @@ from wardround.collect.intake import Committer, Intake
 from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
-from wardround.desk import SILENCES, SINKS, Arrivals, HubDesk, Place
+from wardround.desk import AT_EDGES, SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
 from wardround.flower.door import FlowerDoor
@@ -441,7 +441,8 @@ class Hub:
             self.store.put_request(answered)
         if self.outbox.behind:
             self._tell_again()
-        for key, value in ((SINKS, self.outbox.states()), (SILENCES, self.watch.silences())):
+        at_edges = {edge: beat.alerts for edge, beat in self.beats.items() if beat.alerts}
+        for key, value in ((SINKS, self.outbox.states()), (SILENCES, self.watch.silences()), (AT_EDGES, at_edges)):
             data = msgspec.json.encode(value)
             if self._shown.get(key) != data:
                 self._shown[key] = data

@@ -271,6 +271,15 @@ def concatenate(parts: Iterable[Examples], feature_names: Sequence[str]) -> Exam
     )
 
 
+class OpenAlert(msgspec.Struct, frozen=True):
+    """An alert that is open at an edge, as the hub is told: no word of whom, of what, or of any value."""
+
+    alert_id: str
+    priority: str
+    category: str
+    state: str
+
+
 @dataclass(frozen=True, slots=True)
 class TokenRecord:
     """What the hub keeps of a join token: never its secret. `used_by` is SHA-256 of the public key that burnt it."""

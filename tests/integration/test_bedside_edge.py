@@ -19,7 +19,8 @@ from wardround.collect.mqtt_link import DeviceLink
 from wardround.collect.storage import FolderStorage
 from wardround.ports import LOOPBACK
 from wardround.records import Consent
-from wardround.watch.alerts import AlertBook
+from wardround.store import opened
+from wardround.watch.alerts import AlertBook, Finding
 from wardround.watch.bedside import Bedside, Total
 
 SICK = {"heart-rate": ("/min", 139.0), "respiratory-rate": ("/min", 27.0), "spo2": ("%", 89.0)}
@@ -139,3 +140,27 @@ def test_an_alert_outlives_a_sigkill_before_it_is_delivered_and_no_hub_is_needed
     code, said = alerts("ack", "B-0001")
     assert code != 0
     assert "no edge runs" in said
+
+
+@pytest.mark.timeout(120)
+def test_the_hub_is_told_how_many_are_open_at_an_edge_and_nothing_of_whom(site, command):
+    site.start_hub()
+    edge = site.edge("icu-a")
+    _, subject = site.device("icu-a", "monitor-1", Consent.LOCAL)
+    home = site.folder / "icu-a"
+    (home / FOLDER).mkdir()
+    ledger, book = BedsideLedger(FolderStorage(home / FOLDER)), AlertBook(prefix="B")
+    facts = {"title": "NEWS2 9 or more lasts", "priority": "high", "category": "physiological", "edge": "icu-a"}
+    book.raise_(Finding(kind="news2", subject=subject, since_us=1, detected_us=1, **facts), SystemClock().now_us())
+    ledger.keep(book, {})
+    ledger.close()
+    edge.start()
+
+    with opened(site.home / "hub.sqlite") as store:
+        until(lambda: store.load_state("edge-alerts") not in (None, b"{}"), 60)
+    told = json.loads(command("alert", "edges", "--json", "--home", str(site.home)).stdout)
+    assert told == {"icu-a": [{"alert_id": "B-0001", "priority": "high", "category": "physiological", "state": "firing"}]}
+    kept = b"".join(p.read_bytes() for p in site.home.glob("hub.sqlite*"))
+    assert b"B-0001" in kept
+    assert subject.encode() not in kept
+    assert b"NEWS2 9" not in kept

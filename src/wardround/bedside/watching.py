@@ -33,7 +33,7 @@ from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
 from wardround.errors import StorageFull, WardroundError
 from wardround.process.transforms.early_warning import HORIZON_US
-from wardround.records import Observation
+from wardround.records import Observation, OpenAlert
 from wardround.watch.acts import Acts, answer
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.bedside import Bedside, Episode
@@ -61,15 +61,6 @@ class _Memory(msgspec.Struct):
     cursor: int
     watch: bytes
     minutes: dict[int, int]  # by day since 1970: patient minutes that were judged
-
-
-class OpenAlert(msgspec.Struct, frozen=True, array_like=True):
-    """What leaves the edge of an open alert, for the hub to count: no word of whom, of what, or of any value."""
-
-    alert_id: str
-    priority: str
-    category: str
-    state: str
 
 
 def patient_minutes(ledger: BedsideLedger) -> dict[int, int]:
@@ -114,6 +105,7 @@ class BedsideWatch:
         self._changed: dict[str, Alert] = {}  # since the last turn, by id
         self._shown: dict[str, bytes] = {}
         self._kept_us = self._looked_us = 0
+        self.facts: tuple[OpenAlert, ...] = ()  # what the hub is told of what is open; as of the last turn, without waiting
         self._outbox = Outbox(home / FOLDER / "outbox.sqlite", routes, clock, self.open_alerts)
         self._acts = Acts(
             acknowledge=self._acknowledge,
@@ -174,6 +166,8 @@ class BedsideWatch:
             for alert in self._book.tick(now_us):
                 self._note(alert)
             self._tell(now_us)
+            found = self._book.open_alerts()
+            self.facts = tuple(OpenAlert(a.alert_id, a.finding.priority, a.finding.category, a.state.value) for a in found)
 
     def forget(self, subject: str) -> int:
         """A patient is erased: nothing of them stays, in memory or in a file; how many alerts went."""
@@ -196,11 +190,6 @@ class BedsideWatch:
         """What is open, who needs a person first."""
         with self._lock:
             return self._book.open_alerts()
-
-    def facts(self) -> tuple[OpenAlert, ...]:
-        """What the hub is told of what is open."""
-        found = self.open_alerts()
-        return tuple(OpenAlert(a.alert_id, a.finding.priority, a.finding.category, a.state.value) for a in found)
 
     # -- detectors
 

@@ -185,6 +185,33 @@ def sinks(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
     Console(markup=False).print(table)
 
 
+@app.command("edges")
+def at_edges(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
+    """List what is open at edges that watch their own patients and devices: how many, how urgent, which numbers.
+
+    Of whom and why stands at the edge alone: `wardround edge alerts show B-0003` there. As each edge last said; one that is
+    silent may have more.
+    """
+    found = shown_rows(alerts_of(home), "edge-alerts")
+    if as_json:
+        typer.echo(json.dumps(found or {}, indent=2))
+        return
+    if not found:
+        typer.echo("No edge has told of an alert of its own.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("edge", "about", "priority", "state", "alerts", "numbers"):
+        table.add_column(heading)
+    for edge, alerts in sorted(found.items()):
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for one in alerts:
+            groups.setdefault((one["category"], one["priority"], one["state"]), []).append(one["alert_id"])
+        for (category, priority, state), numbers in groups.items():
+            about = "a patient" if category == "physiological" else "a device or the edge"
+            table.add_row(edge, about, priority, state, str(len(numbers)), " ".join(numbers[:10]))
+    Console(markup=False).print(table)
+
+
 @app.command("test")
 def try_sinks(home: Home = DEFAULT_HOME) -> None:
     """Send every sink a message that says that it is a test; `sinks` shows whether it was taken."""

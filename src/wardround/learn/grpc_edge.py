@@ -19,7 +19,17 @@ from wardround.errors import LearnError, WardroundError
 from wardround.learn.announcements import announcement
 from wardround.learn.condition import Condition
 from wardround.learn.frames import frame
-from wardround.learn.grpc_wire import IDLE_S, SERVICE, Beat, Stride, condition_to_wire, denied_of, order_of, release_of
+from wardround.learn.grpc_wire import (
+    ALERTS_MAX,
+    IDLE_S,
+    SERVICE,
+    Beat,
+    Stride,
+    condition_to_wire,
+    denied_of,
+    order_of,
+    release_of,
+)
 from wardround.learn.learners import LEARNERS
 from wardround.learn.messages import Done, Order, Release, Upload, UploadReceipt
 from wardround.learn.participant import Participant, Ready
@@ -189,6 +199,10 @@ class EdgeLink:
                         model=beat.model,
                         passed_on=dict(beat.passed_on),
                         models=beat.models,
+                        alerts=[
+                            pb.EdgeAlert(id=a.alert_id, priority=a.priority, category=a.category, state=a.state)
+                            for a in beat.alerts[:ALERTS_MAX]
+                        ],
                     )
                 )
             )

@@ -10,6 +10,7 @@ from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt
+from wardround.records import OpenAlert
 from wardround.row_counts import BYTES_MAX
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
@@ -19,6 +20,8 @@ RELAY = "wardround.v1.Relay"
 CHUNK = 512 * 1024
 PASSED_ON_MAX = 1_000
 SIGNATURE_MAX = 128  # bytes; of P-256, DER, at most 72
+ALERTS_MAX = 200  # open at one edge: more are not told
+WORD_MAX = 20
 HELD_MAX = 256  # models that an edge may say it holds
 STRIDE_MIN, STRIDE_FIRST = 4 * 1024, 128 * 1024
 BUFFERED = 1024 * 1024  # what buffers may hold of a stream: taken up at once, on its way for long
@@ -62,6 +65,7 @@ class Beat:
     model: str = ""  # the newest one it trained from
     passed_on: Mapping[str, int] = field(default_factory=dict)  # bytes of models, by the edge they went to
     models: tuple[str, ...] = ()  # held for predictions, by digest
+    alerts: tuple[OpenAlert, ...] = ()  # open at the edge itself
 
 
 def beat_of(beat: pb.Heartbeat) -> Beat:
@@ -74,6 +78,10 @@ def beat_of(beat: pb.Heartbeat) -> Beat:
         model=beat.model[:64],
         passed_on=dict(list(beat.passed_on.items())[:PASSED_ON_MAX]),
         models=tuple(beat.models[:HELD_MAX]),
+        alerts=tuple(
+            OpenAlert(a.id[:WORD_MAX], a.priority[:WORD_MAX], a.category[:WORD_MAX], a.state[:WORD_MAX])
+            for a in beat.alerts[:ALERTS_MAX]
+        ),
     )
 
 

@@ -335,6 +335,7 @@ class Heartbeat(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     PASSED_ON_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
+    ALERTS_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     spooled: _builtins.int
     """observations that wait for the hub"""
@@ -353,6 +354,10 @@ class Heartbeat(_message.Message):
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """digests of the models it holds for predictions"""
 
+    @_builtins.property
+    def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeAlert]:
+        """open at the edge itself"""
+
     def __init__(
         self,
         *,
@@ -364,14 +369,49 @@ class Heartbeat(_message.Message):
         model: _builtins.str = ...,
         passed_on: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        alerts: _abc.Iterable[Global___EdgeAlert] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "examples", b"examples", "model", b"model", "models", b"models", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "condition", b"condition", "examples", b"examples", "model", b"model", "models", b"models", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class EdgeAlert(_message.Message):
+    """An alert that an edge has raised itself: to be counted at the hub. Of whom, of what and why stays at the edge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """B-0003"""
+    priority: _builtins.str
+    """high, medium, low, info"""
+    category: _builtins.str
+    """physiological, technical"""
+    state: _builtins.str
+    """firing, acknowledged"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        priority: _builtins.str = ...,
+        category: _builtins.str = ...,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "id", b"id", "priority", b"priority", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EdgeAlert: _TypeAlias = EdgeAlert  # noqa: Y015
 
 @_typing.final
 class TrainingFailed(_message.Message):

@@ -288,7 +288,7 @@ def test_what_people_ask_is_answered_once_it_is_on_the_disk(world, act, words, s
 
 def test_the_hub_is_told_numbers_and_no_word_of_whom_or_what(world):
     world.live(30, SICK, subject="abcd-efgh")
-    (fact,) = world.watch.facts()
+    (fact,) = world.watch.facts
     assert (fact.alert_id, fact.priority, fact.category, fact.state) == (f"{PREFIX}-0001", "high", "physiological", "firing")
     assert b"abcd" not in msgspec.msgpack.encode(fact)
 
