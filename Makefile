@@ -52,7 +52,8 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/erase.py
 	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@if [ -d "$(DATA)/nab" ]; then $(BIN)/python bench/nab.py --data "$(DATA)/nab"; fi
-	@if [ -d "$(DATA)/icu_vitals" ]; then $(BIN)/python bench/bedside.py --data "$(DATA)"; fi
+	@$(BIN)/python bench/bedside_edge.py
+	@if [ -d "$(DATA)/icu_vitals" ]; then $(BIN)/python bench/bedside.py --data "$(DATA)" --stays 4000; fi
 	@if [ -d "$(DATA)" ]; then \
 	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
 	else echo "no recordings at $(DATA): make bench DATA=folder with mitbih_subset/ and har_smartphone/"; fi
