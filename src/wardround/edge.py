@@ -23,6 +23,7 @@ from typing import Any
 import structlog
 
 from wardround import __version__
+from wardround.bedside.live import HeldOnLive
 from wardround.bedside.opening import forget_at_bedside, open_bedside
 from wardround.clock import SystemClock
 from wardround.collect.broker import EmbeddedBroker
@@ -80,6 +81,7 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_S = 2.0
 LOOK_S = 2.0
 WATCH_S = 1.0
+LIVE_S = 60.0
 IMPORT_S = 10.0
 HOLD_S = 5.0  # an import that works the gate lets go sooner
 PRUNE_S = 3600.0
@@ -335,6 +337,7 @@ class Edge:
             asyncio.create_task(self._look(collector)),
             asyncio.create_task(self._import(collector)),
             asyncio.create_task(self._watch()),
+            asyncio.create_task(self._watch_by_models()),
         ]
         gc.freeze()  # what is there now stays: the collector of garbage need not walk over it
         on_ready({"name": self.name, "mqtt_port": devices.port, "https_port": https_port, "relay_address": address})
@@ -604,6 +607,17 @@ class Edge:
         while True:
             await asyncio.to_thread(self._bedside.turn)
             await asyncio.sleep(WATCH_S)
+
+    async def _watch_by_models(self) -> None:
+        """Ask the models that are held about the last minutes, while the worker has nothing else to do."""
+        bedside, path = self._bedside, str(self._home.path)
+        if bedside is None or not self._home.settings.bedside.models:
+            await asyncio.Event().wait()
+            return
+        live = HeldOnLive(self.name, path, held=self._held, local=self._local, run=self._trainer.run_if_free)
+        while True:
+            await asyncio.sleep(LIVE_S)
+            await asyncio.to_thread(lambda: bedside.hear(live.look(self._clock.now_us())))
 
     async def _keep_house(self) -> None:
         while True:

@@ -155,6 +155,7 @@ class FlowerSettings(Settings, frozen=True, kw_only=True):
 class BedsideSettings(Settings, frozen=True, kw_only=True):
     """How an edge watches its patients."""
 
+    models: bool = True  # also by what the models that this edge holds find in live windows
     watch: bool = True  # vital signs, devices, certificates; alerts stay at the edge unless `notify` says where to
 
 

@@ -2,7 +2,8 @@
 
 Consent is asked again here, at the moment a round picks its examples: a withdrawal changes the next round, whoever wrote it.
 
-Runs in the training worker, which names "wardround.training_data:examples_of" or "...:values_of" and has the edge's home.
+Runs in the training worker, which names "wardround.training_data:examples_of", "...:values_of" or "...:live_of" and has the
+edge's home.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
+from wardround.errors import LearnError
+from wardround.learn.calibration import scaled
+from wardround.learn.learners import Learner, make_learner
+from wardround.learn.messages import Done
+from wardround.learn.models import decode_model
+from wardround.learn.study import decode_training, features_digest
 from wardround.learn.survey import SurveySettings
+from wardround.learn.trainer import Work
 from wardround.process.transforms import TASKS
 from wardround.process.transforms.alignment import usable
 from wardround.records import Consent, Examples, Floats, Observation, Purpose
@@ -37,6 +46,7 @@ class _Cached:
 _stores: dict[str, LocalStore] = {}
 _registers: dict[str, ConsentRegister] = {}
 _cache: dict[tuple[str, str], _Cached] = {}
+_learners: dict[tuple[bytes, int], Learner] = {}  # of the model that predicted last
 
 
 def local_store(home: str) -> LocalStore:
@@ -71,6 +81,48 @@ def examples_of(home: str, task: str) -> Examples:
     ended = time.monotonic()
     _cache[home, task] = _Cached(version, generation, ended, ended - started, examples)
     return examples
+
+
+class Live(msgspec.Struct):
+    """What a model says of what was measured lately: row by row, by subject and time. `p` has shape (n, n_classes), float32."""
+
+    task: str
+    subjects: list[str]
+    t_us: list[int]
+    p: bytes
+    classes: int
+
+
+class LiveAsk(msgspec.Struct):
+    """What of: observations since then, with probabilities scaled by this temperature."""
+
+    since_us: int
+    temperature: float
+
+
+def live_of(home: str, work: Work) -> Done:
+    """Predict with a released model from the live windows of subjects who allow to be watched; the answer is a Live, encoded.
+
+    `work.kept` is a LiveAsk, encoded; settings and model are those of the release.
+
+    Raises:
+        LearnError: the model does not fit the task here.
+    """
+    settings, ask = decode_training(work.settings), msgspec.msgpack.decode(work.kept, type=LiveAsk)
+    task, register = TASKS[settings.task], consents(home)
+    if settings.features != features_digest(task.feature_names):
+        raise LearnError(f"the model's features of {task.name} are not those here", remedy="bring edge and hub to one version")
+    rows = local_store(home).read(task.signals - {task.label_code}, since_us=ask.since_us)
+    examples = task.examples([o for o in rows if not o.imported and _allowed(register, o, Purpose.CARE)])
+    p = np.empty((0, settings.classes), np.float32)
+    if len(examples):
+        key = (work.settings, len(task.feature_names))
+        if key not in _learners:
+            _learners.clear()
+            _learners[key] = make_learner(settings.learner, len(task.feature_names), settings.classes, code=settings.code)
+        p = scaled(_learners[key].predict(decode_model(work.model), examples.features), ask.temperature).astype(np.float32)
+    live = Live(task.name, [str(s) for s in examples.subjects], examples.t_us.tolist(), p.tobytes(), settings.classes)
+    return Done(msgspec.msgpack.encode(live), len(examples))
 
 
 def _allowed(register: ConsentRegister, o: Observation, purpose: Purpose) -> bool:

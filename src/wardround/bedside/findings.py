@@ -13,6 +13,7 @@ from wardround.clock import utc
 from wardround.process.transforms.early_warning import news2
 from wardround.watch.alerts import Finding
 from wardround.watch.bedside import VOTES, VOTES_NEEDED, Episode
+from wardround.watch.live_model import LiveEpisode
 
 ENDING_SHARE = 0.25  # of a certificate's life: one that is renewed at two thirds of it never has so little left
 UNITS = {
@@ -68,6 +69,35 @@ def episode_finding(edge: str, episode: Episode) -> Finding:
         impact="Decision support: it may come late, and it may be wrong.",
         causes=_CAUSES[episode.kind],
         action=f"Look at the patient. {_RESPONSE[episode.priority]}",
+    )
+
+
+def live_finding(edge: str, episode: LiveEpisode) -> Finding:
+    """What the current model found; its alert is named as that of an episode."""
+    sure = f"The model is {episode.confidence:.0%} sure, on the scale of patients who never trained it."
+    if episode.kind == "ectopic-run":
+        title = f"A run of ventricular beats, {episode.rate:.0f}/min"
+        detail = f"{episode.count} or more in a row. {sure}"
+        causes = ("ventricular tachycardia", "aberrant conduction or an accelerated idioventricular rhythm", "artefact")
+        action = "Look at the patient and at the ECG."
+    else:
+        title = "This patient moves much less than usual"
+        detail = f"Walking of the last day: {episode.rate:.0%} of the usual, from {episode.count:,} windows. {sure}"
+        causes = ("the patient is getting worse", "bed rest was ordered", "the device is worn elsewhere")
+        action = "Ask the patient."
+    return Finding(
+        kind=episode.kind,
+        title=title,
+        priority=episode.priority,
+        category="physiological",
+        since_us=episode.since_us,
+        detected_us=episode.seen_us,
+        edge=edge,
+        subject=episode.subject,
+        detail=detail,
+        impact="Decision support: a model's opinion, blind to what it has never seen.",
+        causes=causes,
+        action=action,
     )
 
 

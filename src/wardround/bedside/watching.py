@@ -13,7 +13,7 @@ from __future__ import annotations
 import collections
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
@@ -25,13 +25,16 @@ from wardround.bedside.findings import (
     certificate_fingerprint,
     episode_finding,
     episode_fingerprint,
+    live_finding,
 )
 from wardround.bedside.ledger import BedsideLedger
+from wardround.bedside.live import WALKING, Said
 from wardround.bedside.vitals import CODES, Scale, readings, scorer
 from wardround.clock import Clock
 from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
 from wardround.errors import StorageFull, WardroundError
+from wardround.process.transforms import TASKS
 from wardround.process.transforms.early_warning import HORIZON_US
 from wardround.records import Observation, OpenAlert
 from wardround.watch.acts import Acts, answer
@@ -39,6 +42,7 @@ from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.bedside import Bedside, Episode
 from wardround.watch.delivery.outbox import Outbox, Route
 from wardround.watch.detectors.sensors import SensorChange, Sensors
+from wardround.watch.live_model import LiveKind, LiveModel
 from wardround.watch.sensor_findings import FLAGGED, sensor_finding, sensor_fingerprint
 
 log = structlog.get_logger(__name__)
@@ -52,6 +56,8 @@ ROWS_MAX = 5_000  # of the local store a turn
 CHANGES_MAX = 1_000  # of sensors between two turns
 DAYS_MAX = 400
 DAY_US = 86_400_000_000
+LIVE_TASKS: Mapping[LiveKind, str] = {"ectopic-run": "ventricular-beats", "activity-fall": "activity"}
+WITHDRAWN = "consent does not allow to watch it any more"
 Certificates = Mapping[Literal["identity", "listener"], tuple[int, int]]  # what: from when to when, us since 1970
 
 
@@ -61,6 +67,7 @@ class _Memory(msgspec.Struct):
     cursor: int
     watch: bytes
     minutes: dict[int, int]  # by day since 1970: patient minutes that were judged
+    live: bytes = b""
 
 
 def patient_minutes(ledger: BedsideLedger) -> dict[int, int]:
@@ -98,6 +105,7 @@ class BedsideWatch:
         self._ledger.load(self._book)
         self._scales: Mapping[str, int] = {}
         self._vitals = Bedside(scorer(lambda s: cast(Scale, self._scales.get(s, 1))), horizon_us=HORIZON_US)
+        self._live = LiveModel()
         self._sensors = Sensors()
         self._changes: collections.deque[SensorChange] = collections.deque(maxlen=CHANGES_MAX)
         self._cursor, self._minutes = -1, dict[int, int]()
@@ -169,11 +177,34 @@ class BedsideWatch:
             found = self._book.open_alerts()
             self.facts = tuple(OpenAlert(a.alert_id, a.finding.priority, a.finding.category, a.state.value) for a in found)
 
+    def hear(self, said: Iterable[Said]) -> None:
+        """What the held models say of the last minutes. Making it is slow, and done before the lock is taken."""
+        heard = list(said)
+        with self._lock:
+            for one in heard:
+                classes = TASKS[one.task].classes
+                if not self._may_watch(one.subject, one.task):
+                    continue
+                if one.task == "ventricular-beats":
+                    beats = self._live.beats(one.subject, one.t_us, one.p[:, classes.index("ventricular")].tolist())
+                    for episode in beats:
+                        self._raise(live_finding(self._edge, episode))
+                elif one.task == "activity":
+                    walking = one.p[:, [classes.index(c) for c in WALKING]].sum(axis=1)
+                    self._live.windows(one.subject, one.t_us, walking.tolist(), one.p.max(axis=1).tolist())
+            for episode in self._live.tick(self._clock.now_us()):
+                if episode.over:
+                    self._clear(episode_fingerprint(self._edge, episode.kind, episode.subject))
+                else:
+                    self._raise(live_finding(self._edge, episode))
+            self._tell(self._clock.now_us())
+
     def forget(self, subject: str) -> int:
         """A patient is erased: nothing of them stays, in memory or in a file; how many alerts went."""
         with self._lock:
             gone = self._book.forget(subject)
             self._vitals.forget(subject)
+            self._live.forget(subject)
             self._changed = {i: a for i, a in self._changed.items() if i not in gone}
             self._keep(self._clock.now_us(), all_of_it=True)
             self._ledger.forget(subject)
@@ -200,6 +231,8 @@ class BedsideWatch:
         try:
             memory = msgspec.msgpack.decode(data, type=_Memory)
             self._vitals.restore(memory.watch)
+            if memory.live:
+                self._live.restore(memory.live)
         except (msgspec.DecodeError, ValueError) as error:  # of an older version: a patient's own usual is learned anew
             log.warning("what the bedside watch remembered cannot be read", edge_id=self._edge, reason=str(error))
             return
@@ -251,7 +284,15 @@ class BedsideWatch:
             if not any(self._watches(subject, code) for code in CODES):
                 self._vitals.forget(subject)
                 for kind in ("news2", "own-baseline"):
-                    self._clear(episode_fingerprint(self._edge, kind, subject), "consent does not allow to watch it any more")
+                    self._clear(episode_fingerprint(self._edge, kind, subject), WITHDRAWN)
+        for subject in self._live.subjects():
+            if not any(self._may_watch(subject, task) for task in LIVE_TASKS.values()):
+                self._live.forget(subject)
+                for kind in LIVE_TASKS:
+                    self._clear(episode_fingerprint(self._edge, kind, subject), WITHDRAWN)
+
+    def _may_watch(self, subject: str, task: str) -> bool:
+        return any(self._watches(subject, code) for code in TASKS[task].signals)
 
     # -- people
 
@@ -320,7 +361,9 @@ class BedsideWatch:
                 states[key] = data
         due = now_us - self._kept_us >= KEEP_US or now_us < self._kept_us
         if all_of_it or due or self._changed:
-            states[MEMORY] = msgspec.msgpack.encode(_Memory(self._cursor, self._vitals.state(), self._minutes))
+            states[MEMORY] = msgspec.msgpack.encode(
+                _Memory(self._cursor, self._vitals.state(), self._minutes, self._live.state())
+            )
         self._ledger.keep(self._book, states)
         self._shown |= {k: v for k, v in states.items() if k != MEMORY}
         if MEMORY in states:

@@ -108,6 +108,13 @@ class LocalStore:
         read = rows[-1][0] if len(rows) == limit else newest
         return [decode_observation(data) for _, data in rows], int(read)
 
+    def has_since(self, codes: Collection[str], since_us: int) -> bool:
+        """Whether anything of these codes was measured since."""
+        places = ",".join("?" * len(codes))
+        query = f"SELECT 1 FROM kept WHERE code IN ({places}) AND t0_us >= ? LIMIT 1"  # noqa: S608
+        with self._lock:
+            return self._db.execute(query, (*codes, since_us)).fetchone() is not None
+
     def version(self) -> int:
         """Grows with every observation kept: what was computed from an older version is stale."""
         with self._lock:

@@ -96,6 +96,10 @@ class HeldModels:
             await asyncio.to_thread(self._blobs.delete, f"{held.model}.safetensors")
         log.info("holds a model", study=release.study, number=release.number, stage=release.stage, model=name[:12])
 
+    def studies(self) -> tuple[str, ...]:
+        """The studies of which a model is held."""
+        return tuple(sorted(self._facts))
+
     def open(self, study: str) -> Held | None:
         """The model to predict with; None when there is none yet.
 

@@ -51,7 +51,7 @@ class Work:
     """One training."""
 
     source: Source
-    task: str  # survey, statistics, train, flower
+    task: str  # survey, statistics, train, flower, live
     settings: bytes
     model: bytes
     round_number: int
@@ -83,35 +83,50 @@ class Trainer:
         Raises:
             TrainingFailed: the learner refused, the worker died, the deadline passed, or it was no longer wanted.
         """
-        unwanted = unwanted or threading.Event()
         with self._lock:
-            if unwanted.is_set():
-                raise TrainingFailed("no longer wanted", remedy="the next order starts a new training")
-            pipe = self._ensure()
-            try:
-                pipe.send(work)
-                self._wait(pipe, unwanted)
-                answer = pipe.recv()
-            except (EOFError, OSError) as exc:
-                self._stop()
-                time.sleep(self._wait_s)
-                self._wait_s = min(self._wait_s * 2, RESTART_S_MAX)
-                raise TrainingFailed(
-                    "the training worker died", remedy="look for its memory limit: training_memory_bytes_max"
-                ) from exc
-            self._wait_s = RESTART_S_MIN
+            return self._run(work, unwanted or threading.Event(), self._deadline_s)
+
+    def run_if_free(self, work: Work, deadline_s: float) -> Done | None:
+        """The same for what can wait until another time: None while the worker trains.
+
+        Raises:
+            TrainingFailed: as run.
+        """
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._run(work, threading.Event(), deadline_s)
+        finally:
+            self._lock.release()
+
+    def _run(self, work: Work, unwanted: threading.Event, deadline_s: float) -> Done:
+        if unwanted.is_set():
+            raise TrainingFailed("no longer wanted", remedy="the next order starts a new training")
+        pipe = self._ensure()
+        try:
+            pipe.send(work)
+            self._wait(pipe, unwanted, deadline_s)
+            answer = pipe.recv()
+        except (EOFError, OSError) as exc:
+            self._stop()
+            time.sleep(self._wait_s)
+            self._wait_s = min(self._wait_s * 2, RESTART_S_MAX)
+            raise TrainingFailed(
+                "the training worker died", remedy="look for its memory limit: training_memory_bytes_max"
+            ) from exc
+        self._wait_s = RESTART_S_MIN
         if isinstance(answer, Done):
             return answer
         raise TrainingFailed(str(answer), remedy="see the edge's log")
 
-    def _wait(self, pipe: Connection, unwanted: threading.Event) -> None:
+    def _wait(self, pipe: Connection, unwanted: threading.Event, deadline_s: float) -> None:
         """Until there is an answer.
 
         Raises:
             TrainingFailed: the deadline passed, or nobody wants one any more; the worker is gone then.
             EOFError: the worker is gone.
         """
-        until_s = time.monotonic() + self._deadline_s
+        until_s = time.monotonic() + deadline_s
         cut_short = False
         while not pipe.poll(LOOK_S):
             if not cut_short and unwanted.is_set():
@@ -119,7 +134,7 @@ class Trainer:
             if time.monotonic() >= until_s:
                 self._stop()
                 if not cut_short:
-                    late = f"training took longer than {self._deadline_s:.0f} s"
+                    late = f"training took longer than {deadline_s:.0f} s"
                     raise TrainingFailed(late, remedy="raise training_deadline_s")
                 self._ensure()  # the next order finds it ready
                 raise TrainingFailed("no longer wanted", remedy="the next order starts a new training")
@@ -203,7 +218,7 @@ class Worker:
         """
         if work.task == "survey":
             return self._survey(work)
-        if work.task == "flower":
+        if work.task in ("flower", "live"):
             answered: Done = self._function(work.source)(work.source.home, work)
             return answered
         settings = decode_training(work.settings)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 def kinds():
     text = "".join(p.read_text() for part in ("watch", "bedside") for p in (ROOT / "src/wardround" / part).rglob("*.py"))
-    words = "signal-silent|sensor-dead|device-silent|news2|own-baseline"
+    words = "signal-silent|sensor-dead|device-silent|news2|own-baseline|ectopic-run|activity-fall"
     found = re.findall(r'kind="([a-z-]+)"', text) + re.findall(rf'"({words})"', text)
     return {*found, *re.findall(r'Sign\(\s*"([a-z-]+)"', text), COMMON}
 
