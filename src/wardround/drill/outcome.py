@@ -11,6 +11,7 @@ from typing import Any
 from wardround.drill.faults import AT_ONCE, Fault
 from wardround.drill.run import Run, Sighting
 from wardround.watch.alerts import Rules
+from wardround.watch.model_watch import COMMON
 
 MUTE_ROUNDS = 30  # the same detector of the same edge is one alarm for so long
 FALSE_PER_1000_MAX, INNOCENT_MAX, SCORE_APART_MAX = 2.0, 1, 0.01
@@ -47,7 +48,7 @@ def look_at(run: Run, undisturbed: Run) -> Outcome:
     """A run, beside the one of its seed in which nothing was wrong."""
     first = max(1, run.from_round)
     after = [s for s in run.sightings if s.number >= first]
-    told = _unexplained(after)
+    told = [s for s in _unexplained(after) if run.struck or not s.detector.startswith(COMMON)]  # that names the study
     seen = [s for s in after if (s.edge in run.struck if run.struck else not s.edge)]
     by = Counter(s.detector for s in seen)
     healthy = [e for e in run.scores if e not in run.struck]

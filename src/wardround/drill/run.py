@@ -15,11 +15,13 @@ from wardround.drill.faults import Fault
 from wardround.drill.hearing import Hearing
 from wardround.drill.meddling import Meddling
 from wardround.drill.wards import Wards
+from wardround.errors import LearnError
 from wardround.learn.faults import Faults
 from wardround.learn.fleet import Fleet, RehearsedRound
 from wardround.learn.models import Parameters, TensorSource, is_buffer
 from wardround.learn.scores import METRICS
 from wardround.learn.study import Study
+from wardround.records import Examples
 from wardround.watch.detectors.screens import Screens
 from wardround.watch.detectors.updates import Verdict
 from wardround.watch.model_watch import COMMON, Deviation, ModelWatch
@@ -102,18 +104,29 @@ def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_r
     hearing, watch = Hearing(before), ModelWatch("drill", features=next(iter(every.values())).feature_names)
     rounds = fleet.run()
     for number in range(1, study.rounds.count + 1):
-        done = next(rounds)
+        try:
+            done = next(rounds)
+        except LearnError:
+            if not meddling.at_work(number):
+                raise
+            run.sightings.append(Sighting(number, "", "round-abandoned"))  # again and again: the study makes no model any more
+            run.scores = run.scores or _scores(fleet, metric, tried, before)
+            yield run
+            return
         meddling.last_step = _step(before, done.model)
         before = done.model
         _note(run, heard, done)
         seen = hearing.seen(done, meddling.now, meddling.last_step)
         run.sightings += [s for d in watch.round(seen) for s in _told(d)]
         if study.rounds.count - number < SCORED_ROUNDS:
-            for edge, examples in tried.items():
-                probabilities = fleet.learner.predict(done.model, examples.features)
-                sums.setdefault(edge, []).append(METRICS[metric](examples.labels, probabilities))
+            for edge, score in _scores(fleet, metric, tried, done.model).items():
+                sums.setdefault(edge, []).append(score)
         run.scores = {edge: float(np.mean(found)) for edge, found in sums.items()}
         yield run
+
+
+def _scores(fleet: Fleet, metric: str, tried: Mapping[str, Examples], model: Parameters) -> dict[str, float]:
+    return {e: METRICS[metric](x.labels, fleet.learner.predict(model, x.features)) for e, x in tried.items()}
 
 
 def _note(run: Run, heard: _Heard, done: RehearsedRound) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -18,7 +19,7 @@ SAMPLE = "label-flip,scaling,sybil,nan,dead-sensor,participation"
 
 
 def test_a_sample_of_faults_is_seen_at_once_named_and_put_right():
-    course = Course(synthetic_plan(64), chosen(SAMPLE), [7], from_round=56)
+    course = Course(synthetic_plan(72), chosen(SAMPLE), [7], from_round=56)
     for _ in course.run():
         pass
     facts = course.done.facts()
@@ -51,6 +52,28 @@ def test_the_command_says_what_was_not_seen_and_ends_with_1(monkeypatch):
     assert seen.exit_code == 0
     assert "1/1" in seen.stdout
     assert "triage-not-finite" in seen.stdout
+
+
+class Ruin(Fault):
+    """Every update is NaN, of every edge: from then on no round has a model, which is what an operator is told."""
+
+    name, title, share, seen_by = "ruin", "nothing counts any more", 0.0, "rounds that are given up"
+
+    def edges(self, names, seed):
+        return frozenset()
+
+    def updates(self, scene, updates):
+        return FAULTS["nan"].updates(replace(scene, struck=frozenset(updates)), updates)
+
+
+def test_a_fault_that_ends_the_study_is_a_run_that_ends_and_was_seen():
+    course = Course(synthetic_plan(10), [Ruin()], [0], from_round=4)
+    for _ in course.run():
+        pass
+    (found,) = course.done.outcomes
+    assert (found.detected, found.delay) == (True, 0)
+    assert found.by == ("round-abandoned",)
+    assert found.score is not None
 
 
 def test_the_list_teaches_every_fault():
@@ -95,8 +118,9 @@ def test_a_run_is_looked_at_with_the_knowledge_of_who_was_struck():
 def test_a_fault_of_the_hub_is_seen_by_what_is_said_of_the_study():
     nobody = a_run("server-step", (), [Sighting(12, "e1", "edge-loss")])
     assert not look_at(nobody, a_run("", ())).detected
-    study = a_run("server-step", (), [Sighting(12, "", "model-diverged")])
-    assert look_at(study, a_run("", ())).delay == 2
+    common = [Sighting(12, "", "federation-shift loss"), Sighting(12, "e1", "federation-shift loss")]
+    study = look_at(a_run("server-step", (), common), a_run("", ()))
+    assert (study.delay, study.others_named) == (2, ())  # it names the study, and the edges at which it shows
 
 
 def test_an_alarm_is_one_until_it_has_been_quiet_for_thirty_rounds():

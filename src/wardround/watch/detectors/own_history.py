@@ -35,6 +35,7 @@ NORM_SD_MIN = 0.25  # of log norm: less than a factor of 1.3 is no sign
 COSINE_SD_MIN = 0.12
 DRIFT_SD_MIN = 0.35  # of the whole direction: honest training turns, slowly and all one way, by 16 degrees and less
 CHANCE_SD = 1.4  # of the cosine of a small model's updates: it falls further by chance than a normal distribution has it
+FEW = 4.0  # rounds that are few
 COURSE_SD_MIN = 0.05
 NORM_Z, COSINE_Z, COURSE_Z, CHI2 = 6.0, 5.0, 5.3, 5.5
 THRESHOLD = 6.0  # every sign is scaled to this one threshold, which a study may move
@@ -186,7 +187,8 @@ class OwnHistory:
 def _fall(past: _Past, look: _Look, others: int) -> float:
     """How far the direction has turned from its own way or the others', in standard deviations."""
     seen = [(past.own, look.own), *([(past.peers, look.peers)] if others > 2 else [])]
-    return max(0.0, *((usual[0] - now) / max(_sd(usual), COSINE_SD_MIN, CHANCE_SD * look.chance) for usual, now in seen))
+    wider = math.sqrt(1 + FEW / past.rounds)  # a deviation that few rounds have shown is not known well
+    return max(0.0, *((usual[0] - now) / wider / max(_sd(usual), COSINE_SD_MIN, CHANCE_SD * look.chance) for usual, now in seen))
 
 
 def _take_off_what_is_common(looks: Sequence[_Look]) -> None:
