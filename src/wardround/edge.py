@@ -55,6 +55,8 @@ from wardround.learn.limits import Limits
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
+from wardround.learn.privacy.agent import MaskAgent
+from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.receipts import HubAnswer
 from wardround.learn.schedule import check_schedule, lacks
 from wardround.learn.shelf import ModelSource, Shelf
@@ -71,6 +73,7 @@ from wardround.trust.denied import DenyList
 from wardround.trust.duties import erased_to_wire, head_of, head_to_wire, wishes_of
 from wardround.trust.erasures import ErasureBook
 from wardround.trust.identity import IdentityFolder
+from wardround.trust.peers import Peers
 from wardround.trust.pseudonyms import Pseudonyms
 from wardround.trust.renewal import Renewer
 from wardround.trust.renewal_link import ask_renewal
@@ -255,6 +258,7 @@ class Edge:
             forget=self._forget_at_bedside,
         )
         self._clock = clock
+        self._peers = Peers((identity / "ca.pem").read_bytes, clock.now_us)
         self._participant = Participant(FolderBlobs(home.path / "learn"))
         self._identity, self._denied = identity, DenyList()
         self._shelf = Shelf(
@@ -303,6 +307,8 @@ class Edge:
             on_denied=self._deny,
             on_other=self._asked,
             greet=self._greet,
+            masks=MaskAgent(self.name, self._masks_blobs(), sign=signer.sign_masks, verify=self._peers.check),
+            on_lie=self._hub_lied,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
         forwarder = Forwarder(
@@ -421,7 +427,9 @@ class Edge:
         except asyncio.CancelledError:
             unwanted.set()  # the thread goes on to the end of the worker, not of the training
             raise
-        self._examples, self._model = done.examples, order.base or self._model
+        self._model = order.base or self._model
+        if not order.masks:  # how many examples a blind study counts here is not for the hub to know
+            self._examples = done.examples
         return self._alter(order, done) if self._alter is not None else done
 
     async def _listen_for_edges(self, relay: RelayLink) -> tuple[str, Callable[[], Awaitable[None]]]:
@@ -467,6 +475,17 @@ class Edge:
             sources.insert(0, RelaySource(self._identity, order.relay, order.relay_address))
         self._sources = sources
         return await self._shelf.get(order.base, sources)
+
+    def _masks_blobs(self) -> FolderBlobs:
+        """Where the secrets of masked rounds lie: for this edge alone."""
+        folder = self._home.path / "learn" / "masks"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return FolderBlobs(folder)
+
+    def _hub_lied(self, study: str, round_number: int, error: MasksRefused) -> None:
+        """What only a hub that lies can have said, for whoever looks at this edge."""
+        facts = {"study": study, "round_number": round_number, "reason": error.reason, "found": str(error)}
+        self._audit.add("system", "the hub broke the rules of a masked round", "hub", **facts)
 
     def _check_manifest(self, signed: Signed) -> None:
         authority = (self._identity / "ca.pem").read_bytes()

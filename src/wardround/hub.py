@@ -68,6 +68,7 @@ from wardround.trust.duties import Duties
 from wardround.trust.enrolment import EnrolmentListener
 from wardround.trust.erasures import ErasureBook, Receipt
 from wardround.trust.offline import install_authority, request_authority
+from wardround.trust.peers import Peers
 from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
 from wardround.trust.signatures import HubSigner
@@ -228,6 +229,7 @@ class Hub:
             str(s): str(e) for s, e in zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True)
         }
         self._signer = HubSigner(home / "pki")
+        self._peers = Peers(lambda: self._authority.pem, self.clock.now_us)
         self._on_certificate: list[Callable[[], None]] = []
         self._denied = DenyList(*self.store.denied(self.clock.now_us()))
         self._shown: dict[str, bytes] = {}  # what other processes were last shown
@@ -722,6 +724,7 @@ class Hub:
             may_train=lambda subject, codes: self.consents.allows(subject, codes, Purpose.TRAINING, Consent.RAW),
             tell=self.watch.trained,
             is_well=self.watch.is_well,
+            verify=self._peers.check,
         )
 
     def _fleet(self, link: HubLink, study: str) -> Fleet:

@@ -23,8 +23,10 @@ from wardround.learn.blobs import FolderBlobs
 from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Committed, Journal
 from wardround.learn.learners import Learner, check_learner, code_digest, make_learner
-from wardround.learn.messages import Order, RoundEvent
+from wardround.learn.messages import MaskStep, Order, RoundEvent
 from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
+from wardround.learn.privacy.blind import Masking
+from wardround.learn.privacy.edge_masks import Verify
 from wardround.learn.releases import Stage
 from wardround.learn.rollbacks import Asked
 from wardround.learn.scores import METRICS, by_group, worst
@@ -86,17 +88,18 @@ class RunningStudy:
         store: Store,
         lake: Lake,
         clock: Clock,
-        send: Callable[[EdgeId, Order | rounds.Cancel, str], None],
+        send: Callable[[EdgeId, Order | rounds.Cancel | MaskStep, str], None],
         fleet: Fleet,
         on_event: Callable[[RoundEvent], None],
         say: Callable[[str, str], None],
         may_train: Callable[[str, Collection[str]], bool],
         tell: Tell,
         is_well: Callable[[str], bool],
+        verify: Verify,
         spans: Spans = NO_SPANS,
     ) -> None:
         """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked;
-        `tell` and `is_well` are the watch's (study_watch.py).
+        `tell` and `is_well` are the watch's (study_watch.py); `verify` checks an edge's signature in a blind study.
 
         Raises:
             StudyError: the study cannot be run as it is written.
@@ -146,6 +149,7 @@ class RunningStudy:
             weights=lambda: {edge: own.weight for edge, own in standing(journal).items()},
             commit_later=True,
             spans=spans,
+            masking=Masking(verify, lambda edge, step: send(edge, step, record.name)),
         )
         self._catch_up()
         if self.task is not None:

@@ -35,6 +35,8 @@ from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
 from wardround.learn.models import Parameters
 from wardround.learn.participant import Participant
+from wardround.learn.privacy.agent import MaskAgent
+from wardround.learn.privacy.blind import Masking
 from wardround.learn.schedule import lacks
 from wardround.learn.shelf import Shelf
 from wardround.learn.strategies import make_strategy
@@ -45,6 +47,7 @@ from wardround.simulation.toy import CLASSES, FEATURES, toy_model, toy_training
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import HubChannel, peer_certificate, peer_name, start_hub_listener, start_listener
 from wardround.trust.identity import IdentityFolder
+from wardround.trust.peers import Peers
 from wardround.trust.signatures import EdgeSigner, HubSigner, check_signature
 from wardround.watch.detectors.screens import Screens
 
@@ -142,6 +145,10 @@ async def _hub(home: Path, text: str, port: int, parts: Parts, edges: int) -> No
         send=lambda edge, message: link.send(edge, message, study.name),
         on_event=lambda _event: None,
         commit_later=True,
+        masking=Masking(
+            Peers((home / "pki" / "ca.pem").read_bytes, SystemClock().now_us).check,
+            lambda edge, step: link.send(edge, step, study.name),
+        ),
     )
     server, _ = await start_hub_listener(  # kept: a server that nobody holds stops listening
         {SERVICE: link.handlers()}, host="127.0.0.1", port=port, pki=home / "pki", denied=lambda _name, _serial: False
@@ -236,6 +243,12 @@ async def _edge(home: Path, name: str, port: int, relay_port: int, chance: rando
         condition=condition,
         sign=signer.sign,
         relay_address=address,
+        masks=MaskAgent(
+            name,
+            FolderBlobs(identity / "masks"),
+            sign=signer.sign_masks,
+            verify=Peers((identity / "ca.pem").read_bytes, SystemClock().now_us).check,
+        ),
     )
     rotate = identity / "rotate_s"
     if rotate.exists():

@@ -14,6 +14,10 @@ import msgspec
 from wardround.clock import utc
 from wardround.learn.study import Study
 
+PRIVACY = {
+    "clear": "the hub saw every update; no differential privacy",
+    "blind": "the hub saw sums of updates alone (secure aggregation); no differential privacy",
+}
 LIMITS = (
     "Research software: no medical device, and no basis for a decision about a patient.",
     "Scores are of the held-back subjects of the edges named here, in the window named here; elsewhere it may be worse.",
@@ -95,7 +99,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
             ("strategy", facts["strategy"]),
             ("updates of this round", ", ".join(f"{e} ({n} examples)" for e, n in sorted(facts["updates"].items()))),
             ("set aside in this round", ", ".join(facts["aside"]) or "none"),
-            ("privacy", "no differential privacy" if facts["privacy"]["mode"] == "none" else facts["privacy"]["mode"]),
+            ("privacy", PRIVACY.get(facts["privacy"]["mode"], facts["privacy"]["mode"])),
             ("made by", f"Wardround {facts.get('version', '')}, code `{facts.get('code', '')}`"),
         ),
         "",

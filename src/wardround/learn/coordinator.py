@@ -35,14 +35,16 @@ from wardround.learn.journal import (
     model_name,
     update_name,
 )
-from wardround.learn.messages import Order, RoundEvent, Upload, UploadReceipt
-from wardround.learn.models import Parameters, Step, decode_model, digest, model_parts
+from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, UploadReceipt
+from wardround.learn.models import MemoryTensors, Parameters, Step, TensorSource, decode_model, digest, model_parts
 from wardround.learn.pace import NOBODY, Pace
+from wardround.learn.privacy.blind import Blind, Masking, make_blind
+from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.reception import Models, Reception
 from wardround.learn.replays import Asides, check_allowed, find, late_updates, new_replay, refused_again
 from wardround.learn.reported import reported
 from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
-from wardround.learn.scaling import fold_sums, with_scaling
+from wardround.learn.scaling import check_sums, fold_sums, with_scaling
 from wardround.learn.spans import NO_SPANS, Spans, span
 from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
 from wardround.learn.study import Study
@@ -93,6 +95,7 @@ class Coordinator:
         weights: Callable[[], Mapping[str, float]] = lambda: NOBODY,
         commit_later: bool = False,
         spans: Spans = NO_SPANS,
+        masking: Masking | None = None,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
@@ -101,8 +104,13 @@ class Coordinator:
 
         `weights()` is how much each edge is wanted when edges are chosen (selection.py).
 
-        `send` and `on_event` must return at once; they are called under the lock.
+        `send` and `on_event` must return at once; they are called under the lock. `masking` carries the
+        masks of a blind study.
+
+        Raises:
+            StudyError: the study is blind, and nothing here can carry its masks.
         """
+        self._blind = make_blind(study, masking, blobs=blobs, clock=clock)
         self.study = study
         self._settings, self._initial = settings, initial
         self._strategy, self._screen, self._survey, self._reference = strategy, screen, survey, reference
@@ -144,12 +152,17 @@ class Coordinator:
             self._attached.add(edge)
             self._pace.came()
             self._step(rounds.Attached(edge))
+            if self._blind is not None:
+                self._blind.attach(edge)
 
     def lose(self, edge: EdgeId) -> None:
         """An edge's stream has ended."""
         with self._lock:
             self._attached.discard(edge)
+            if self._blind is not None:
+                self._blind.lose(edge)
             self._step(rounds.Lost(edge))
+            self._go_on()
 
     def note(self, edge: EdgeId, condition: Condition) -> None:
         """What an edge says of its machine. Waits for nothing: it comes with every heartbeat."""
@@ -169,7 +182,62 @@ class Coordinator:
                     self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, "failed", "training", reason[:200]))
                 self._spans.end("order", round_number, edge, outcome="declined" if declined else "failed", reason=reason[:200])
                 self._emit("declined" if declined else "failed", edge=edge, reason=reason[:200])
+                if self._blind is not None:
+                    self._blind.fail(edge)
                 self._step(rounds.Failed(edge, reason))
+                self._go_on()
+
+    def masks(self, edge: EdgeId, step: MaskStep) -> None:
+        """Take an edge's step of a masked round. What is not as agreed is refused by name, and its edge is out of the round."""
+        with self._lock:
+            if self._blind is None:
+                return
+            try:
+                self._blind.receive(edge, step)
+            except MasksRefused as error:
+                if error.reason == "session":  # of an attempt that is over
+                    return
+                facts = ("refused", f"masks-{error.reason}", str(error)[:300])
+                self._journal.refuse(Refusal(self._clock.now_us(), self._next_number(), edge, *facts))
+                self._emit("refused", edge=edge, reason=f"masks-{error.reason}", detail=str(error))
+                if error.reason != "order":
+                    self._blind.fail(edge)
+                    self._step(rounds.Failed(edge, error.reason))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Move the masked half of the round, if there is something to move."""
+        if self._blind is None or self._state is None:
+            return
+        try:
+            out = self._blind.progress()
+        except MasksRefused as error:
+            self._give_up(str(error))
+            return
+        for edge in out:
+            self._step(rounds.Failed(edge, "masks: no answer in time"))
+        if self._blind.opened and self._state is not None and self._state.phase is rounds.Phase.COMMITTED:
+            self._due = self._blind.survivors
+            if not self._commit_later:
+                self.advance()
+
+    def _give_up(self, reason: str) -> None:
+        """A masked round that cannot go on. Where edges may have opened its sum already, they will not open another of this
+        round: it is over without a fold. Else it is tried again."""
+        open_ = self._open
+        assert open_ is not None  # noqa: S101 - a round that is given up was open
+        spent = self._blind is not None and self._blind.asked_to_open
+        cancelled = self._state.outstanding & self._state.attached if self._state is not None else frozenset[EdgeId]()
+        for edge in sorted(cancelled):
+            self._send(edge, rounds.Cancel(edge, reason))
+        self._abandon(reason)
+        if spent:
+            now_us = self._clock.now_us()
+            seconds = max(0.0, (now_us - open_.opened_us) / 1e6)
+            done = Committed(open_.number, ModelDigest(open_.base), open_.base, now_us, seconds, {}, ())
+            self._journal.commit_round(done, self._screen.state())
+            self._without_fold += 1
+            self._open = None
 
     @property
     def due(self) -> bool:
@@ -190,6 +258,7 @@ class Coordinator:
             if self._state is not None:
                 if self._clock.monotonic_s() >= self._deadline_s:
                     self._step(rounds.Deadline())
+                self._go_on()
             else:
                 self._maybe_open()
 
@@ -316,6 +385,7 @@ class Coordinator:
             self._rollbacks.append(rollback)
             self._without_fold += 1
             self._drop_round("rolled back")
+            self._end_masks(number)
             self._emit(
                 "rolled-back", round_number=number, model=done.model, base=done.base, aside=done.aside, reason=asked.reason
             )
@@ -360,6 +430,7 @@ class Coordinator:
             self._paused = True
             if self._state is not None:
                 self._drop_round("the study was stopped")
+                self._end_masks(self._next_number())
                 self._emit("abandoned", reason="the study was stopped")
 
     def pin(self, models: Collection[str]) -> None:
@@ -436,6 +507,11 @@ class Coordinator:
         state = rounds.RoundState(frozenset(open_.participants), open_.quorum, open_.wanted, carry, delivered=delivered)
         self._state = state
         self._spans.begin("round", open_.number, edges_asked=len(open_.participants), attempt=open_.attempt)
+        if self._blind is not None:
+            self._blind.open(open_, self._settings)
+            if self._blind.survivors:  # the list is said: no update comes any more
+                self._state = replace(state, phase=rounds.Phase.COMMITTED)
+                return
         self._emit("opened", participants=open_.participants, detail="taken up again")
         if len(delivered) >= open_.wanted:
             state, commands = rounds.open_round(
@@ -456,6 +532,9 @@ class Coordinator:
         settings = self.study.rounds
         held_back = self.study.score.held_back_edges
         eligible = sorted(e for e in self._attached if e not in held_back and not self._pace.why_not(e))
+        if self._blind is not None:  # whose update nobody can set aside is not asked for one
+            quarantined = self._journal.quarantined(self._next_number())
+            eligible = [e for e in eligible if e not in quarantined]
         if len(eligible) < settings.edges_min:
             self._quorum_since_s = None
             return
@@ -477,7 +556,7 @@ class Coordinator:
         self._open = OpenRound(
             number=number,
             attempt=attempt,
-            task="train" if number else "survey" if self._survey is not None else "statistics",
+            task="survey" if self._survey is not None else "train" if last is not None and last.model else "statistics",
             base="" if last is None else last.model,
             participants=participants,
             quorum=settings.edges_min,
@@ -486,6 +565,8 @@ class Coordinator:
             owed=owed,
         )
         self._journal.open_round(self._open)
+        if self._blind is not None:
+            self._blind.open(self._open, self._settings)
         self._deadline_s = now + settings.deadline_s
         self._spans.begin("round", number, edges_asked=len(participants), attempt=attempt)
         self._emit("opened", participants=participants)
@@ -561,6 +642,7 @@ class Coordinator:
             relay=relay,
             children=children,
             kept_since=self._rollbacks[-1].number if self._rollbacks and is_paired(self._strategy.rule) else 0,
+            masks=self._blind.settings if self._blind is not None else b"",
         )
 
     def _abandon(self, reason: str) -> None:
@@ -570,14 +652,32 @@ class Coordinator:
         assert self._state is not None  # noqa: S101
         self._pace.abandoned(self._open.attempt, self._state.participants - self._state.delivered)
         self._state = None
+        self._end_masks(self._open.number)
+
+    def _end_masks(self, number: int) -> None:
+        """A masked attempt came to nothing: its updates are noise for ever, and go."""
+        if self._blind is not None:
+            self._blind.close()
+            self._journal.forget_accepted(number)
+            self._blobs.delete(f"updates/{number}")
 
     def _commit_or_abandon(self, edges: Sequence[EdgeId]) -> None:
         """A fold that fails (a full disk, a fault in a strategy) is an abandoned round, loudly; never a round that hangs."""
+        if self._blind is not None and not self._blind.opened:
+            try:
+                self._blind.survive(edges)
+            except MasksRefused as error:
+                self._give_up(str(error))
+            return
         try:
-            self._commit(edges)
+            self._commit(self._blind.survivors if self._blind is not None else edges)
         except Exception as error:
             log.exception("round could not be committed", study=self.study.name)
-            self._abandon(f"the hub could not commit it: {type(error).__name__}: {error}"[:300])
+            reason = f"the hub could not commit it: {type(error).__name__}: {error}"[:300]
+            if self._blind is not None:
+                self._give_up(reason)
+            else:
+                self._abandon(reason)
 
     def _commit(self, edges: Sequence[EdgeId]) -> None:
         """Screen, fold, keep the model, and move the study to it."""
@@ -620,6 +720,8 @@ class Coordinator:
         )
         self._spans.end("round", open_.number, outcome="committed", edges=len(folded), aside=len(aside), model=name)
         self._open = self._state = None
+        if self._blind is not None:
+            self._blind.close()
         self._pace.committed(open_.participants)
         self._unmoved = 0 if folded or late else self._unmoved + 1
         if self._unmoved:
@@ -670,7 +772,7 @@ class Coordinator:
 
     def _screened(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> Mapping[str, Verdict]:
         """Ask the screen; whom it refuses is quarantined. Trees have no coordinates that it could compare."""
-        if self._strategy.rule.trees:
+        if self._strategy.rule.trees or self._blind is not None:
             return {}
         with ExitStack() as opened:
             stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
@@ -695,6 +797,8 @@ class Coordinator:
         """The next model, of this round's updates and of older ones that are replayed."""
         with ExitStack() as opened:
             sources = [opened.enter_context(self._blobs.tensors(update_name(open_.number, a.edge))) for a in accepted]
+            if self._blind is not None:
+                return self._fold_blind(self._blind, open_, {a.edge: s for a, s in zip(accepted, sources, strict=True)}, opened)
             if open_.task != "train":
                 sums = fold_sums(load(source) for source in sources)
                 if self._survey is not None:
@@ -712,6 +816,18 @@ class Coordinator:
                 updates.append(WeightedUpdate(own, replay.examples, kept.update.metrics, stale))
             reference = self._reference(load(base), open_.number) if self._strategy.wants_reference else None
             return self._strategy.fold(Fold(base, updates, self._memory(open_.base), self._journal.fleet(), reference))
+
+    def _fold_blind(self, blind: Blind, open_: OpenRound, sources: Mapping[EdgeId, TensorSource], opened: ExitStack) -> Folded:
+        """The next model, of the sum of masked updates alone."""
+        total = blind.unmasked(sources)
+        if open_.task == "statistics":
+            sums = blind.sums(total, self._reception.shape)
+            check_sums(sums, *self._reception.shape)
+            return Folded(with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting))
+        base = opened.enter_context(self._models.tensors(open_.base))
+        mean, examples = blind.mean(total, base, self._reception.expected(open_.base, base))
+        update = WeightedUpdate(MemoryTensors(mean), examples)
+        return self._strategy.fold(Fold(base, [update], self._memory(open_.base), self._journal.fleet()))
 
     def _at_work(self, open_: OpenRound) -> dict[str, tuple[int, str]]:
         """Who goes on after this round of a buffered study, and on which order."""

@@ -27,12 +27,16 @@ from wardround.learn.grpc_wire import (
     Stride,
     condition_to_wire,
     denied_of,
+    masks_of,
+    masks_to_wire,
     order_of,
     release_of,
 )
 from wardround.learn.learners import LEARNERS
-from wardround.learn.messages import Done, Order, Release, Upload, UploadReceipt
+from wardround.learn.messages import Done, MaskStep, Order, Release, Upload, UploadReceipt
 from wardround.learn.participant import Participant, Ready
+from wardround.learn.privacy.agent import MaskAgent
+from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
 from wardround.trust.denied import DenyList
@@ -68,16 +72,21 @@ class EdgeLink:
         on_denied: Callable[[DenyList], None] = lambda _denied: None,
         on_other: Callable[[pb.HubMessage], pb.EdgeMessage | None] = lambda _message: None,
         greet: Callable[[], pb.EdgeMessage | None] = lambda: None,
+        masks: MaskAgent | None = None,
+        on_lie: Callable[[str, int, MasksRefused], None] = lambda _study, _round, _error: None,
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
         `hold(release)` keeps the model to predict with, or raises a WardroundError; `sign(announcement)` puts this edge's name
-        to an upload; `on_denied(list)` is told whom this edge must give no model.
+        to an upload; `on_denied(list)` is told whom this edge must give no model; `masks` hides updates in blind studies, and
+        `on_lie(study, round, error)` is told, in a thread, of what only a hub that lies can have said.
 
         `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
         `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
         self._channel, self._participant, self._train = channel, participant, train
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
+        self._masks, self._on_lie = masks, on_lie
+        self._masks_moved = asyncio.Event()
         self._training = False
         self._turn = 0
         self._call: Any = None  # the newest stream to the hub
@@ -146,6 +155,8 @@ class EdgeLink:
                     await asyncio.to_thread(
                         self._participant.receipts.note, said.study, said.round, said.verdict, said.reason, said.detail
                     )
+                elif kind == "masks":
+                    await self._take_masks(masks_of(message.masks))
                 elif kind == "denied":
                     self._on_denied(denied_of(message.denied))
                 elif kind in ("wishes", "erasure", "audit_head") and not self._others.full():  # else: the hub says it again
@@ -212,10 +223,11 @@ class EdgeLink:
         """Start on an order; the same one again, after a new attachment, goes on with the work that runs."""
         running = self._work is not None and not self._work.done()
         if running and self._order is not None:
-            if (order.study, order.round_number, order.base) == (
+            if (order.study, order.round_number, order.base, order.masks) == (
                 self._order.study,
                 self._order.round_number,
                 self._order.base,
+                self._order.masks,
             ):
                 return
             await self._drop()
@@ -231,13 +243,19 @@ class EdgeLink:
 
     async def _do(self, order: Order) -> None:
         try:
+            if order.masks:
+                await self._offer_keys(order)
             ready = await asyncio.to_thread(self._participant.ready, order)
             kept = ready is not None
             if ready is None:
                 await self._settle(order.study)
                 done = await self._trained(order)
+                if order.masks:
+                    done = await self._masked(order, done)
                 ready = await asyncio.to_thread(self._participant.keep, order, done)
             await self._upload(order, ready, resumed=kept)
+        except MasksRefused as error:
+            await self._masks_refused(order.study, order.round_number, error)
         except (TrainingFailed, SourceFailed) as error:
             log.warning("training failed", study=order.study, round_number=order.round_number, reason=str(error))
             await self._fail(order, str(error))
@@ -248,8 +266,63 @@ class EdgeLink:
             log.exception("order could not be carried out", study=order.study, round_number=order.round_number)
             await self._fail(order, f"{type(error).__name__}: {error}"[:300])
 
+    async def _offer_keys(self, order: Order) -> None:
+        """Say this edge's keys for a masked round; the hub passes on the others' while this edge trains."""
+        if self._masks is None:
+            raise TrainingFailed("this edge cannot mask updates", remedy="bring edge and hub to the same version")
+        await self._say_masks(await asyncio.to_thread(self._masks.begin, order))
+
+    async def _masked(self, order: Order, done: Done) -> Done:
+        """The update under masks, once the others' shares are here.
+
+        Raises:
+            TrainingFailed: they did not come before the round's deadline.
+            MasksRefused, LearnError: it cannot be masked.
+        """
+        assert self._masks is not None  # noqa: S101 - it has offered keys
+        try:
+            async with asyncio.timeout(order.deadline_s):
+                while not await asyncio.to_thread(self._masks.can_mask, order):
+                    await self._masks_moved.wait()
+                    self._masks_moved.clear()
+        except TimeoutError as error:
+            raise TrainingFailed("masks: the others' shares did not come in time", remedy="the round is tried again") from error
+        return await asyncio.to_thread(self._masks.mask, order, done)
+
+    async def _take_masks(self, step: MaskStep) -> None:
+        """Answer the hub's step of a masked round; what it should not have said is refused, and reported."""
+        if self._masks is None:
+            return
+        try:
+            answer = await asyncio.to_thread(self._masks.receive, step)
+        except MasksRefused as error:
+            await self._masks_refused(step.study, step.round_number, error)
+        except (WardroundError, OSError) as error:  # a full disk: nothing was said, and the hub asks again
+            log.error("a step of a masked round could not be kept", study=step.study, reason=str(error))
+        else:
+            if answer is not None:
+                await self._say_masks(answer)
+        self._masks_moved.set()
+
+    async def _masks_refused(self, study: str, round_number: int, error: MasksRefused) -> None:
+        (log.critical if error.lie else log.warning)("masks refused", study=study, round_number=round_number, reason=str(error))
+        if error.reason == "session":  # of an attempt that is over
+            return
+        detail = f"{error}; {error.remedy}"
+        await asyncio.to_thread(self._participant.receipts.note, study, round_number, "refused", f"masks-{error.reason}", detail)
+        if error.lie:
+            await asyncio.to_thread(self._on_lie, study, round_number, error)
+        await self._fail_round(study, round_number, f"masks: {error}"[:300])
+
+    async def _say_masks(self, step: MaskStep) -> None:
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it is said again at the next attachment
+            await self._call.write(pb.EdgeMessage(masks=masks_to_wire(step)))
+
     async def _fail(self, order: Order, reason: str, *, declined: bool = False) -> None:
-        failed = pb.TrainingFailed(study=order.study, round=order.round_number, reason=reason, declined=declined)
+        await self._fail_round(order.study, order.round_number, reason, declined=declined)
+
+    async def _fail_round(self, study: str, round_number: int, reason: str, *, declined: bool = False) -> None:
+        failed = pb.TrainingFailed(study=study, round=round_number, reason=reason, declined=declined)
         with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.write(pb.EdgeMessage(failed=failed))
 

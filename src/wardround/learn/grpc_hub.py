@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grpc
 import structlog
@@ -30,12 +30,13 @@ from wardround.learn.grpc_wire import (
     condition_of,
     denied_to_wire,
     head_of,
+    masks_of,
     receipt_of,
     to_wire,
     upload_of,
 )
 from wardround.learn.manifests import Signed, make_manifest
-from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt, model_digest
+from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt, model_digest
 from wardround.records import EdgeId
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
@@ -81,6 +82,13 @@ class Taking(Protocol):
     def model_size(self, digest_: str) -> int: ...
 
 
+@runtime_checkable
+class TakingMasks(Taking, Protocol):
+    """What runs masked rounds as well: a study's coordinator."""
+
+    def masks(self, edge: EdgeId, step: MaskStep) -> None: ...
+
+
 class HubLink:
     """The Learn service over any number of studies. `studies()` gives what edges work for, by name."""
 
@@ -115,7 +123,7 @@ class HubLink:
         """Edges whose stream is open."""
         return set(self._queues)
 
-    def send(self, edge: EdgeId, message: Order | rounds.Cancel | Release | Notice, study: str) -> None:
+    def send(self, edge: EdgeId, message: Order | rounds.Cancel | Release | Notice | MaskStep, study: str) -> None:
         """Push a message down an edge's stream, from any thread; an edge that is gone gets it when it attaches again."""
         if isinstance(message, Order):
             message = replace(message, relay_address=self._relays.get(EdgeId(message.relay), ""))
@@ -226,13 +234,22 @@ class HubLink:
                             coordinator.note(edge, beat.condition)
                 elif kind in ("erased", "kept_head"):
                     await asyncio.to_thread(self._on_other, edge, message)
-                elif kind == "failed" and (failed := self._studies().get(message.failed.study)):
-                    said = message.failed
-                    await asyncio.to_thread(failed.fail, edge, said.round, said.reason, declined=said.declined)
-                    self._advance(failed)
+                else:
+                    await self._take(edge, message)
         finally:
             with contextlib.suppress(asyncio.QueueFull):
                 queue.put_nowait(None)
+
+    async def _take(self, edge: EdgeId, message: pb.EdgeMessage) -> None:
+        """What an edge says of a round in progress."""
+        kind = message.WhichOneof("kind")
+        if kind == "failed" and (failed := self._studies().get(message.failed.study)):
+            said = message.failed
+            await asyncio.to_thread(failed.fail, edge, said.round, said.reason, declined=said.declined)
+            self._advance(failed)
+        elif kind == "masks" and isinstance(masked := self._studies().get(message.masks.study), TakingMasks):
+            await asyncio.to_thread(masked.masks, edge, masks_of(message.masks))
+            self._advance(masked)
 
     async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[bytes]:
         try:

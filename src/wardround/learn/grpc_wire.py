@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.manifests import Signed
-from wardround.learn.messages import Notice, Order, Release, Upload, UploadReceipt
+from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt
 from wardround.records import OpenAlert
 from wardround.row_counts import BYTES_MAX
 from wardround.trust.denied import DenyList
@@ -137,7 +137,17 @@ def receipt_of(receipt: UploadReceipt) -> pb.UpdateReceipt:
     return pb.UpdateReceipt(accepted=receipt.accepted, reason=receipt.reason, detail=receipt.detail)
 
 
-def to_wire(message: Order | rounds.Cancel | Release | Notice, study: str) -> pb.HubMessage:
+def masks_to_wire(step: MaskStep) -> pb.Masks:
+    return pb.Masks(study=step.study, round=step.round_number, attempt=step.attempt, body=step.body)
+
+
+def masks_of(message: pb.Masks) -> MaskStep:
+    return MaskStep(message.study, message.round, message.attempt, message.body)
+
+
+def to_wire(message: Order | rounds.Cancel | Release | Notice | MaskStep, study: str) -> pb.HubMessage:
+    if isinstance(message, MaskStep):
+        return pb.HubMessage(masks=masks_to_wire(message))
     if isinstance(message, Notice):
         return pb.HubMessage(
             notice=pb.Notice(
@@ -175,6 +185,7 @@ def to_wire(message: Order | rounds.Cancel | Release | Notice, study: str) -> pb
             relay_address=message.relay_address,
             children=message.children,
             kept_since=message.kept_since,
+            masks=message.masks,
         )
     )
 
@@ -205,4 +216,5 @@ def order_of(message: pb.Order) -> Order:
         relay_address=message.relay_address,
         children=tuple(message.children),
         kept_since=message.kept_since,
+        masks=message.masks,
     )

@@ -230,6 +230,13 @@ class Journal:
                 if counts := rows.get(update.edge):
                     self._db.execute("INSERT OR IGNORE INTO row_counts VALUES (?, ?, ?)", (round_number, update.edge, counts))
 
+    def forget_accepted(self, round_number: int) -> None:
+        """Masked updates of an attempt that came to nothing: nobody can read them any more."""
+        with self._transaction():
+            query = "DELETE FROM signatures WHERE (edge, based_on) IN (SELECT edge, based_on FROM accepted WHERE round = ?)"
+            self._db.execute(query, (round_number,))
+            self._db.execute("DELETE FROM accepted WHERE round = ?", (round_number,))
+
     def accepted(self, round_number: int) -> dict[EdgeId, Accepted]:
         """The updates of a round, by edge."""
         query = "SELECT edge, sha256, examples, norm, metrics, based_on FROM accepted WHERE round = ? ORDER BY edge"

@@ -26,6 +26,17 @@ class Order:
     relay_address: str = ""
     children: tuple[str, ...] = ()  # edges that may fetch the model from this one
     kept_since: int = 0  # what the edge keeps from rounds up to this one has lost its other half, and counts no more
+    masks: bytes = b""  # privacy.modes.MaskSettings as MessagePack; empty: the hub sees the update
+
+
+@dataclass(frozen=True, slots=True)
+class MaskStep:
+    """A step of a masked round, either way; `body` is one of privacy/wire.py."""
+
+    study: str
+    round_number: int
+    attempt: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

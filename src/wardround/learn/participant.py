@@ -6,6 +6,7 @@ uploaded from where the hub stopped, and nothing is trained twice.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import msgspec
@@ -28,6 +29,7 @@ class _Kept(msgspec.Struct, frozen=True):
     metrics: dict[str, float]
     sha256: str
     rows: bytes = b""
+    masks: str = ""  # digest of Order.masks: a masked update is for one session alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,8 @@ class Participant:
             data = self._blobs.read(f"{order.study}.safetensors")
         except (FileNotFoundError, *MALFORMED):
             return None
-        same = (kept.round_number, kept.task, kept.base) == (order.round_number, order.task, order.base)
+        asked = (order.round_number, order.task, order.base, _masks(order))
+        same = (kept.round_number, kept.task, kept.base, kept.masks) == asked
         return Ready(new_upload(order, data, kept.examples, kept.metrics, kept.rows), data) if same else None
 
     def kept(self, study: str, since: int = 0) -> bytes:
@@ -100,7 +103,7 @@ class Participant:
             self._blobs.write(f"{order.study}.next.safetensors", done.kept)
         upload = new_upload(order, done.data, done.examples, done.metrics, done.rows)
         facts = (order.study, order.round_number, order.task, order.base, done.examples, dict(done.metrics), upload.sha256)
-        kept = _Kept(*facts, done.rows)
+        kept = _Kept(*facts, done.rows, _masks(order))
         self._blobs.write(f"{order.study}.json", msgspec.json.encode(kept))
         return Ready(upload, done.data)
 
@@ -116,3 +119,7 @@ class Participant:
             return self._blobs.read(name)
         except FileNotFoundError:
             return b""
+
+
+def _masks(order: Order) -> str:
+    return hashlib.sha256(order.masks).hexdigest() if order.masks else ""

@@ -14,6 +14,7 @@ from wardround.learn.journal import model_name, partial_name, update_name
 from wardround.learn.local import sent_names
 from wardround.learn.messages import Upload
 from wardround.learn.models import MemoryTensors, TensorSource, decode_model
+from wardround.learn.privacy.vectors import check_masked, words_of_sums, words_of_update
 from wardround.learn.scaling import check_sums
 from wardround.learn.strategies import Strategy
 from wardround.learn.study import Study
@@ -74,7 +75,7 @@ class Reception:
     ) -> None:
         """`shape` is (features, classes) of the study's task."""
         self._study, self._blobs, self._models, self._strategy = study, blobs, models, strategy
-        self._shape, self._survey = shape, survey
+        self.shape, self._survey = shape, survey
         self._expected: tuple[str, Collection[str]] = ("", ())
         self._digests: dict[str, _Digest] = {}  # one an edge: of the upload that arrives
         self._alone: dict[str, threading.Lock] = {}  # one an edge
@@ -123,19 +124,29 @@ class Reception:
         if self._sha256(edge, partial, size) != upload.sha256:
             raise UpdateRefused("digest", "the bytes do not have the digest that was announced")
         with self._blobs.tensors(self._unpacked(edge, upload)) as tensors:
+            if self._study.privacy.mode == "blind":
+                check_masked(tensors, self._words(upload))
+                return 0.0
             if self._survey is not None:
                 check_summary(load(tensors), self._survey)
                 return 0.0
             if upload.task == "statistics":
-                check_sums(load(tensors), *self._shape)
+                check_sums(load(tensors), *self.shape)
                 return 0.0
             if self._strategy.rule.trees:
-                norm = check_trees(tensors, self._shape, self._study.learner)
+                norm = check_trees(tensors, self.shape, self._study.learner)
                 check_norm(norm, past_norms, self._study.triage)
                 return norm
             with self._models.tensors(upload.base) as base:
                 names = self.expected(upload.base, base)
                 return check_update(self.decoded(tensors, upload.base), base, names, past_norms, self._study.triage)
+
+    def _words(self, upload: Upload) -> int:
+        """How long the masked answer to an order is."""
+        if upload.task == "statistics":
+            return words_of_sums(self.shape)
+        with self._models.tensors(upload.base) as base:
+            return words_of_update(base, self.expected(upload.base, base))
 
     def check_again(self, round_number: int, edge: str, digest: str) -> None:
         """Check a kept update of train rounds against a model that may be newer than its base.
@@ -145,7 +156,7 @@ class Reception:
         """
         with self._blobs.tensors(update_name(round_number, edge)) as tensors:
             if self._strategy.rule.trees:
-                check_trees(tensors, self._shape, self._study.learner)
+                check_trees(tensors, self.shape, self._study.learner)
                 return
             with self._models.tensors(digest) as base:
                 check_update(self.decoded(tensors, digest), base, self.expected(digest, base), (), self._study.triage)

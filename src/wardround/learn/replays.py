@@ -31,7 +31,7 @@ def check_allowed(study: Study) -> None:
             f"strategy.name is `{study.strategy.name}`: its corrections assume one base for all, and a late update has another",
             remedy="leave the update aside, and let the edge count again with `wardround study release`",
         )
-    if study.privacy.mode != "none":
+    if study.privacy.mode != "clear":
         raise StudyError(
             f"privacy.mode is `{study.privacy.mode}`: an update is released once, in its own round",
             remedy="leave the update aside, and let the edge count again with `wardround study release`",

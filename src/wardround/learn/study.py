@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from wardround.errors import LearnError, SettingsError
+from wardround.learn.privacy.modes import PrivacySettings
 from wardround.malformed import MALFORMED
 from wardround.settings import RespondSettings, ScheduleSettings, Settings, parse_settings
 
@@ -124,12 +125,6 @@ class WatchSettings(Settings, frozen=True):
 
     row_counts: bool = True  # edges send histograms of their newest rows with an update: counts, no values
     false_alarms_per_1000: float = 2.0  # rounds: the budget that thresholds are calibrated to
-
-
-class PrivacySettings(Settings, frozen=True):
-    """What hides an update from the hub, or its subjects from the model."""
-
-    mode: str = "none"
 
 
 class ReleaseSettings(Settings, frozen=True):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from wardround.errors import StudyError
+from wardround.learn.privacy.modes import check_privacy
 from wardround.learn.responses import check_respond
 from wardround.learn.schedule import check_schedule
 from wardround.learn.scores import METRICS
@@ -63,7 +64,6 @@ MODES = ("synchronous", "buffered")
 COMPRESSIONS = ("none", "float16", "int8", "top-k")
 SPARSE_IS_FATAL = ("coordinate-median", "trimmed-mean")  # of most coordinates most edges would send nothing
 PROMOTIONS = ("auto", "manual")
-PRIVACY_MODES = ("none",)
 PARAMETERS_MAX = 50_000_000  # hidden layers beyond this do not train on an edge
 
 
@@ -74,7 +74,6 @@ def check(
     edges: Collection[str] | None = None,
     signals: Collection[str] = (),
     modes: Collection[str] = MODES,
-    privacy_modes: Collection[str] = PRIVACY_MODES,
 ) -> None:
     """Whether this hub can run this study as it is written.
 
@@ -82,7 +81,7 @@ def check(
         tasks: what this version can make examples for, by name.
         edges: the names of the edges that have joined, when they are known.
         signals: names and codes of the code table, for a study of kind `statistics`.
-        modes, privacy_modes: what this hub can honour.
+        modes: what this hub can honour.
 
     Raises:
         StudyError: the first thing that does not hold, with what to do.
@@ -100,7 +99,7 @@ def check(
     check_schedule(study.schedule)
     _check_strategy(study.strategy, study.learner, study.rounds)
     _one_of("rounds.mode", study.rounds.mode, modes)
-    _one_of("privacy.mode", study.privacy.mode, privacy_modes)
+    check_privacy(study)
     _check_compression(study)
     _check_relay(study.relay)
     _check_score(study.score)
@@ -237,11 +236,6 @@ def _check_compression(study: Study) -> None:
         raise StudyError(
             f"compression.update is `top-k` and strategy.name `{strategy}`: of most coordinates most edges would send nothing",
             remedy='choose "int8" or "float16", or another strategy',
-        )
-    if study.privacy.mode != "none":
-        raise StudyError(
-            f"compression.update is `{own.update}` and privacy.mode `{study.privacy.mode}`: what is kept back breaks its bound",
-            remedy='choose compression.update = "none"',
         )
 
 

@@ -183,6 +183,7 @@ class EdgeMessage(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
     KEPT_HEAD_FIELD_NUMBER: _builtins.int
+    MASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -195,6 +196,8 @@ class EdgeMessage(_message.Message):
     def kept_head(self) -> Global___AuditHead:
         """after attaching: the newest head of the hub's log that this edge keeps"""
 
+    @_builtins.property
+    def masks(self) -> Global___Masks: ...
     def __init__(
         self,
         *,
@@ -203,16 +206,48 @@ class EdgeMessage(_message.Message):
         failed: Global___TrainingFailed | None = ...,
         erased: Global___Erased | None = ...,
         kept_head: Global___AuditHead | None = ...,
+        masks: Global___Masks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head", "masks"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___EdgeMessage: _TypeAlias = EdgeMessage  # noqa: Y015
+
+@_typing.final
+class Masks(_message.Message):
+    """A step of a masked round, either way: learn.privacy.wire says which there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    study: _builtins.str
+    round: _builtins.int
+    attempt: _builtins.int
+    body: _builtins.bytes
+    """MessagePack"""
+    def __init__(
+        self,
+        *,
+        study: _builtins.str = ...,
+        round: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        body: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "body", b"body", "round", b"round", "study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Masks: _TypeAlias = Masks  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):
@@ -454,6 +489,7 @@ class HubMessage(_message.Message):
     WISHES_FIELD_NUMBER: _builtins.int
     ERASURE_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
+    MASKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -470,6 +506,8 @@ class HubMessage(_message.Message):
     def erasure(self) -> Global___Erasure: ...
     @_builtins.property
     def audit_head(self) -> Global___AuditHead: ...
+    @_builtins.property
+    def masks(self) -> Global___Masks: ...
     def __init__(
         self,
         *,
@@ -481,12 +519,13 @@ class HubMessage(_message.Message):
         wishes: Global___Wishes | None = ...,
         erasure: Global___Erasure | None = ...,
         audit_head: Global___AuditHead | None = ...,
+        masks: Global___Masks | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -668,6 +707,7 @@ class Order(_message.Message):
     RELAY_FIELD_NUMBER: _builtins.int
     RELAY_ADDRESS_FIELD_NUMBER: _builtins.int
     CHILDREN_FIELD_NUMBER: _builtins.int
+    MASKS_FIELD_NUMBER: _builtins.int
     KEPT_SINCE_FIELD_NUMBER: _builtins.int
     study: _builtins.str
     round: _builtins.int
@@ -684,6 +724,8 @@ class Order(_message.Message):
     relay: _builtins.str
     """the edge to fetch the model from first, and its address; empty: the hub"""
     relay_address: _builtins.str
+    masks: _builtins.bytes
+    """learn.privacy.modes.MaskSettings as MessagePack: the update is masked; empty: it is not"""
     kept_since: _builtins.int
     """what the edge keeps from rounds up to this one counts no more"""
     @_builtins.property
@@ -704,11 +746,12 @@ class Order(_message.Message):
         relay: _builtins.str = ...,
         relay_address: _builtins.str = ...,
         children: _abc.Iterable[_builtins.str] | None = ...,
+        masks: _builtins.bytes = ...,
         kept_since: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "children", b"children", "deadline_s", b"deadline_s", "kept_since", b"kept_since", "model", b"model", "relay", b"relay", "relay_address", b"relay_address", "round", b"round", "settings", b"settings", "study", b"study", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_model", b"base_model", "children", b"children", "deadline_s", b"deadline_s", "kept_since", b"kept_since", "masks", b"masks", "model", b"model", "relay", b"relay", "relay_address", b"relay_address", "round", b"round", "settings", b"settings", "study", b"study", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

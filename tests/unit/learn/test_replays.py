@@ -171,7 +171,7 @@ def test_bytes_are_kept_within_a_bound_the_oldest_going_first():
     [
         ('[strategy]\nname = "scaffold"\n', "scaffold"),
         ('[strategy]\nname = "feddyn"\n', "feddyn"),
-        ('[privacy]\nmode = "noise"\n', "noise"),
+        ('[privacy]\nmode = "blind"\n', "blind"),
     ],
 )
 def test_a_study_that_cannot_take_late_updates_names_the_setting(text, named):

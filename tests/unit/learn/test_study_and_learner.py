@@ -34,7 +34,7 @@ BAD = {
     GOOD + "[rounds]\nedges_min = 0": "edges_min",
     GOOD + "[rounds]\nedges_min = 5\nedges_max = 4": "edges_max",
     GOOD + '[strategy]\nname = "best"': "strategy",
-    GOOD + '[privacy]\nmode = "blind"': "privacy.mode",
+    GOOD + '[privacy]\nmode = "hidden"': "privacy.mode",
     GOOD + '[score]\nmetric = "luck"': "score.metric",
     GOOD + "[score]\nheld_back = 0.99": "held_back",
 }

@@ -230,7 +230,7 @@ class EdgeMasks:
                 good += 1
         if good < quorum:
             raise MasksRefused("votes", f"{good} of {quorum} survivors have signed the list that this edge was shown", lie=True)
-        state.opened = True
+        state.opened, state.mask_secret, state.seal_secret, state.seed = True, b"", b"", b""  # nobody needs them any more
         dealers = {dealer: own for dealer, own in state.held.items() if dealer in state.dealt}
         return Opening(
             self._digest,

@@ -35,7 +35,7 @@ class Session(msgspec.Struct, frozen=True):
     attempt: int
     task: str
     base: str
-    settings_sha256: str  # of Order.settings: clip and weights are in there
+    settings_sha256: str  # of Order.settings and Order.masks: clip, weights and a nonce are in there
     edges_min: int
 
     @property

@@ -1,0 +1,115 @@
+"""What hides an edge from the hub: `[privacy]` of study.toml, and which studies each mode can be had for.
+
+`clear`: the hub sees every update. `blind`: it sees their sum (decision 7). What needs to look at single updates cannot run
+blind, and is refused by name here rather than left out in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from wardround.errors import LearnError, StudyError
+from wardround.learn.privacy.graph import EDGES_MIN
+from wardround.learn.privacy.wire import Session
+from wardround.malformed import MALFORMED
+from wardround.settings import Settings
+
+if TYPE_CHECKING:
+    from wardround.learn.study import Study
+
+MODES = ("clear", "blind")
+# Their fold looks at the updates' mean by examples alone, and nothing that an edge keeps hangs on whether its own update counted.
+BLIND_STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedbn", "ditto", "fine-tuning")
+WEIGHT_MAX, CLIP_MAX = 35_000, 1e6
+
+
+class PrivacySettings(Settings, frozen=True):
+    """What hides an update from the hub, or its subjects from the model."""
+
+    mode: str = "clear"  # blind: the hub learns the sum of a round's updates, and of none by itself
+    clip: float = 8.0  # blind: of a value of an update; an update with a larger one is scaled down as a whole
+    weight_max: int = 10_000  # blind: examples that an edge counts for at most
+
+
+class MaskSettings(msgspec.Struct, frozen=True):
+    """What an edge must know to mask an update; it travels in Order.masks. `nonce` is the session's own."""
+
+    clip: float
+    weight_max: int
+    edges_min: int
+    nonce: bytes
+
+
+def mask_settings(study: Study, nonce: bytes) -> bytes:
+    """As Order.masks holds them."""
+    own = study.privacy
+    return msgspec.msgpack.encode(MaskSettings(own.clip, own.weight_max, study.rounds.edges_min, nonce))
+
+
+def decode_mask_settings(data: bytes) -> MaskSettings:
+    """The inverse of mask_settings.
+
+    Raises:
+        LearnError: they cannot be read.
+    """
+    try:
+        return msgspec.msgpack.decode(data, type=MaskSettings)
+    except MALFORMED as exc:
+        raise LearnError(f"the order's masks cannot be read: {exc}", remedy="bring edge and hub to the same version") from exc
+
+
+def session_of(study: str, round_number: int, attempt: int, task: str, base: str, settings: bytes, masks: bytes) -> Session:
+    """The session of an order: hub and edge make it each for themselves."""
+    digest = hashlib.sha256(len(settings).to_bytes(8) + settings + masks).hexdigest()
+    return Session(study, round_number, attempt, task, base, digest, decode_mask_settings(masks).edges_min)
+
+
+def check_privacy(study: Study) -> None:
+    """Whether the study's mode can be had with the rest of it.
+
+    Raises:
+        StudyError: the first thing that cannot, and what to do.
+    """
+    own = study.privacy
+    _check(own.mode in MODES, f"privacy.mode is `{own.mode}`, which this hub does not have", f"choose one of: {', '.join(MODES)}")
+    _check(0 < own.clip <= CLIP_MAX, f"privacy.clip is {own.clip:g}", f"choose a value above 0, up to {CLIP_MAX:g}")
+    _check(1 <= own.weight_max <= WEIGHT_MAX, f"privacy.weight_max is {own.weight_max}", f"choose a value from 1 to {WEIGHT_MAX}")
+    if own.mode != "blind":
+        return
+    blind = "privacy.mode is `blind`"
+    _check(
+        study.kind == "model", f"{blind} and kind is `{study.kind}`: who answers for a signal would be seen", 'use kind = "model"'
+    )
+    _check(
+        study.strategy.name in BLIND_STRATEGIES,
+        f"{blind} and strategy.name is `{study.strategy.name}`: it looks at single updates, and the hub sees their sum alone",
+        f"choose one of: {', '.join(BLIND_STRATEGIES)}",
+    )
+    _check(
+        study.rounds.mode == "synchronous",
+        f"{blind} and rounds.mode is `{study.rounds.mode}`: masks cancel among those who start together",
+        'choose rounds.mode = "synchronous"',
+    )
+    _check(
+        study.rounds.over_selection == 1.0,
+        f"{blind} and rounds.over_selection is {study.rounds.over_selection:g}: who is asked and left out costs the hub most",
+        "choose rounds.over_selection = 1.0",
+    )
+    _check(
+        study.rounds.edges_min >= EDGES_MIN,
+        f"{blind} and rounds.edges_min is {study.rounds.edges_min}: of two edges, each could subtract itself and see the other",
+        f"choose rounds.edges_min = {EDGES_MIN} or more",
+    )
+    _check(
+        study.compression.update == "none" and not study.compression.zstd,
+        f"{blind} and compression is asked for: masked updates look like noise, and do not shrink",
+        'choose compression.update = "none" and compression.zstd = false',
+    )
+
+
+def _check(holds: bool, what: str, remedy: str) -> None:
+    if not holds:
+        raise StudyError(what, remedy=remedy)
