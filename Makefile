@@ -46,6 +46,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/collect.py
 	@$(BIN)/python bench/fold.py
+	@$(BIN)/python bench/masks.py
 	@$(BIN)/python bench/flower.py
 	@$(BIN)/python bench/fleet.py && $(BIN)/python bench/fleet.py --hidden 64
 	@$(BIN)/python bench/processing.py

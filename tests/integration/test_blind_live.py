@@ -1,0 +1,62 @@
+"""A blind study over the real hub and edges: its model is that of the same study in the clear, and predicts as well."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from motion import recording
+from wardround.collect.storage import FolderStorage
+from wardround.learn.blobs import FolderBlobs
+from wardround.learn.journal import Journal, model_name
+from wardround.learn.models import decode_model
+
+EDGES = ("edge-1", "edge-2", "edge-3")
+STUDY = """\
+name = "{mode}-one"
+task = "activity"
+[learner]
+hidden = []
+[rounds]
+count = 3
+edges_min = 3
+examples_min = 5
+[score]
+held_back = 0.0
+[privacy]
+mode = "{mode}"
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_blind_study_and_a_clear_one_make_the_same_models(site, command, tmp_path):
+    site.start_hub()
+    for i, name in enumerate(EDGES):
+        program = site.edge(name)
+        site.keep(name, recording(f"p-{i}", name, i))
+        program.start()
+        program.wait_ready(60)
+    store = site.store()
+    for mode in ("clear", "blind"):  # one after the other: an edge trains one order at a time
+        path = tmp_path / f"{mode}.toml"
+        path.write_text(STUDY.format(mode=mode))
+        started = command("study", "start", str(path), "--home", str(site.home))
+        assert started.returncode == 0, started.stderr
+        end = time.monotonic() + 60
+        while {s.name: s.state for s in store.studies()}.get(f"{mode}-one") != "finished":
+            assert time.monotonic() < end, ([(s.name, s.state, s.detail) for s in store.studies()], site.hub.tail())
+            time.sleep(0.1)
+    store.close()
+    models = {}
+    for mode in ("clear", "blind"):
+        folder = site.home / "studies" / f"{mode}-one"
+        committed = Journal(FolderStorage(folder).connect).committed()
+        assert [len(c.folded) for c in committed] == [3, 3, 3, 3]
+        models[mode] = [decode_model(FolderBlobs(folder).read(model_name(c.model))) for c in committed]
+    for one, other in zip(models["clear"], models["blind"], strict=True):
+        for name in one:
+            np.testing.assert_allclose(other[name], one[name], rtol=1e-4, atol=1e-4)
+    accepted = Journal(FolderStorage(site.home / "studies" / "blind-one").connect).accepted(3)
+    assert {(a.examples, tuple(a.metrics)) for a in accepted.values()} == {(1, ())}
