@@ -1,8 +1,10 @@
 """What watching costs, and how often it is wrong.
 
 Cost: the screens (own history, twins) and the watch of the training (losses, durations, counts of rows) over a round of 100
-edges with a model of 1 million parameters, in CPU seconds, beside the rest of that round at the hub: the check of every update
-(digest, finite, norm), the file, and the fold. Limit: 2 % of the round.
+edges with a model of 1 million parameters, in CPU seconds, beside the rest of that round at the hub: the updates' arrival over
+mutual TLS, the file, the check of every update (digest, finite, norm), and the fold. Arrival is that of a bare gRPC stream, which
+keeps nothing and is less than the product's own (bench/transfer.py). Limit: 2 % of the round; the share without arrival is shown
+as well.
 
 With --data: the studies of bench/quality.py played with every edge honest, each update judged as a hub judges it. Every refusal
 is then a mistake; so many of 1,000 updates, and the edges concerned. Copies and stale steps are put in beside them.
@@ -13,8 +15,10 @@ is then a mistake; so many of 1,000 updates, and the edges concerned. Copies and
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import json
+import multiprocessing as mp
 import statistics
 import tempfile
 import time
@@ -22,12 +26,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import quality
+from round_latency import make_identities
+from transfer import bare_listener, bare_upload
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.fleet import Fleet
 from wardround.learn.models import MemoryTensors, Parameters, Step, TensorSource, encode_model
@@ -62,16 +69,17 @@ def main() -> None:
         return
     own = found["cost"]
     print(f"{own['edges']} edges x {own['parameters']:,} parameters, CPU seconds at the hub, median of {REPEATS}:")
-    for name in ("write", "digest", "check", "fold", "screens", "of_it_comparing", "training"):
+    for name in ("arrive", "write", "digest", "check", "fold", "screens", "of_it_comparing", "training"):
         print(f"  {name:16} {own[name]:8.4f}")
     print(f"  watching / round {own['share']:8.2%}   limit {LIMIT:.0%}; of it the training {own['training_share']:.2%}")
+    print(f"  the same without arrival {own['share_without_arrival']:.2%}")
     for row in found.get("mistakes", []):
         print(f"{row['study']:12} {row['edges']:4} edges, {row['updates']:6} honest: {row['per_1000']:.2f} of 1,000 refused")
         print(f"{'':12} {row['reasons'] or 'no reason'}; copies named {row['copies']}, stale step named {row['stale']}")
 
 
 def cost(edges: int, parameters: int) -> dict[str, Any]:
-    """CPU seconds of each part of a round at the hub, medians of REPEATS rounds; without the network, so the share is high."""
+    """CPU seconds of each part of a round at the hub, medians of REPEATS rounds."""
     rng = np.random.default_rng(0)
     shape = (parameters // 100, 100)
     base = {"w": rng.normal(size=shape).astype(np.float32)}
@@ -83,12 +91,48 @@ def cost(edges: int, parameters: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(1, REPEATS + 1):
             _round(seconds, FolderBlobs(Path(folder)), screens, base, made, number)
+        make_identities(Path(folder), 1)
+        seconds["arrive"] = asyncio.run(_arrival(Path(folder), made[names[0]], edges))
     _training(seconds, names)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     watching = medians["screens"] + medians["training"]
-    whole = sum(medians[name] for name in ("write", "digest", "check", "fold")) + watching
+    here = sum(medians[name] for name in ("write", "digest", "check", "fold")) + watching
+    whole = here + medians["arrive"]
     shares = {"share": watching / whole, "training_share": medians["training"] / whole, "limit": LIMIT}
+    shares["share_without_arrival"] = watching / here
     return {"edges": edges, "parameters": parameters, "features": FEATURES, **medians, **shares}
+
+
+async def _arrival(home: Path, data: bytes, edges: int) -> list[float]:
+    """CPU seconds of this process while so many updates arrive from another one, over mutual TLS, REPEATS times."""
+    server, port = await bare_listener(home)
+    context = mp.get_context("spawn")
+    found = []
+    for _ in range(REPEATS):
+        ours, theirs = context.Pipe()
+        sender = context.Process(target=_send, args=(home / "edge-0", port, data, edges, theirs), daemon=True)
+        sender.start()
+        await asyncio.to_thread(ours.recv)  # its imports and its channel are not the hub's time, and do not end within it
+        began = time.process_time()
+        ours.send("go")
+        await asyncio.to_thread(ours.recv)
+        found.append(time.process_time() - began)
+        await asyncio.to_thread(sender.join, 20)
+    await server.stop(0.1)
+    return found
+
+
+def _send(identity: Path, port: int, data: bytes, edges: int, pipe: Connection) -> None:
+    """Runs in a process of its own."""
+
+    async def all_of_them() -> None:
+        pipe.send("ready")
+        pipe.recv()
+        for _ in range(edges):
+            await bare_upload(identity, port, data)
+        pipe.send("done")
+
+    asyncio.run(all_of_them())
 
 
 def _training(seconds: dict[str, list[float]], names: Sequence[str]) -> None:

@@ -30,7 +30,8 @@ SPREAD_SD = 6.0  # beyond the median cosine of the round's pairs, in Fisher's z
 MAD_SD = 1.4826  # of a normal distribution's standard deviation to its median absolute deviation
 Z_CLIP = 0.999999
 SEEN, NEEDED = 3, 2  # rounds of an edge that are looked at, and those that must speak
-ROWS = 256  # updates compared with all others at a time: 256 x edges cosines in memory
+ROWS_MIN, ROWS_MAX = 16, 256  # updates compared with all others at a time: at most 256 x edges cosines in memory
+PRODUCT = 250_000  # multiplications at a time: beyond 262,144 OpenBLAS wakes its threads, which spin
 USUAL_SHIFTS = 8  # neighbours of each update, in a secret order, whose cosines say what is usual
 
 
@@ -105,8 +106,9 @@ class Twins:
 def _closest(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest cosine of each row to any other one, shape (n,); -1 where there is no other."""
     best = np.full(len(rows), -1.0)
-    for start in range(0, len(rows), ROWS):
-        cosines = rows[start : start + ROWS] @ rows.T
+    together = min(ROWS_MAX, max(ROWS_MIN, PRODUCT // max(1, rows.size)))
+    for start in range(0, len(rows), together):
+        cosines = rows[start : start + together] @ rows.T
         np.fill_diagonal(cosines[:, start:], -1.0)
-        best[start : start + ROWS] = cosines.max(axis=1)
+        best[start : start + together] = cosines.max(axis=1)
     return best
