@@ -117,6 +117,10 @@ class EdgeLink:
                 log.info("hub out of reach", code=error.code().name, detail=error.details())
             except asyncio.InvalidStateError:  # the stream ended before a write: gRPC says that in another way
                 log.info("hub out of reach", code="UNAVAILABLE", detail="the stream ended while it was opened")
+            except asyncio.CancelledError:  # gRPC's word for a stream that ended on this side, too
+                if (own := asyncio.current_task()) is None or own.cancelling():
+                    raise
+                log.info("hub out of reach", code="CANCELLED", detail="the stream was ended on this side")
             if turn == self._turn:
                 await asyncio.sleep(random.uniform(wait_s / 2, wait_s))  # noqa: S311 - a hub that comes back meets no crowd
             wait_s = min(wait_s * 2, RETRY_S_MAX)
@@ -315,16 +319,25 @@ class EdgeLink:
         await self._fail_round(study, round_number, f"masks: {error}"[:300])
 
     async def _say_masks(self, step: MaskStep) -> None:
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it is said again at the next attachment
-            await self._call.write(pb.EdgeMessage(masks=masks_to_wire(step)))
+        await self._say(pb.EdgeMessage(masks=masks_to_wire(step)))
 
     async def _fail(self, order: Order, reason: str, *, declined: bool = False) -> None:
         await self._fail_round(order.study, order.round_number, reason, declined=declined)
 
     async def _fail_round(self, study: str, round_number: int, reason: str, *, declined: bool = False) -> None:
         failed = pb.TrainingFailed(study=study, round=round_number, reason=reason, declined=declined)
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await self._call.write(pb.EdgeMessage(failed=failed))
+        await self._say(pb.EdgeMessage(failed=failed))
+
+    async def _say(self, message: pb.EdgeMessage) -> None:
+        """On the newest stream, from work that may be dropped at any moment: a write that is cancelled half way would take the
+        whole stream with it (gRPC cancels the call), so what is begun is ended."""
+        call = self._call
+
+        async def write() -> None:
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it is said again at the next attachment
+                await call.write(message)
+
+        await asyncio.shield(write())
 
     async def _trained(self, order: Order) -> Done:
         """Fetch and train, if this edge's own schedule allows it.

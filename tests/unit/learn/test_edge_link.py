@@ -1,0 +1,132 @@
+"""An edge's stream to the hub, when work is dropped while it says something: gRPC cancels a call whose write is cancelled.
+
+The call here is made up, and does as grpc.aio does: the moment lasts microseconds on a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from wardround.learn import grpc_edge
+from wardround.learn.blobs import MemoryBlobs
+from wardround.learn.condition import Condition
+from wardround.learn.grpc_edge import EdgeLink
+from wardround.learn.grpc_wire import Beat
+from wardround.learn.participant import Participant
+from wardround.learn.trainer import TrainingFailed
+from wardround.wire import wardround_pb2 as pb
+
+
+class Call:
+    """A stream. Its writes of a failure wait until `go_on`."""
+
+    def __init__(self):
+        self.incoming, self.said, self.writing, self.go_on = asyncio.Queue(), [], asyncio.Event(), asyncio.Event()
+        self.ended, self.taken = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def write(self, message):
+        try:
+            if message.WhichOneof("kind") == "failed":
+                self.writing.set()
+                await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        self.said.append(message.WhichOneof("kind"))
+
+    async def read(self):
+        reading, ended = asyncio.ensure_future(self.incoming.get()), asyncio.ensure_future(self.ended.wait())
+        await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (reading, ended):
+            if not task.done():
+                task.cancel()
+        if self.ended.is_set():
+            raise asyncio.CancelledError
+        self.taken.release()
+        return reading.result()
+
+    def cancel(self):
+        self.ended.set()
+
+
+class Channel:
+    """Gives one call after the other."""
+
+    def __init__(self):
+        self.calls, self.opened = [], asyncio.Queue()
+
+    def stream_stream(self, *_what, **_how):
+        def begin():
+            self.calls.append(Call())
+            self.opened.put_nowait(self.calls[-1])
+            return self.calls[-1]
+
+        return begin
+
+
+def link(channel):
+    async def train(_order, _model, _kept):
+        raise TrainingFailed("no rows", remedy="none")
+
+    async def fetch(_order):
+        return b"model"
+
+    return EdgeLink(
+        channel=channel,
+        participant=Participant(MemoryBlobs()),
+        train=train,
+        beat=lambda: Beat(50, 0, 0, ""),
+        heartbeat_s=60.0,
+        version="test",
+        fetch=fetch,
+        condition=lambda _at_work: Condition(
+            charging=True, battery=None, network="wired", signal_dbm=None, metered=False, load=0.0
+        ),
+        sign=lambda _announcement: b"",
+    )
+
+
+ORDER = pb.HubMessage(order=pb.Order(study="s", round=1, task="train", base_model="b" * 64, deadline_s=20.0))
+CANCEL = pb.HubMessage(cancel=pb.Cancel(study="s", round=1))
+
+
+def test_work_that_is_dropped_while_it_says_that_it_failed_leaves_the_stream_open():
+    async def play():
+        channel = Channel()
+        running = asyncio.ensure_future(link(channel).run())
+        call = await asyncio.wait_for(channel.opened.get(), 10)
+        call.incoming.put_nowait(ORDER)
+        await asyncio.wait_for(call.writing.wait(), 10)
+        call.incoming.put_nowait(CANCEL)
+        await asyncio.wait_for(call.taken.acquire(), 10)  # of the order
+        await asyncio.wait_for(call.taken.acquire(), 10)  # of the cancellation
+        for _ in range(20):  # turns of the loop: the drop is under way
+            await asyncio.sleep(0)
+        call.go_on.set()
+        call.incoming.put_nowait(grpc.aio.EOF)
+        again = await asyncio.wait_for(channel.opened.get(), 10)
+        assert "failed" in call.said
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return again
+
+    assert asyncio.run(play()).said == ["hello"]
+
+
+def test_a_stream_that_ends_on_this_side_is_opened_again(monkeypatch):
+    monkeypatch.setattr(grpc_edge, "RETRY_S_MIN", 0.01)
+
+    async def play():
+        channel = Channel()
+        running = asyncio.ensure_future(link(channel).run())
+        (await asyncio.wait_for(channel.opened.get(), 10)).cancel()
+        await asyncio.wait_for(channel.opened.get(), 10)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(play())
