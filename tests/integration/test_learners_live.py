@@ -47,7 +47,7 @@ def study_text(kind):
     return f'name = "with-{kind}"\n{COMMON}{STUDIES[kind]}'
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_every_learner_trains_over_real_edges_and_torch_leaves_as_onnx(site, command, tmp_path, monkeypatch):
     for library in ("torch", "sklearn", "xgboost", "onnxruntime"):
         pytest.importorskip(library)
@@ -74,7 +74,7 @@ def test_every_learner_trains_over_real_edges_and_torch_leaves_as_onnx(site, com
 
     store = site.store()
     wanted = {f"with-{kind}" for kind in STUDIES}
-    end = time.monotonic() + 150
+    end = time.monotonic() + 220
     while (states := {s.name: (s.state, s.detail) for s in store.studies()}) and {s for s, _ in states.values()} != {"finished"}:
         assert time.monotonic() < end, (states, site.hub.tail())
         assert "failed" not in {s for s, _ in states.values()}, states
