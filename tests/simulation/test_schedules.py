@@ -14,7 +14,7 @@ import pytest
 from wardround.collect.forwarder import Forwarder
 from wardround.collect.inbox import Inbox
 from wardround.collect.spool import Spool
-from wardround.learn import coordinator, reception
+from wardround.learn import coordinator, making, reception
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.journal import Journal
 from wardround.learn.participant import Participant
@@ -176,7 +176,7 @@ MUTANTS = {
     "what an edge keeps moves on with an update that does not count": (Participant, "settle", settle_always),
     "an edge does not ask about a receipt that was lost": (Participant, "unsettled", lambda _real: lambda _self, _study: None),
     "nobody checks an update": (reception, "check_update", lambda _real: every_update_is_fine),
-    "a stale update weighs like a fresh one": (coordinator, "WeightedUpdate", never_stale),
+    "a stale update weighs like a fresh one": (making, "WeightedUpdate", never_stale),
 }
 
 

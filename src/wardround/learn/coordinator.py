@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import structlog
@@ -31,32 +30,28 @@ from wardround.learn.journal import (
     Refusal,
     Replay,
     Rollback,
-    memory_name,
     model_name,
     update_name,
 )
+from wardround.learn.making import Making, Reference, weighted_metrics
 from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, UploadReceipt
-from wardround.learn.models import MemoryTensors, Parameters, Step, TensorSource, decode_model, digest, model_parts
+from wardround.learn.models import Parameters
 from wardround.learn.pace import NOBODY, Pace
-from wardround.learn.privacy.blind import Blind, Masking, make_blind
+from wardround.learn.privacy.blind import Masking, make_blind
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.reception import Models, Reception
 from wardround.learn.replays import Asides, check_allowed, find, late_updates, new_replay, refused_again
 from wardround.learn.reported import reported
 from wardround.learn.rollbacks import Asked, Retention, is_paired, prepare
-from wardround.learn.scaling import check_sums, fold_sums, with_scaling
 from wardround.learn.spans import NO_SPANS, Spans, span
-from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
+from wardround.learn.strategies import Strategy
 from wardround.learn.study import Study
 from wardround.learn.survey import SurveySettings
-from wardround.learn.triage import Screen, Verdict, examples_counted, load
+from wardround.learn.triage import Screen, Verdict, examples_counted
 from wardround.records import EdgeId, ModelDigest
 
 log = structlog.get_logger(__name__)
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
-IN_QUARANTINE = "quarantined"  # why an update is set aside that the screen had nothing against
-Reference = Callable[[Parameters, int], Parameters | None]
-
 
 LATE = UploadReceipt(accepted=False, reason="late", detail="the round was over when the update was complete")
 
@@ -112,12 +107,24 @@ class Coordinator:
         """
         self._blind = make_blind(study, masking, blobs=blobs, clock=clock)
         self.study = study
-        self._settings, self._initial = settings, initial
-        self._strategy, self._screen, self._survey, self._reference = strategy, screen, survey, reference
+        self._settings, self._strategy, self._screen, self._survey = settings, strategy, screen, survey
         self._journal, self._blobs, self._clock = journal, blobs, clock
         self._send, self._on_event, self._spans = send, on_event, spans
         self._models = Models(blobs)
         self._reception = Reception(study, blobs=blobs, models=self._models, strategy=strategy, shape=shape, survey=survey)
+        self._making = Making(
+            study,
+            initial=initial,
+            strategy=strategy,
+            screen=screen,
+            survey=survey,
+            reference=reference,
+            journal=journal,
+            blobs=blobs,
+            models=self._models,
+            reception=self._reception,
+            blind=self._blind,
+        )
         self._lock = threading.RLock()
         self._arrived: deque[_Arrived] = deque()  # at most one an upload under way
         self._attached: set[EdgeId] = set()
@@ -685,12 +692,12 @@ class Coordinator:
         assert open_ is not None  # noqa: S101
         accepted = {e: a for e, a in self._journal.accepted(open_.number).items() if e in edges}
         with span(self._spans, "screen", open_.number):
-            judged = self._judged(open_, accepted)
+            judged = self._making.judged(open_, accepted, self._quarantined_now)
         aside = {e for e, verdict in judged.items() if verdict.reason}
         folded = {e: a.examples for e, a in accepted.items() if e not in aside}
         late = late_updates(self._journal, self._blobs) if open_.task == "train" else []
         with span(self._spans, "fold", open_.number, updates=len(folded) + len(late)):
-            name = self._made(open_, [a for e, a in accepted.items() if e not in aside], late)
+            name = self._making.made(open_, [a for e, a in accepted.items() if e not in aside], late)
         now_us = self._clock.now_us()
         done = Committed(
             number=open_.number,
@@ -704,7 +711,7 @@ class Coordinator:
             replayed=tuple(replace(replay, into_round=open_.number) for replay, _ in late),
         )
         self._journal.commit_round(done, self._screen.state(), self._at_work(open_), judged=judged)
-        metrics = _weighted_metrics(accepted, folded)
+        metrics = weighted_metrics(accepted, folded)
         self._emit(
             "committed",
             model=name,
@@ -737,113 +744,21 @@ class Coordinator:
         except OSError as error:  # no reason to give up the round that has begun
             log.warning("old files could not be removed", study=self.study.name, reason=str(error))
 
-    def _made(self, open_: OpenRound, counted: Sequence[Accepted], late: Sequence[tuple[Replay, Kept]]) -> ModelDigest:
-        """The next model, on disk. Where every update was set aside it is the base: the round is over, so quarantines run out."""
-        if not counted and not late:
-            return ModelDigest(open_.base)
-        made = self._fold(open_, counted, late)
-        parts = model_parts(made.model)
-        name = digest(parts)
-        self._blobs.write(model_name(name), parts)
-        if made.memory:
-            self._blobs.write(memory_name(name), model_parts(made.memory))
-        if open_.task == "train" and not self._strategy.rule.trees:
-            with self._models.tensors(open_.base) as base:
-                self._screen.stepped(Step(base, made.model))
-        return name
-
-    def _judged(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> dict[EdgeId, Judged]:
-        """What becomes of each update: whom the screen refuses is set aside, as is who was quarantined before."""
-        if open_.task != "train":
-            return {e: Judged("") for e in accepted}
-        before = self._journal.quarantined(open_.number)
-        verdicts = self._screened(open_, accepted)
-        judged: dict[EdgeId, Judged] = {}
-        for edge in accepted:
-            verdict = verdicts.get(edge)
-            score, threshold = (verdict.score, verdict.threshold) if verdict is not None else (0.0, 0.0)
-            if verdict is not None and not verdict.accepted:
-                judged[edge] = Judged(verdict.reason, f"score {score:.3g}, threshold {threshold:.3g}", score, threshold)
-            elif edge in before:
-                judged[edge] = Judged(IN_QUARANTINE, before[edge], score, threshold)
-            else:
-                judged[edge] = Judged("", "", score, threshold)
-        return judged
-
-    def _screened(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted]) -> Mapping[str, Verdict]:
-        """Ask the screen; whom it refuses is quarantined. Trees have no coordinates that it could compare."""
-        if self._strategy.rule.trees or self._blind is not None:
-            return {}
-        with ExitStack() as opened:
-            stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
-            updates = {str(e): self._reception.decoded(tensors, open_.base) for e, tensors in stored.items()}
-            verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
-        for edge, verdict in sorted(verdicts.items()):
-            if verdict.accepted or edge not in accepted:
-                continue
-            until = open_.number + self.study.triage.quarantine_rounds
-            self._journal.quarantine(EdgeId(edge), until, verdict.reason)
-            self._emit(
-                "quarantined",
-                edge=edge,
-                reason=verdict.reason,
-                score=verdict.score,
-                threshold=verdict.threshold,
-                until_round=until,
-            )
-        return verdicts
-
-    def _fold(self, open_: OpenRound, accepted: Sequence[Accepted], late: Sequence[tuple[Replay, Kept]]) -> Folded:
-        """The next model, of this round's updates and of older ones that are replayed."""
-        with ExitStack() as opened:
-            sources = [opened.enter_context(self._blobs.tensors(update_name(open_.number, a.edge))) for a in accepted]
-            if self._blind is not None:
-                return self._fold_blind(self._blind, open_, {a.edge: s for a, s in zip(accepted, sources, strict=True)}, opened)
-            if open_.task != "train":
-                sums = fold_sums(load(source) for source in sources)
-                if self._survey is not None:
-                    return Folded(sums)
-                return Folded(with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting))
-            base = opened.enter_context(self._models.tensors(open_.base))
-            updates = [
-                WeightedUpdate(self._reception.decoded(source, open_.base), a.examples, a.metrics, open_.number - a.based_on)
-                for source, a in zip(sources, accepted, strict=True)
-            ]
-            for replay, kept in late:
-                source = opened.enter_context(self._blobs.tensors(update_name(replay.from_round, replay.edge)))
-                own = self._reception.decoded(source, open_.base)
-                stale = open_.number - replay.based_on
-                updates.append(WeightedUpdate(own, replay.examples, kept.update.metrics, stale))
-            reference = self._reference(load(base), open_.number) if self._strategy.wants_reference else None
-            return self._strategy.fold(Fold(base, updates, self._memory(open_.base), self._journal.fleet(), reference))
-
-    def _fold_blind(self, blind: Blind, open_: OpenRound, sources: Mapping[EdgeId, TensorSource], opened: ExitStack) -> Folded:
-        """The next model, of the sum of masked updates alone."""
-        total = blind.unmasked(sources)
-        if open_.task == "statistics":
-            sums = blind.sums(total, self._reception.shape)
-            check_sums(sums, *self._reception.shape)
-            return Folded(with_scaling(self._initial(), sums, class_weighting=self.study.learner.class_weighting))
-        base = opened.enter_context(self._models.tensors(open_.base))
-        mean, examples = blind.mean(total, base, self._reception.expected(open_.base, base))
-        update = WeightedUpdate(MemoryTensors(mean), examples)
-        return self._strategy.fold(Fold(base, [update], self._memory(open_.base), self._journal.fleet()))
+    def _quarantined_now(self, edge: str, verdict: Verdict, until: int) -> None:
+        self._emit(
+            "quarantined",
+            edge=edge,
+            reason=verdict.reason,
+            score=verdict.score,
+            threshold=verdict.threshold,
+            until_round=until,
+        )
 
     def _at_work(self, open_: OpenRound) -> dict[str, tuple[int, str]]:
         """Who goes on after this round of a buffered study, and on which order."""
         if self._state is None or not self._carries(open_.number):
             return {}
         return {str(e): open_.owed.get(e, (open_.number, open_.base)) for e in self._state.outstanding}
-
-    def _memory(self, model: str) -> Parameters:
-        """What the strategy remembers beside a model; nothing at the start, and nothing without its other half."""
-        last = self._journal.last()
-        if self._rollbacks and last is not None and last.number == self._rollbacks[-1].number and is_paired(self._strategy.rule):
-            return {}
-        try:
-            return decode_model(self._blobs.read(memory_name(model)))
-        except FileNotFoundError:
-            return {}
 
     def _forget(self, number: int) -> None:
         """Updates are kept for two rounds, for a look; what was set aside for longer, as it may be replayed."""
@@ -950,14 +865,3 @@ class Coordinator:
         number = round_number if round_number is not None else self._open.number if self._open else self._next_number()
         event = RoundEvent(kind, self.study.name, number, self._clock.now_us(), **facts)  # type: ignore[arg-type]  # its fields
         self._on_event(event)
-
-
-def _weighted_metrics(accepted: Mapping[EdgeId, Accepted], folded: Mapping[EdgeId, int]) -> dict[str, float]:
-    """The participants' own metrics, averaged by examples."""
-    total = sum(folded.values())
-    names = {name for edge in folded for name in accepted[edge].metrics}
-    return {
-        name: sum(accepted[e].metrics.get(name, 0.0) * n for e, n in folded.items()) / total
-        for name in sorted(names)
-        if all(name in accepted[e].metrics for e in folded)
-    }

@@ -1,0 +1,163 @@
+"""From the updates of a round that were accepted: who counts, and the next model on disk. Under the coordinator's lock.
+
+The screen says whom it refuses, the strategy folds the others, and those that are replayed; of a blind study there is only the
+sum. What is written here is nobody's model until the journal says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+
+from wardround.learn.blobs import Blobs
+from wardround.learn.journal import Accepted, Journal, Judged, Kept, OpenRound, Replay, memory_name, model_name, update_name
+from wardround.learn.models import MemoryTensors, Parameters, Step, TensorSource, decode_model, digest, model_parts
+from wardround.learn.privacy.blind import Blind
+from wardround.learn.reception import Models, Reception
+from wardround.learn.rollbacks import is_paired
+from wardround.learn.scaling import check_sums, fold_sums, with_scaling
+from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
+from wardround.learn.study import Study
+from wardround.learn.survey import SurveySettings
+from wardround.learn.triage import Screen, Verdict, load
+from wardround.records import EdgeId, ModelDigest
+
+IN_QUARANTINE = "quarantined"  # why an update is set aside that the screen had nothing against
+Reference = Callable[[Parameters, int], Parameters | None]
+
+
+class Making:
+    """Of one study."""
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        initial: Callable[[], Parameters],
+        strategy: Strategy,
+        screen: Screen,
+        survey: SurveySettings | None,
+        reference: Reference,
+        journal: Journal,
+        blobs: Blobs,
+        models: Models,
+        reception: Reception,
+        blind: Blind | None,
+    ) -> None:
+        """As Coordinator, which hands everything on."""
+        self._study, self._initial, self._strategy, self._screen = study, initial, strategy, screen
+        self._survey, self._reference, self._journal, self._blobs = survey, reference, journal, blobs
+        self._models, self._reception, self._blind = models, reception, blind
+
+    def judged(
+        self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], quarantined: Callable[[str, Verdict, int], None]
+    ) -> dict[EdgeId, Judged]:
+        """What becomes of each update: whom the screen refuses is set aside, as is who was quarantined before.
+
+        `quarantined(edge, verdict, until_round)` is told of each edge that the screen sets aside now.
+        """
+        if open_.task != "train":
+            return {e: Judged("") for e in accepted}
+        before = self._journal.quarantined(open_.number)
+        verdicts = self._screened(open_, accepted, quarantined)
+        judged: dict[EdgeId, Judged] = {}
+        for edge in accepted:
+            verdict = verdicts.get(edge)
+            score, threshold = (verdict.score, verdict.threshold) if verdict is not None else (0.0, 0.0)
+            if verdict is not None and not verdict.accepted:
+                judged[edge] = Judged(verdict.reason, f"score {score:.3g}, threshold {threshold:.3g}", score, threshold)
+            elif edge in before:
+                judged[edge] = Judged(IN_QUARANTINE, before[edge], score, threshold)
+            else:
+                judged[edge] = Judged("", "", score, threshold)
+        return judged
+
+    def made(self, open_: OpenRound, counted: Sequence[Accepted], late: Sequence[tuple[Replay, Kept]]) -> ModelDigest:
+        """The next model, on disk. Where every update was set aside it is the base: the round is over, so quarantines run out."""
+        if not counted and not late:
+            return ModelDigest(open_.base)
+        made = self._folded(open_, counted, late)
+        parts = model_parts(made.model)
+        name = digest(parts)
+        self._blobs.write(model_name(name), parts)
+        if made.memory:
+            self._blobs.write(memory_name(name), model_parts(made.memory))
+        if open_.task == "train" and not self._strategy.rule.trees:
+            with self._models.tensors(open_.base) as base:
+                self._screen.stepped(Step(base, made.model))
+        return name
+
+    def _screened(
+        self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], quarantined: Callable[[str, Verdict, int], None]
+    ) -> Mapping[str, Verdict]:
+        """Ask the screen; whom it refuses is quarantined. Trees have no coordinates that it could compare."""
+        if self._strategy.rule.trees or self._blind is not None:
+            return {}
+        with ExitStack() as opened:
+            stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
+            updates = {str(e): self._reception.decoded(tensors, open_.base) for e, tensors in stored.items()}
+            verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
+        for edge, verdict in sorted(verdicts.items()):
+            if verdict.accepted or edge not in accepted:
+                continue
+            until = open_.number + self._study.triage.quarantine_rounds
+            self._journal.quarantine(EdgeId(edge), until, verdict.reason)
+            quarantined(edge, verdict, until)
+        return verdicts
+
+    def _folded(self, open_: OpenRound, accepted: Sequence[Accepted], late: Sequence[tuple[Replay, Kept]]) -> Folded:
+        """The next model, of this round's updates and of older ones that are replayed."""
+        with ExitStack() as opened:
+            sources = [opened.enter_context(self._blobs.tensors(update_name(open_.number, a.edge))) for a in accepted]
+            if self._blind is not None:
+                return self._folded_blind(self._blind, open_, {a.edge: s for a, s in zip(accepted, sources, strict=True)}, opened)
+            if open_.task != "train":
+                sums = fold_sums(load(source) for source in sources)
+                if self._survey is not None:
+                    return Folded(sums)
+                return Folded(with_scaling(self._initial(), sums, class_weighting=self._study.learner.class_weighting))
+            base = opened.enter_context(self._models.tensors(open_.base))
+            updates = [
+                WeightedUpdate(self._reception.decoded(source, open_.base), a.examples, a.metrics, open_.number - a.based_on)
+                for source, a in zip(sources, accepted, strict=True)
+            ]
+            for replay, kept in late:
+                source = opened.enter_context(self._blobs.tensors(update_name(replay.from_round, replay.edge)))
+                own = self._reception.decoded(source, open_.base)
+                stale = open_.number - replay.based_on
+                updates.append(WeightedUpdate(own, replay.examples, kept.update.metrics, stale))
+            reference = self._reference(load(base), open_.number) if self._strategy.wants_reference else None
+            return self._strategy.fold(Fold(base, updates, self._memory(open_.base), self._journal.fleet(), reference))
+
+    def _folded_blind(self, blind: Blind, open_: OpenRound, sources: Mapping[EdgeId, TensorSource], opened: ExitStack) -> Folded:
+        """The next model, of the sum of masked updates alone."""
+        total = blind.unmasked(sources)
+        if open_.task == "statistics":
+            sums = blind.sums(total, self._reception.shape)
+            check_sums(sums, *self._reception.shape)
+            return Folded(with_scaling(self._initial(), sums, class_weighting=self._study.learner.class_weighting))
+        base = opened.enter_context(self._models.tensors(open_.base))
+        mean, examples = blind.mean(total, base, self._reception.expected(open_.base, base))
+        update = WeightedUpdate(MemoryTensors(mean), examples)
+        return self._strategy.fold(Fold(base, [update], self._memory(open_.base), self._journal.fleet()))
+
+    def _memory(self, model: str) -> Parameters:
+        """What the strategy remembers beside a model; nothing at the start, and nothing without its other half."""
+        last, rollbacks = self._journal.last(), self._journal.rollbacks()
+        if rollbacks and last is not None and last.number == rollbacks[-1].number and is_paired(self._strategy.rule):
+            return {}
+        try:
+            return decode_model(self._blobs.read(memory_name(model)))
+        except FileNotFoundError:
+            return {}
+
+
+def weighted_metrics(accepted: Mapping[EdgeId, Accepted], folded: Mapping[EdgeId, int]) -> dict[str, float]:
+    """The participants' own metrics, averaged by examples."""
+    total = sum(folded.values())
+    names = {name for edge in folded for name in accepted[edge].metrics}
+    return {
+        name: sum(accepted[e].metrics.get(name, 0.0) * n for e, n in folded.items()) / total
+        for name in sorted(names)
+        if all(name in accepted[e].metrics for e in folded)
+    }
