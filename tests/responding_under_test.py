@@ -147,10 +147,10 @@ class Hub:
             assert self.coordinator.finish(EdgeId(edge), upload).accepted
         self.sync()
 
-    def watch_rounds(self, count):
-        """Healthy rounds of the watch of its training."""
-        for number in range(count):
-            edges = {edge: EdgeSeen(examples=50, loss=0.5 + 0.01 * (number % 5)) for edge in EDGES}
+    def watch_rounds(self, count, first=0, loss=0.5):
+        """Rounds of the watch of its training, healthy ones where the loss is what it was."""
+        for number in range(first, first + count):
+            edges = {edge: EdgeSeen(examples=50, loss=loss + 0.01 * (number % 5)) for edge in EDGES}
             self.running.watched._waiting.append(RoundSeen(number=number, edges=edges))
         self.running.watched.look()
 

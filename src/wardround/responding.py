@@ -139,6 +139,7 @@ class Responding:
             finished=coordinator.finished,
             newest=max((e.number for e in releases.entries()), default=0) if good is not None and releases is not None else 0,
             last_good=good.number if good is not None else None,
+            shown=running.watched.shown() if running.watched is not None and wanted else {},
             drifting=frozenset(a.finding.edge for a in firing if a.finding.kind in drift and a.finding.edge),
         )
 

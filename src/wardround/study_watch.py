@@ -125,6 +125,11 @@ class StudyWatch:
         with self._lock:
             return self._watch.calibration()
 
+    def shown(self) -> Mapping[str, int]:
+        """The round that showed a cause last, by kind, of the causes that are not over."""
+        with self._lock:
+            return self._watch.shown()
+
     def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
         """The newest score of each (sign, edge) beside its threshold."""
         with self._lock:

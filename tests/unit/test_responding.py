@@ -66,6 +66,25 @@ def test_a_study_goes_back_and_forth_again(hub):
     assert [r.to_round for r in hub.coordinator.rollbacks()] == [1, 2]
 
 
+def test_a_study_that_still_diverges_after_it_went_back_is_paused(tmp_path):
+    hub = Hub(tmp_path, text=STUDY.replace('"stop-it"', '"model-diverged"'))
+    for _ in range(3):
+        hub.round()
+    hub.watch_rounds(120)
+    hub.alert("model-diverged")
+    hub.responding.look()
+    hub.sync()
+    hub.responding.look()
+    assert [e.act for e in hub.entries()] == [Act.ROLLBACK]
+    assert not hub.coordinator.paused
+    hub.watch_rounds(4, first=120, loss=5.0)
+    hub.responding.look()
+    assert [e.act for e in hub.entries()] == [Act.PAUSE, Act.ROLLBACK]
+    assert hub.coordinator.paused
+    assert hub.newest("model-diverged").response.what == "paused s"
+    hub.close()
+
+
 def test_a_study_is_paused_also_across_a_restart_and_resumed(hub, tmp_path):
     hub.alert("stop-it")
     hub.responding.look()

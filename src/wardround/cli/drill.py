@@ -162,6 +162,7 @@ def _table(facts: Mapping[str, Any]) -> Table:
     table.add_column("fault")
     for heading in ("seen", "after", "named", "others", "set aside", "innocent", "score"):
         table.add_column(heading, justify="right")
+    table.add_column("done")
     table.add_column("by")
     for row in facts["faults"]:
         worse = row["score_worse_by"]
@@ -174,6 +175,7 @@ def _table(facts: Mapping[str, Any]) -> Table:
             str(row["struck_aside"]) if row["struck"] else "-",
             str(row["innocent_aside"]),
             "-" if worse is None else f"{-worse:+.4f}",
+            ", ".join(f"{act} {times}" for act, times in row["done"].items()) or "-",
             ", ".join(row["by"]),
         )
     return table

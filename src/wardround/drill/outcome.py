@@ -37,6 +37,7 @@ class Outcome:
     false_alarms: int  # before the fault
     score: float | None  # of edges that are not struck, mean
     undisturbed: float | None  # the same edges' in the run without a fault
+    done: tuple[str, ...] = ()  # about the study, from the fault's first round on, in order: rollback, pause
 
     @property
     def apart(self) -> float | None:
@@ -66,6 +67,7 @@ def look_at(run: Run, undisturbed: Run) -> Outcome:
         false_alarms=len(alarms(s for s in run.sightings if s.number < first)),
         score=_mean(run, healthy),
         undisturbed=_mean(undisturbed, healthy),
+        done=tuple(act.value for at, act in run.done if at >= first),
     )
 
 
@@ -139,6 +141,7 @@ class Drilled:
             "others_named": sum(len(o.others_named) for o in runs),
             "struck_aside": sum(o.struck_aside for o in runs),
             "innocent_aside": sum(len(o.innocent_aside) for o in runs),
+            "done": dict(Counter(act for o in runs for act in o.done)),
             "score_worse_by": max(apart) if apart else None,
         }
 

@@ -14,6 +14,7 @@ import numpy as np
 from wardround.drill.faults import Fault
 from wardround.drill.hearing import Hearing
 from wardround.drill.meddling import Meddling
+from wardround.drill.remedy import Remedy
 from wardround.drill.wards import Wards
 from wardround.errors import LearnError
 from wardround.learn.faults import Faults
@@ -25,6 +26,7 @@ from wardround.records import Examples
 from wardround.watch.detectors.screens import Screens
 from wardround.watch.detectors.updates import Verdict
 from wardround.watch.model_watch import COMMON, Deviation, ModelWatch
+from wardround.watch.respond import Act
 
 ABSENT = 0.2  # chance that an edge that is asked stays away: every fleet has some
 SCORED_ROUNDS = 10  # the last ones, whose mean is the score: one model alone is luck
@@ -53,6 +55,7 @@ class Run:
     struck: frozenset[str]
     sightings: list[Sighting] = field(default_factory=list)
     aside: dict[str, int] = field(default_factory=dict)  # the first round in which the edge was set aside
+    done: list[tuple[int, Act]] = field(default_factory=list)  # about the study: after which round, and what
     scores: dict[str, float] = field(default_factory=dict)  # by edge, on examples that nobody trains on
 
 
@@ -102,6 +105,7 @@ def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_r
     sums: dict[str, list[float]] = {}
     before = fleet.first_model()
     hearing, watch = Hearing(before), ModelWatch("drill", features=next(iter(every.values())).feature_names)
+    remedy = Remedy(study, fleet)
     rounds = fleet.run()
     for number in range(1, study.rounds.count + 1):
         try:
@@ -117,7 +121,15 @@ def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_r
         before = done.model
         _note(run, heard, done)
         seen = hearing.seen(done, meddling.now, meddling.last_step)
-        run.sightings += [s for d in watch.round(seen) for s in _told(d)]
+        deviations = watch.round(seen)
+        run.sightings += [s for d in deviations for s in _told(d)]
+        responses = remedy.look(number, deviations, watch)
+        run.done += [(number, e.act) for e in responses]
+        if any(e.act is Act.PAUSE for e in responses):  # it waits for a person, and predicts with what it holds
+            run.scores, run.rounds = _scores(fleet, metric, tried, remedy.held or done.model), number
+            yield run
+            return
+        before = fleet.model
         if study.rounds.count - number < SCORED_ROUNDS:
             for edge, score in _scores(fleet, metric, tried, done.model).items():
                 sums.setdefault(edge, []).append(score)

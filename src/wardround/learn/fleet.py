@@ -21,8 +21,9 @@ from wardround.learn.interference import Answer, Interference, overshot
 from wardround.learn.journal import PAST_NORMS
 from wardround.learn.learners import Learner
 from wardround.learn.local import personal_model, sent_names
-from wardround.learn.models import MemoryTensors, Parameters, Step, with_controls
+from wardround.learn.models import CONTROL_PREFIX, MemoryTensors, Parameters, Step, with_controls
 from wardround.learn.pace import RETRY_S, RETRY_S_MAX
+from wardround.learn.rollbacks import is_paired
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.schedule import is_open, lacks, opens_us
 from wardround.learn.selection import Turns, choose
@@ -37,6 +38,7 @@ from wardround.settings import ScheduleSettings
 
 BEGIN_S = datetime(2024, 1, 1, tzinfo=UTC).timestamp()  # a Monday, of the virtual clock
 ATTEMPTS_MAX = 20  # at one round
+MODELS_KEPT = 10  # newest models of a drill, to which it can go back
 LOOK_S, LOOKS_MAX = 900.0, 1_400  # for edges that may train: every quarter of an hour, for two weeks
 
 
@@ -108,6 +110,11 @@ class Fleet:
         """What trains."""
         return self.edges.learner
 
+    @property
+    def model(self) -> Parameters:
+        """The model that the next round starts from, once `run` has begun."""
+        return self._model
+
     def first_model(self) -> Parameters:
         """The model that round 0 makes: first values, and scaling from the sums of all edges."""
         sums = fold_sums(self.edges.sums())
@@ -128,6 +135,7 @@ class Fleet:
         """
         self._model, self._memory = self.first_model(), Parameters()
         self._bases = {0: self._model}  # by the round that starts from it, while somebody works on it
+        self._made = {0: (self._model, self._memory)}  # by the round that made it, where a drill may go back
         self._turns = Turns([self.names])  # round 0 asks everybody
         self._now_s = BEGIN_S
         self._at_work: dict[str, _Work] = {}
@@ -136,6 +144,25 @@ class Fleet:
         self._quarantined: dict[str, int] = {}
         for number in range(1, self.study.rounds.count + 1):
             yield self._round(number)
+
+    def roll_back(self, number: int) -> Parameters:
+        """Between two rounds: the model of round `number`, one of the newest MODELS_KEPT of a drill; the next starts from it.
+
+        As learn/rollbacks.py has it: updates that have arrived are dropped, and where the hub's memory and what edges keep are
+        halves of one thing, both begin anew. Rounds keep their numbers, as there is no journal to note it in.
+
+        Raises:
+            LearnError: that model is not kept.
+        """
+        if number not in self._made:
+            raise LearnError(f"the model of round {number} is not kept", remedy=f"go back to one of {sorted(self._made)}")
+        self._model, self._memory = self._made[number]
+        if is_paired(self._strategy.rule):
+            zeroed = {n: np.zeros_like(t) for n, t in self._model.items() if n.startswith(CONTROL_PREFIX)}
+            self._model, self._memory = {**self._model, **zeroed}, Parameters()
+            self.edges.kept.clear()
+        self._at_work, self._delivered = {}, {}
+        return self._model
 
     # -- one round
 
@@ -327,6 +354,9 @@ class Fleet:
         if self._screen is not None and not self._strategy.rule.trees:
             self._screen.stepped(Step(MemoryTensors(base), done.model))
         self._model, self._memory, self._delivered = done.model, done.memory, {}
+        if self._interference is not None:
+            made_now = {**self._made, number: (done.model, done.memory)}
+            self._made = {n: m for n, m in made_now.items() if n > number - MODELS_KEPT}
         in_use = {w.number for w in self._at_work.values()}
         self._bases = {n: m for n, m in self._bases.items() if n in in_use}
         made = {e: (w.made, w.seconds) for e, w in accepted.items()}

@@ -109,6 +109,13 @@ class ModelWatch:
         """The causes that are not over, whether the newest round showed them or not."""
         return [(COMMON, "", key[1]) if key[0] == COMMON else (*key, "") for key in self._causes]
 
+    def shown(self) -> Mapping[str, int]:
+        """The round that showed a cause last, by kind, whoever's it is: of the causes that are not over."""
+        newest: dict[str, int] = {}
+        for (kind, _), cause in self._causes.items():
+            newest[kind] = max(cause.last, newest.get(kind, 0))
+        return newest
+
     def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
         """The newest score of each (sign, edge), with the threshold that holds; edge "" is the study."""
         return {key: (score, self._calibration.threshold(key[0])) for key, score in self._newest.items()}

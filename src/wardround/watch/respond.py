@@ -8,13 +8,14 @@
 A response is *planned* on disk before it is done and *done* after, so that a kill in between is made good once: whoever carries
 it out may be asked twice for the same id. Each kind of response has a limit that no sequence of alerts exceeds, a quarantine
 leaves the quorum and three quarters of the edges alone, and what a person has undone is not done again within its limit's span.
+Where a rollback has not helped within PATIENCE_ROUNDS, the next response that is allowed follows: in the end a pause.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
@@ -23,6 +24,7 @@ from wardround.settings import QuarantineResponse, RespondSettings, ResponseSett
 from wardround.watch.alerts import Alert, Finding
 
 ENTRIES_STUDY_MAX = 1_000  # more than every limit together looks back on
+PATIENCE_ROUNDS = 3  # after a rollback; what is still wrong in the last of them was not in the model
 BY_ITSELF = "Wardround"  # who responds
 
 
@@ -93,6 +95,7 @@ class Situation:
     finished: bool = False
     newest: int = 0  # round of the newest model
     last_good: int | None = None  # round of the model that a rollback goes to
+    shown: Mapping[str, int] = field(default_factory=dict)  # the round that showed a cause last, by kind, while it is not over
     drifting: frozenset[str] = frozenset()  # edges with an open alert of a kind that calls for retraining
 
 
@@ -139,8 +142,12 @@ class ResponseBook:
             if own.mode == "off" or alert.finding.kind not in own.kinds or not _concerns(act, own, now, alert.finding):
                 continue
             before = [e for e in self._entries.values() if e.cause == cause and e.act is act and e.state is not State.OVER]
-            if any(e.state is not State.FAILED for e in before):
+            standing = [e for e in before if e.state is not State.FAILED]
+            if standing and not all(_in_vain(e, now) for e in standing):
                 return None
+            if standing:  # going back has not helped, and going back again would not: what goes wrong is still there
+                held = held or HeldBack(act, f"{standing[-1].response_id} has not helped in {PATIENCE_ROUNDS} rounds")
+                continue
             if before:  # it could not be done, and what could not is not tried again; the next one may help
                 held = held or HeldBack(act, before[-1].answer)
                 continue
@@ -311,6 +318,15 @@ def _against_rollback(now: Situation) -> HeldBack | None:
     if now.last_good >= now.newest:
         return HeldBack(Act.ROLLBACK, f"{now.study} is at its last good model already", covered=False)
     return None
+
+
+def _in_vain(entry: Entry, now: Situation) -> bool:
+    """Whether a rollback has not helped: its cause still shows when the rounds since have had their time.
+
+    An alert stays open for some quiet rounds, so that it is open says nothing.
+    """
+    done = entry.act is Act.ROLLBACK and entry.state is State.DONE
+    return done and now.shown.get(entry.kind, 0) >= entry.made_round + PATIENCE_ROUNDS
 
 
 def _holds(entry: Entry, now: Situation) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -12,8 +13,11 @@ from wardround.cli.main import app
 from wardround.drill.catalogue import FAULTS, chosen
 from wardround.drill.course import Course, synthetic_plan
 from wardround.drill.faults import Fault
+from wardround.drill.fleet_faults import ServerStep
+from wardround.drill.meddling import Meddling
 from wardround.drill.outcome import Drilled, alarms, look_at
 from wardround.drill.run import Run, Sighting
+from wardround.settings import PauseResponse, RespondSettings, RollbackResponse
 
 SAMPLE = "label-flip,scaling,sybil,nan,dead-sensor,participation"
 
@@ -34,6 +38,46 @@ def test_a_sample_of_faults_is_seen_at_once_named_and_put_right():
     assert "participation-low" in rows["participation"]["by"]
     for name in ("label-flip", "scaling", "sybil", "nan"):
         assert rows[name]["score_worse_by"] < 0.01
+
+
+def test_a_study_whose_hub_oversteps_goes_back_and_is_paused_and_keeps_its_score():
+    course = Course(synthetic_plan(120), chosen("server-step"), [7], from_round=60)
+    for run in course.run():
+        last = run
+    (found,) = course.done.outcomes
+    assert found.done == ("rollback", "pause")
+    assert last.rounds < 75  # of 120: a pause ends it
+    assert found.apart < 0.01
+    assert course.done.row(FAULTS["server-step"])["done"] == {"rollback": 1, "pause": 1}
+
+
+class OverstepsTwice(ServerStep):
+    """The setting is put right after two rounds: by then the study has gone back, and goes on."""
+
+    name = "oversteps-twice"
+
+
+def test_a_rollback_that_helps_is_followed_by_nothing(monkeypatch):
+    factor = Meddling.step_factor
+    monkeypatch.setattr(Meddling, "step_factor", lambda self, n: factor(self, n) if n < 62 else 1.0)
+    course = Course(synthetic_plan(80), [OverstepsTwice()], [7], from_round=60)
+    for run in course.run():
+        last = run
+    (found,) = course.done.outcomes
+    assert found.done == ("rollback",)
+    assert last.rounds == 80
+    assert found.apart < 0.01
+
+
+def test_an_operator_who_turns_responses_off_gets_none():
+    plan = synthetic_plan(70)
+    off = RespondSettings(rollback=RollbackResponse(mode="off"), pause=PauseResponse(mode="off"))
+    quiet = replace(plan, study=lambda seed: msgspec.structs.replace(plan.study(seed), respond=off))
+    course = Course(quiet, chosen("server-step"), [7], from_round=60)
+    for _ in course.run():
+        pass
+    assert course.done.outcomes[0].detected
+    assert course.done.outcomes[0].done == ()
 
 
 class Unseen(Fault):

@@ -74,3 +74,14 @@ def test_a_state_is_taken_up_where_it_was_and_not_for_another_configuration():
     first, second = (play(w, r, range(100, 130), worse=["edge-07"], by=0.3) for w, r in zip((one, two), seeds, strict=True))
     assert first == second
     assert one.state() == two.state()
+
+
+def test_what_was_shown_last_is_known_until_it_is_over():
+    watch, rng = ModelWatch("a"), np.random.default_rng(1)
+    play(watch, rng, range(120))
+    assert watch.shown() == {}
+    found = play(watch, rng, range(120, 130), worse=["edge-03"], by=0.3)
+    last = max(s.round_number for s in found if s.state != "over")
+    assert watch.shown() == {"edge-loss": last}
+    play(watch, rng, range(130, 170))
+    assert watch.shown() == {}

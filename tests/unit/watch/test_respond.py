@@ -107,6 +107,48 @@ def test_where_going_back_is_not_possible_the_study_is_paused():
     assert on_alert(book.get(first.response_id)).what == "a rollback failed: the disk is full"
 
 
+def test_a_rollback_that_has_not_helped_is_followed_by_a_pause():
+    book, diverged = ResponseBook(), alert("diverged", "")
+    back = book.consider(diverged, ACT, NOW, 0)
+    shown = changed(round_number=24, shown={"diverged": 23})
+    assert book.consider(diverged, ACT, shown, 1) is None  # it is on its way
+    book.settle(back.response_id, done=True, answer="", now_us=2)
+    for now in (
+        changed(round_number=23, shown={"diverged": 22}),  # too early to say
+        changed(round_number=30, shown={"diverged": 22}),  # it helped, and the alert is open until its quiet rounds are over
+        changed(round_number=30, shown={"something else": 29}),
+        changed(round_number=30),
+    ):
+        assert book.consider(diverged, ACT, now, 3) is None
+    pause = ResponseBook(book.save()).consider(diverged, ACT, shown, 4)
+    assert pause.act is Act.PAUSE
+    pause = book.consider(diverged, ACT, shown, 4)
+    book.settle(pause.response_id, done=True, answer="", now_us=5)
+    assert book.consider(diverged, ACT, changed(shown, paused=True), 6) is None
+
+
+def test_a_rollback_that_has_not_helped_is_told_where_nothing_may_follow():
+    book = ResponseBook()
+    alone = msgspec.structs.replace(ACT, pause=PauseResponse(mode="off"))
+    back = book.consider(alert("diverged", ""), alone, NOW, 0)
+    book.settle(back.response_id, done=True, answer="", now_us=1)
+    held = book.consider(alert("diverged", ""), alone, changed(round_number=24, shown={"diverged": 23}), 2)
+    assert held.why == "R-0001 has not helped in 3 rounds"
+
+
+@pytest.mark.parametrize("state", ["undone", "dry-run"])
+def test_a_rollback_that_a_person_has_undone_or_that_was_tried_only_is_followed_by_nothing(state):
+    book, diverged = ResponseBook(), alert("diverged", "")
+    mode = "dry-run" if state == "dry-run" else "act"
+    own = msgspec.structs.replace(ACT, rollback=msgspec.structs.replace(ACT.rollback, mode=mode))
+    back = book.consider(diverged, own, NOW, 0)
+    if state == "undone":
+        book.settle(back.response_id, done=True, answer="", now_us=1)
+        book.undo(back.response_id, "anna", "")
+        book.settle(back.response_id, done=True, answer="", now_us=2)
+    assert book.consider(diverged, own, changed(round_number=24, shown={"diverged": 23}), 3) is None
+
+
 def test_retraining_waits_for_enough_edges():
     book = ResponseBook()
     assert book.consider(alert("drift"), ACT, changed(drifting=frozenset({"edge-0"})), 0) is None
