@@ -323,7 +323,8 @@ class World:
         self.home, self.text, self.edges = home, text, edges
         self.study: Study = parse_study(text, where="test")
         make_identities(home, edges)
-        self._port = free_port()
+        self.port = free_port()
+        self.doors: dict[str, int] = {}  # by edge: the port it takes for the hub's, where something stands between
         self._relays = {edge: free_port() for edge in relays}
         self._seed, self._train_s, self._parts = seed, train_s, parts
         self._context = mp.get_context("forkserver")
@@ -341,13 +342,14 @@ class World:
 
     def start(self, name: str) -> None:
         if name == "sick":
-            process = self._context.Process(target=sick_main, args=(self.home, self._port), daemon=True)
+            process = self._context.Process(target=sick_main, args=(self.home, self.port), daemon=True)
         elif name == "hub":
             together = 0 if self._parts == TOY else len(self.edges)
-            arguments = (self.home, self.text, self._port, self._parts, together)
+            arguments = (self.home, self.text, self.port, self._parts, together)
             process = self._context.Process(target=hub_main, args=arguments, daemon=True)
         else:
-            arguments = (self.home, name, self._port, self._relays.get(name, 0), self._seed, self._train_s, self._parts)
+            port = self.doors.get(name, self.port)
+            arguments = (self.home, name, port, self._relays.get(name, 0), self._seed, self._train_s, self._parts)
             process = self._context.Process(target=edge_main, args=arguments, daemon=True)
         process.start()
         self._processes[name] = process
