@@ -101,6 +101,7 @@ def worker_pids(node):
     return [p.pid for p in node.processes() if "wardround.process.worker" in " ".join(p.cmdline())]
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_seeded_faults_end_whole_or_named(opened, local, three_nodes, seed):
     chance = random.Random(seed)
