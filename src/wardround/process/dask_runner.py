@@ -261,11 +261,21 @@ class _Flight(Generic[Part]):
         if tries > FETCHES_MAX:
             raise _ClusterLost(f"a result did not come {tries} times")
         del self._futures[future]
+        self._forget_holders(future)
         with contextlib.suppress(Exception):  # whatever the scheduler still knows of it
             self._client.cancel([future], force=True)
         sent = self._client.submit(self._function, part, *self._arguments, pure=False, retries=1)
         self._futures[sent], self._fetches[sent.key] = part, tries
         log.warning("a result was lost with its worker", tries=tries)
+
+    def _forget_holders(self, future: Any) -> None:
+        """Whoever holds a result and does not give it is lost: a worker behind a node's dead service still takes tasks, over the
+        connection it has, and nobody can fetch what it makes. The scheduler forgets it, and gives its tasks to others."""
+        scheduler = self._client.cluster.scheduler
+        task = scheduler.tasks.get(future.key)
+        for worker in list((task.who_has if task is not None else None) or ()):
+            scheduler.loop.add_callback(scheduler.remove_worker, address=worker.address, stimulus_id=f"no-result-{future.key}")
+            log.warning("a worker does not give its results", worker=str(worker.name))
 
     def hanging(self) -> list[tuple[Outcome[Part], str]]:
         """What workers have in hand now, given up, with each one's worker."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,7 +41,14 @@ class Client:
     """Gives these futures, one for each task that is sent."""
 
     def __init__(self, *futures):
-        self.futures, self.cancelled = list(futures), []
+        self.futures, self.cancelled, self.removed = list(futures), [], []
+        worker = SimpleNamespace(name="one-1", address="tls://127.0.0.1:1")
+        scheduler = SimpleNamespace(
+            tasks={f.key: SimpleNamespace(who_has={worker.address: worker}.values()) for f in futures[:1]},
+            loop=SimpleNamespace(add_callback=lambda do, **what: do(**what)),
+            remove_worker=lambda address, stimulus_id: self.removed.append(address),
+        )
+        self.cluster = SimpleNamespace(scheduler=scheduler)
 
     def submit(self, _function, _part, **_how):
         return self.futures.pop(0)
@@ -74,6 +82,7 @@ def test_a_result_that_was_lost_with_its_worker_is_made_again_once():
     client, flight = send(lost, Future("rows"))
     assert landed(flight, 3) == [("a", "rows", "")]
     assert client.cancelled == [lost]
+    assert client.removed == ["tls://127.0.0.1:1"]  # who held it gets no other task
     assert not flight
 
 
