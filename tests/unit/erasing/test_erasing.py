@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tomllib
 import zlib
 
 import pyarrow as pa
@@ -274,7 +275,8 @@ def test_an_edge_erases_all_of_its_home_by_digest_and_takes_nothing_more(edge, h
     assert receipt.removed["messages set aside"] == 39
     assert receipt.removed["devices"] == 1
     assert bytes_with(home, gone) == []
-    assert "P1" not in (home / "devices.toml").read_text()
+    devices = tomllib.loads((home / "devices.toml").read_text())
+    assert {device: row["patient"] for device, row in devices.items()} == {"d2": "P2"}
     assert edge.local.subjects() == edge.spool.subjects() == {stays}
     assert {row.device for row in edge.quarantine.rows()} == {"d2"}
 
