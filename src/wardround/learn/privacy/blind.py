@@ -253,6 +253,8 @@ class Blind:
         elif self._step == VOTES:
             self._say(edge, hub.survive(()))
         elif self._step == OPENING and hub.votes is not None:
+            if edge not in hub.state.votes:  # the list was lost, with a stream say: votes under no list look like a lie
+                self._say(edge, hub.survive(()))
             self._say(edge, hub.votes)
 
     def _say(self, edge: EdgeId, message: FromHub) -> None:

@@ -251,6 +251,18 @@ def test_an_edge_that_goes_for_good_at_any_step_is_left_out(step):
     assert (edge in ward.committed()[0].folded) == (step in ("Survivors", "Votes"))
 
 
+def test_an_edge_that_missed_the_list_of_survivors_is_told_it_before_the_votes():
+    """A hub that is killed says its list into streams that end: an edge without it must not take votes for a lie."""
+    ward = Ward()
+    ward.begin()
+    edge = ward.run(lambda _edge, message: step_of(message) == "Survivors")
+    ward.post.pop(0)  # lost with its stream, while the others vote
+    ward.run()
+    assert not ward.failed
+    assert ward.coordinator.finished
+    assert all(edge in c.folded for c in ward.committed())
+
+
 def test_too_few_at_any_step_abandon_the_round_and_the_next_attempt_counts():
     for step, others in (("Circle", FIVE[2:]), ("Inbox", FIVE[3:]), ("Survivors", FIVE[3:])):
         ward = Ward(text=STUDY.replace("edges_min = 3", "edges_min = 4"))
