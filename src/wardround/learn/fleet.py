@@ -1,5 +1,5 @@
 """A study rehearsed over virtual edges in this process: the same selection, rounds, learner, rules, triage and folds as a live
-study, without links and disks, on a clock that nobody waits for.
+study, without links and disks, on a clock that nobody waits for. Of a blind study the hub has sums alone, here as well.
 
 With the same edges, examples and seed a rehearsal gives the model of the live study, to float tolerance. With a screen every
 update passes triage and the screen before it counts, as live; without one, and where a strategy needs the mean update alone, no
@@ -23,6 +23,7 @@ from wardround.learn.learners import Learner
 from wardround.learn.local import personal_model, sent_names
 from wardround.learn.models import CONTROL_PREFIX, MemoryTensors, Parameters, Step, with_controls
 from wardround.learn.pace import RETRY_S, RETRY_S_MAX
+from wardround.learn.privacy.rehearsed import mean_of_sum, sees_updates, words_of
 from wardround.learn.rollbacks import is_paired
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.schedule import is_open, lacks, opens_us
@@ -95,10 +96,11 @@ class Fleet:
         self.study = study
         self._strategy = make_strategy(study.strategy, study.learner)
         self.edges = VirtualEdges(study, edges, classes=classes, strategy=self._strategy, spread=spread)
-        self._faults, self._screen, self._reference = faults, screen, reference
+        self._blind = not sees_updates(study.privacy)
+        self._faults, self._screen, self._reference = faults, None if self._blind else screen, reference
         self.sent_bytes = 0  # of compressed updates
         self._interference = interference
-        self._means_do = self.edges.means_do and screen is None and interference is None
+        self._means_do = self.edges.means_do and screen is None and interference is None and not self._blind
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,6 +111,11 @@ class Fleet:
     def learner(self) -> Learner:
         """What trains."""
         return self.edges.learner
+
+    @property
+    def screened(self) -> bool:
+        """Whether a screen looks at every update: there is one, and the study lets its hub see them."""
+        return self._screen is not None
 
     @property
     def model(self) -> Parameters:
@@ -142,6 +149,7 @@ class Fleet:
         self._delivered: dict[str, _Work] = {}  # acknowledged, and not yet in a model
         self._past_norms: dict[str, list[float]] = {}
         self._quarantined: dict[str, int] = {}
+        self._circle = 0  # edges whose masks cancel, in a blind study
         for number in range(1, self.study.rounds.count + 1):
             yield self._round(number)
 
@@ -197,6 +205,7 @@ class Fleet:
                 delivered=frozenset(EdgeId(e) for e in self._delivered),
                 carry=carries,
             )
+            self._circle = len(participants)
             self._begin(number, attempt, [c.edge for c in commands if isinstance(c, rounds.Dispatch)])
             end = self._play(state, commands, lost, refused)
             if isinstance(end, rounds.Commit):
@@ -321,6 +330,9 @@ class Fleet:
         Raises:
             UpdateRefused: it cannot count.
         """
+        if self._blind:
+            words_of(made.tensors, made.examples, self.study.privacy, self._circle)  # or it cannot be masked
+            return
         triage, past = self.study.triage, self._past_norms.get(edge, [])
         check_facts(made.metrics, self._strategy.needs)
         if self._strategy.rule.trees:
@@ -377,6 +389,8 @@ class Fleet:
 
     def _updates(self, folded: Mapping[str, _Work], number: int) -> tuple[list[WeightedUpdate], dict[str, float]]:
         """What the strategy folds; those of one base together where means do."""
+        if self._blind:
+            return [self._sum([w.made for w in folded.values() if w.made is not None], self._bases[number])], {}
         if not self._means_do:
             made = [(w.made, number - w.number) for w in folded.values() if w.made is not None]
             total = sum(m.examples for m, _ in made)
@@ -391,6 +405,12 @@ class Fleet:
                 updates.append(WeightedUpdate(MemoryTensors(mean.update), mean.examples, {}, number - based_on))
                 loss, examples = loss + mean.loss * mean.examples, examples + mean.examples
         return updates, {"loss": loss / examples}
+
+    def _sum(self, made: Sequence[Made], base: Parameters) -> WeightedUpdate:
+        """All that the hub of a blind study has of a round."""
+        own, names = [(m.tensors, m.examples) for m in made], sent_names(self._strategy.rule, list(base))
+        mean, weight = mean_of_sum(own, self.study.privacy, self._circle, MemoryTensors(base), names)
+        return WeightedUpdate(MemoryTensors(mean), weight)
 
     def _reference_update(self, base: Parameters, number: int) -> Parameters | None:
         if self._reference is None:

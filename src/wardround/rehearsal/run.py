@@ -170,7 +170,7 @@ class Rehearsal:
             "faults": asdict(self.faults),
             "labels_flipped": sorted(self.flipped),
             "set_aside": dict(sorted(self.aside.items())),
-            "screen": not self.fast,
+            "screen": self.fleet.screened,
             "metric": self.metric,
             "score": scores[-1] if scores else None,
             "rounds": [asdict(r) for r in self.rounds],

@@ -13,11 +13,13 @@ from wardround.learn import virtual_edges
 from wardround.learn.faults import Faults, condition_at
 from wardround.learn.fleet import Fleet
 from wardround.learn.local import train_locally
-from wardround.learn.models import MemoryTensors
+from wardround.learn.models import MemoryTensors, is_buffer
+from wardround.learn.privacy.modes import PrivacySettings
 from wardround.learn.strategies import STRATEGIES, Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import LearnerSettings, RoundSettings, StrategySettings, Study
 from wardround.records import Examples
 from wardround.settings import ScheduleSettings
+from wardround.watch.detectors.screens import Screens
 
 FEATURES, CLASSES = 6, 3
 
@@ -235,3 +237,37 @@ def test_a_personal_model_fits_its_edge_better(strategy):
         gained.append(np.log(own[rows, examples.labels]).sum() - np.log(shared[rows, examples.labels]).sum())
     assert sum(gained) > 1
     assert sum(g > 0 for g in gained) > len(gained) / 2
+
+
+def blind(given, **privacy):
+    return msgspec.structs.replace(given, privacy=PrivacySettings(mode="blind", **privacy))
+
+
+def moved(model, other):
+    return max(float(np.abs(model[name] - other[name]).max()) for name in model if not is_buffer(name))
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
+def test_a_blind_rehearsal_gives_the_clear_model_to_rounding_and_no_screen_looks(strategy):
+    class Refuses(Screens):
+        def judge_round(self, round_number, updates):
+            raise AssertionError("a blind hub has no update to look at")
+
+    clear = [r.model for r in Fleet(study(strategy), EDGES, classes=CLASSES).run()]
+    fleet = Fleet(blind(study(strategy)), EDGES, classes=CLASSES, screen=Refuses("s"))
+    rounds = list(fleet.run())
+    assert not fleet.screened
+    for done, model in zip(rounds, clear, strict=True):
+        assert 0 < moved(done.model, model) < 1e-4
+        assert not done.metrics  # nor does it learn a loss
+
+
+def test_a_blind_update_that_is_clipped_or_not_finite_is_what_it_is_live():
+    first = next(iter(Fleet(study(), EDGES, classes=CLASSES).run())).model
+    tight = Fleet(blind(study(), clip=1e-3), EDGES, classes=CLASSES)
+    done = next(iter(tight.run()))
+    assert moved(done.model, tight.first_model()) <= 1.001e-3 < moved(first, tight.first_model())
+    spoilt = Fleet(blind(study()), EDGES, classes=CLASSES, faults=Faults(nan=0.4))
+    refused = next(iter(spoilt.run())).refused
+    assert refused
+    assert set(refused.values()) == {"not-finite"}

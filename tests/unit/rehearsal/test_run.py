@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from wardround.cli.main import app
 from wardround.errors import StudyError
 from wardround.learn.faults import Faults, parse_faults
+from wardround.learn.models import decode_model
 from wardround.learn.study_example import example_study
 from wardround.process.transforms import TASKS
 from wardround.rehearsal.chart import HEIGHT, svg_chart, text_chart
@@ -50,6 +51,19 @@ def test_people_see_a_table_and_a_curve(file):
     assert "simulated patients" in text
     assert "accuracy" in text
     assert "█" in text
+
+
+def test_with_masks_on_the_scores_are_those_of_the_clear_study(file, tmp_path):
+    """Rounding moves no probability by as much as a hundredth of a percent, and no score by more than an example on the fence."""
+    clear = json.loads(rehearsed(file, "--edges", 6, "--rounds", 4, "--json", "--out", tmp_path / "clear"))
+    file.write_text(file.read_text() + '\n[privacy]\nmode = "blind"\n')
+    blind = json.loads(rehearsed(file, "--edges", 6, "--rounds", 4, "--json", "--out", tmp_path / "blind"))
+    assert clear["screen"]
+    assert not blind["screen"]
+    for masked, plain in zip(blind["rounds"], clear["rounds"], strict=True):
+        assert abs(masked["score"] - plain["score"]) <= 1.001 / blind["held_back_examples"]
+    models = [decode_model((tmp_path / mode / "model.safetensors").read_bytes()) for mode in ("clear", "blind")]
+    assert 0 < max(float(abs(models[0][n] - models[1][n]).max()) for n in models[0]) < 1e-4
 
 
 def test_edges_that_are_away_are_counted(file):

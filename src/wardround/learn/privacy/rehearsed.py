@@ -1,0 +1,55 @@
+"""What masks do to a rehearsed study: edges clip and quantise their updates, and the hub has the sum alone.
+
+Masks cancel to the last bit (the tests of learn/privacy hold that), so a rehearsal adds the vectors as they are before them. The
+federated sums of round 0 are exact to 2^-80 live, and are left as they are here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from wardround.errors import UpdateRefused
+from wardround.learn.models import Parameters, TensorSource
+from wardround.learn.privacy.modes import MaskSettings, PrivacySettings
+from wardround.learn.privacy.ring import Scale, Words, add_vector
+from wardround.learn.privacy.vectors import mean_of
+from wardround.learn.triage import load
+
+NEVER_ALONE = "blind"  # what the names of all modes begin with in which a hub sees no single update
+
+
+def sees_updates(privacy: PrivacySettings) -> bool:
+    """Whether a hub sees single updates, and so can look at them: triage, screens, quarantine."""
+    return not privacy.mode.startswith(NEVER_ALONE)
+
+
+def words_of(update: TensorSource, examples: int, privacy: PrivacySettings, edges: int) -> Words:
+    """An edge's update as the vector that it masks, in a circle of so many edges.
+
+    Raises:
+        UpdateRefused: "not-finite"; live it is the edge that gives up.
+    """
+    tensors = load(update)
+    scale = Scale(edges, privacy.clip, privacy.weight_max)
+    try:
+        return scale.encode([tensors[name] for name in sorted(tensors)], examples)[0]
+    except ValueError as error:
+        raise UpdateRefused("not-finite", str(error)) from error
+
+
+def mean_of_sum(
+    updates: Sequence[tuple[TensorSource, int]], privacy: PrivacySettings, edges: int, base: TensorSource, names: Collection[str]
+) -> tuple[Parameters, int]:
+    """The mean of updates, each with its examples, as a hub reads it out of their masked sum; and the sum of their weights."""
+    total: Words | None = None
+    for update, examples in updates:
+        words = words_of(update, examples, privacy, edges)
+        if total is None:
+            total = np.zeros_like(words)
+        add_vector(total, words)
+    if total is None:
+        raise UpdateRefused("missing", "there is no update to add")
+    settings = MaskSettings(privacy.clip, privacy.weight_max, 0, b"")
+    return mean_of(total, settings, edges, base, names)
