@@ -56,6 +56,7 @@ from wardround.learn.manifests import Signed
 from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
 from wardround.learn.privacy.agent import MaskAgent
+from wardround.learn.privacy.edge_masks import Rostered
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.receipts import HubAnswer
 from wardround.learn.schedule import check_schedule, lacks
@@ -77,6 +78,7 @@ from wardround.trust.peers import Peers
 from wardround.trust.pseudonyms import Pseudonyms
 from wardround.trust.renewal import Renewer
 from wardround.trust.renewal_link import ask_renewal
+from wardround.trust.roster import LastingKey, PinnedRoster
 from wardround.trust.signatures import EdgeSigner, check_audit_signature, check_signature
 from wardround.wire import wardround_pb2 as pb
 
@@ -307,7 +309,7 @@ class Edge:
             on_denied=self._deny,
             on_other=self._asked,
             greet=self._greet,
-            masks=MaskAgent(self.name, self._masks_blobs(), sign=signer.sign_masks, verify=self._peers.check),
+            masks=self._mask_agent(signer),
             on_lie=self._hub_lied,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
@@ -476,11 +478,13 @@ class Edge:
         self._sources = sources
         return await self._shelf.get(order.base, sources)
 
-    def _masks_blobs(self) -> FolderBlobs:
-        """Where the secrets of masked rounds lie: for this edge alone."""
+    def _mask_agent(self, signer: EdgeSigner) -> MaskAgent:
+        """What hides updates in blind studies. Its secrets lie where this edge alone reads them."""
         folder = self._home.path / "learn" / "masks"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return FolderBlobs(folder)
+        rostered = Rostered(LastingKey(self._identity).vouch, PinnedRoster(self._identity).admit)
+        blobs = FolderBlobs(folder)
+        return MaskAgent(self.name, blobs, sign=signer.sign_masks, verify=self._peers.check, rostered=rostered)
 
     def _hub_lied(self, study: str, round_number: int, error: MasksRefused) -> None:
         """What only a hub that lies can have said, for whoever looks at this edge."""

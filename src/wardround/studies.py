@@ -42,6 +42,7 @@ from wardround.records import EdgeId, Examples, ModelDigest
 from wardround.releasing import Fleet, Releases
 from wardround.store import RoundRecord, Store, StudyRecord, StudyRequest
 from wardround.study_watch import StudyWatch, Tell
+from wardround.trust.roster import hub_roster
 from wardround.watch.detectors.screens import Screens
 
 log = structlog.get_logger(__name__)
@@ -149,7 +150,7 @@ class RunningStudy:
             weights=lambda: {edge: own.weight for edge, own in standing(journal).items()},
             commit_later=True,
             spans=spans,
-            masking=Masking(verify, lambda edge, step: send(edge, step, record.name)),
+            masking=Masking(verify, lambda edge, step: send(edge, step, record.name), lambda: hub_roster(home)),
         )
         self._catch_up()
         if self.task is not None:

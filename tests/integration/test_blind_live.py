@@ -1,7 +1,8 @@
-"""A blind study over the real hub and edges: its model is that of the same study in the clear, and predicts as well."""
+"""A blind study over the real hub and edges, which pin a roster: its model is that of the same study in the clear."""
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
@@ -12,6 +13,8 @@ from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.journal import Journal, model_name
 from wardround.learn.models import decode_model
+from wardround.trust.certificates import new_key
+from wardround.trust.roster import LastingKey, PinnedRoster, Roster, read_entry, roster_key, sign_roster
 
 EDGES = ("edge-1", "edge-2", "edge-3")
 STUDY = """\
@@ -33,9 +36,18 @@ mode = "{mode}"
 @pytest.mark.timeout(180)
 def test_a_blind_study_and_a_clear_one_make_the_same_models(site, command, tmp_path):
     site.start_hub()
+    secret, file, entries = new_key(), tmp_path / "roster.json", []
+    key = roster_key(secret)
+    programs = [site.edge(name) for name in EDGES]
     for i, name in enumerate(EDGES):
-        program = site.edge(name)
         site.keep(name, recording(f"p-{i}", name, i))
+        identity = site.folder / name / "identity"
+        PinnedRoster(identity).pin(key)
+        entries.append(read_entry(LastingKey(identity).entry(name)))
+    file.write_bytes(sign_roster(Roster(1, dict(entries)), secret))
+    given = command("hub", "roster", str(file), "--home", str(site.home))
+    assert given.returncode == 0, given.stderr
+    for program in programs:
         program.start()
         program.wait_ready(60)
     store = site.store()
@@ -60,3 +72,6 @@ def test_a_blind_study_and_a_clear_one_make_the_same_models(site, command, tmp_p
             np.testing.assert_allclose(other[name], one[name], rtol=1e-4, atol=1e-4)
     accepted = Journal(FolderStorage(site.home / "studies" / "blind-one").connect).accepted(3)
     assert {(a.examples, tuple(a.metrics)) for a in accepted.values()} == {(1, ())}
+    for name in EDGES:  # they have seen the roster, and went by it
+        pinned = json.loads((site.folder / name / "identity" / "roster.json").read_text())
+        assert pinned == {"key": key, "number": 1}

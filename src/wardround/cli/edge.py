@@ -20,6 +20,7 @@ from wardround.cli.consent import edge_consent
 from wardround.cli.edge_status import DEFAULT_HOME, Home, status
 from wardround.cli.files import import_files
 from wardround.cli.relay_tree import tree
+from wardround.cli.roster import edge_roster
 from wardround.collect.devices.decoders import FORMATS
 from wardround.collect.quarantine import SetAside
 from wardround.errors import SettingsError
@@ -37,6 +38,7 @@ app.add_typer(ble.app, name="ble")
 app.add_typer(edge_alerts.app, name="alerts")
 app.command("completeness")(edge_completeness)
 app.command("consent")(edge_consent)
+app.command("roster")(edge_roster)
 quarantine = typer.Typer(no_args_is_help=True, help="What this edge could not take: look at it, replay it.")
 app.add_typer(quarantine, name="quarantine")
 devices = typer.Typer(no_args_is_help=True, help="The devices of this edge: see them, shut one out.")

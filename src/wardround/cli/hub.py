@@ -13,6 +13,7 @@ from rich.table import Table
 
 from wardround.cli.completeness import hub_completeness
 from wardround.cli.consent import hub_consent
+from wardround.cli.roster import hub_roster
 from wardround.clock import SystemClock, utc
 from wardround.errors import SettingsError
 from wardround.settings import HubSettings, load_settings, parse_settings
@@ -24,6 +25,7 @@ from wardround.trust.roles import Role, parse_role
 app = typer.Typer(no_args_is_help=True, help="The central hub: make one, run it, invite edges to it.")
 app.command("completeness")(hub_completeness)
 app.command("consent")(hub_consent)
+app.command("roster")(hub_roster)
 Home = Annotated[Path, typer.Option(help="The hub's folder.")]
 DEFAULT_HOME = Path.home() / ".wardround" / "hub"
 AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")]

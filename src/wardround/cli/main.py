@@ -29,6 +29,7 @@ from wardround.cli import (
     node,
     process,
     response,
+    roster,
     study,
     trend,
     wifi,
@@ -57,6 +58,7 @@ app.add_typer(edge.app, name="edge")
 app.add_typer(process.app, name="process")
 app.add_typer(node.app, name="node")
 app.add_typer(study.app, name="study")
+app.add_typer(roster.app, name="roster")
 app.add_typer(flower.app, name="flower")
 app.add_typer(alert.app, name="alert")
 app.add_typer(response.app, name="response")

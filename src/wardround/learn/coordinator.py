@@ -541,7 +541,7 @@ class Coordinator:
         eligible = sorted(e for e in self._attached if e not in held_back and not self._pace.why_not(e))
         if self._blind is not None:  # whose update nobody can set aside is not asked for one
             quarantined = self._journal.quarantined(self._next_number())
-            eligible = [e for e in eligible if e not in quarantined]
+            eligible = self._blind.eligible([e for e in eligible if e not in quarantined])
         if len(eligible) < settings.edges_min:
             self._quorum_since_s = None
             return

@@ -25,6 +25,7 @@ _DATA = "look at this edge's newest data: devices, units, labels"
 _STATISTICS = "the edge's sums cannot be those of any data: " + _VERSION
 _MASKS = "nothing of this update was given away; ask the keeper of the hub what happened in that round, and look at the audit log"
 _REPLAYED = "a study that was started anew needs another name: this edge opens one sum a round of a study, and has done so"
+_ROSTER = "nothing of this update was given away; ask the keeper of the roster who is in it, and if the hub has the newest"
 ADVICE = {
     "signature": "run the edge with the key its certificate was issued for, or join again with a new token",
     "study": _VERSION,
@@ -57,7 +58,7 @@ def advice(verdict: str, reason: str) -> str:
     if verdict == "aside":
         return _DATA + "; then have the operator of the hub let this edge count again (`wardround study release`)"
     if reason.startswith("masks-"):
-        return _REPLAYED if reason == "masks-replayed" else _MASKS
+        return {"masks-replayed": _REPLAYED, "masks-roster": _ROSTER}.get(reason, _MASKS)
     return ADVICE.get(reason, "ask the operator of the hub: `wardround study updates` has the details")
 
 

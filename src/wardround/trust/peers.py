@@ -1,7 +1,7 @@
 """Which edge has signed something that came by way of the hub: for edges that must not take the hub's word for each other.
 
 An edge knows its peers by their certificates, of the authority it joined under. Where that authority is the hub's own, a hub
-could make peers up: docs/security.md says what that means, and what is done about it.
+could make peers up: an edge that has pinned a roster asks that as well (roster.py).
 """
 
 from __future__ import annotations

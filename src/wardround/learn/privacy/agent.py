@@ -13,7 +13,7 @@ import structlog
 
 from wardround.learn.blobs import Blobs
 from wardround.learn.messages import Done, MaskStep, Order
-from wardround.learn.privacy.edge_masks import EdgeMasks, EdgeState, Sign, Verify
+from wardround.learn.privacy.edge_masks import ANYBODY, EdgeMasks, EdgeState, Rostered, Sign, Verify
 from wardround.learn.privacy.modes import decode_mask_settings, session_of
 from wardround.learn.privacy.vectors import limbs_of, masked_update, vector_of
 from wardround.learn.privacy.wire import Circle, FromEdge, Inbox, MasksRefused, Session, Survivors, encode, from_hub
@@ -29,8 +29,8 @@ class _Saved(msgspec.Struct):
 class MaskAgent:
     """One edge's sessions, at most one a study. Safe to use from several threads."""
 
-    def __init__(self, edge: str, blobs: Blobs, *, sign: Sign, verify: Verify) -> None:
-        self._edge, self._blobs, self._sign, self._verify = edge, blobs, sign, verify
+    def __init__(self, edge: str, blobs: Blobs, *, sign: Sign, verify: Verify, rostered: Rostered = ANYBODY) -> None:
+        self._edge, self._blobs, self._sign, self._verify, self._rostered = edge, blobs, sign, verify, rostered
         self._lock = threading.Lock()
         self._known: dict[str, _Saved] = {}
 
@@ -45,7 +45,14 @@ class MaskAgent:
         with self._lock:
             saved = self._read(order.study)
             if saved.state is None or saved.state.session != session:
-                begun = EdgeMasks.begin(session, self._edge, sign=self._sign, verify=self._verify, opened=saved.opened)
+                begun = EdgeMasks.begin(
+                    session,
+                    self._edge,
+                    sign=self._sign,
+                    verify=self._verify,
+                    rostered=self._rostered,
+                    opened=saved.opened,
+                )
                 self._keep(order.study, _Saved(saved.opened, begun.state))
             return self._step(order.study, self._masks(order.study).offer())
 
@@ -106,7 +113,7 @@ class MaskAgent:
     def _masks(self, study: str) -> EdgeMasks:
         state = self._read(study).state
         assert state is not None  # noqa: S101 - asked by the callers
-        return EdgeMasks(state, sign=self._sign, verify=self._verify)
+        return EdgeMasks(state, sign=self._sign, verify=self._verify, rostered=self._rostered)
 
     def _step(self, study: str, message: FromEdge) -> MaskStep:
         state = self._read(study).state

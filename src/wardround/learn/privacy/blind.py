@@ -7,14 +7,14 @@ then is out of the round, and a round that too few are left in comes to nothing.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from wardround.clock import Clock
-from wardround.errors import StudyError
+from wardround.errors import StudyError, TrustError
 from wardround.learn.blobs import Blobs
 from wardround.learn.journal import OpenRound
 from wardround.learn.messages import MaskStep
@@ -28,6 +28,7 @@ from wardround.learn.privacy.wire import Deal, FromHub, MasksRefused, Offer, Ope
 from wardround.learn.study import Study
 from wardround.malformed import MALFORMED
 from wardround.records import EdgeId
+from wardround.trust.roster import admit_shown, read_roster
 
 log = structlog.get_logger(__name__)
 STATE = "masks/round"
@@ -42,10 +43,13 @@ class _Saved(msgspec.Struct):
 
 
 class Masking(NamedTuple):
-    """How masks are carried: `verify` checks an edge's signature as edges do; `send` must return at once."""
+    """How masks are carried: `verify` checks an edge's signature as edges do; `send` must return at once; `roster()` gives the
+    newest roster that this hub was given, and nothing if it was given none.
+    """
 
     verify: Verify
     send: Callable[[EdgeId, MaskStep], None]
+    roster: Callable[[], bytes] = lambda: b""
 
 
 class Blind:
@@ -53,7 +57,8 @@ class Blind:
 
     def __init__(self, study: Study, masking: Masking, *, blobs: Blobs, clock: Clock) -> None:
         self._study, self._blobs, self._clock = study, blobs, clock
-        self._verify, self._send = masking.verify, masking.send
+        self._masking, self._send = masking, masking.send
+        self._unread = b""  # a roster that cannot be read, and was said to be one
         self.settings = b""  # of the round in progress, as Order.masks holds them
         self._step_s = min(STEP_S_MAX, study.rounds.deadline_s / 3)
         self._step = KEYS
@@ -64,6 +69,17 @@ class Blind:
         self._deadline_s = 0.0
 
     # -- the round begins and ends
+
+    def eligible(self, edges: Sequence[EdgeId]) -> list[EdgeId]:
+        """Who of these may be asked: all, or those whom the roster names. Others would spoil the circle for them."""
+        data = self._masking.roster()
+        try:
+            named = read_roster(data)[0].edges if data else None
+        except TrustError as error:
+            if data != self._unread:
+                log.error("no blind round begins", study=self._study.name, reason=str(error), remedy=error.remedy)
+            self._unread, named = data, {}
+        return [edge for edge in edges if named is None or edge in named]
 
     def open(self, open_: OpenRound, order_settings: bytes) -> None:
         """A round begins, or is taken up again: where its session stood, if it was on disk."""
@@ -76,8 +92,8 @@ class Blind:
             self.settings, self._step, state = saved.settings, saved.step, saved.hub
         else:
             self.settings, self._step = mask_settings(self._study, secrets.token_bytes(16)), KEYS
-            state = HubState(session(self.settings))
-        self._hub = HubMasks(state, verify=self._verify)
+            state = HubState(session(self.settings), self._masking.roster())
+        self._hub = HubMasks(state, verify=self._masking.verify, admit=admit_shown)
         self._participants, self._lost, self._out = frozenset(open_.participants), set(), set()
         self._begin_wait()
 

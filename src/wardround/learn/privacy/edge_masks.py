@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Collection
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -45,6 +45,17 @@ from wardround.learn.privacy.wire import (
 
 Sign = Callable[[bytes], tuple[bytes, bytes]]  # the signature, and the certificate (PEM) of its key
 Verify = Callable[[str, bytes, bytes, bytes], None]  # edge, data, signature, certificate; raises TrustError
+Admit = Callable[[bytes, Collection[tuple[str, bytes, bytes]]], None]  # a roster, and edges with certificate and voucher
+
+
+class Rostered(NamedTuple):
+    """Whom an edge takes part with, and how it shows that it is one of them (trust.roster)."""
+
+    vouch: Callable[[bytes], bytes] = lambda _certificate: b""
+    admit: Admit = lambda _roster, _members: None  # raises TrustError, with `lie` where only a hub that lies can have said it
+
+
+ANYBODY: Final = Rostered()
 NONCE: Final = bytes(12)  # a box's key seals one box
 
 
@@ -78,12 +89,14 @@ class EdgeState(msgspec.Struct):
 class EdgeMasks:
     """One edge in one session."""
 
-    def __init__(self, state: EdgeState, *, sign: Sign, verify: Verify) -> None:
-        self.state, self._sign, self._verify = state, sign, verify
+    def __init__(self, state: EdgeState, *, sign: Sign, verify: Verify, rostered: Rostered = ANYBODY) -> None:
+        self.state, self._sign, self._verify, self._rostered = state, sign, verify, rostered
         self._digest = state.session.digest
 
     @classmethod
-    def begin(cls, session: Session, edge: str, *, sign: Sign, verify: Verify, opened: int = -1) -> EdgeMasks:
+    def begin(
+        cls, session: Session, edge: str, *, sign: Sign, verify: Verify, rostered: Rostered = ANYBODY, opened: int = -1
+    ) -> EdgeMasks:
         """Fresh keys. `opened` is the newest round of the study in which this edge has opened a sum.
 
         Raises:
@@ -106,9 +119,10 @@ class EdgeMasks:
             commitment=commit(digest, edge, seed),
         )
         signature, certificate = sign(keys.signed_part(digest))
-        keys = msgspec.structs.replace(keys, signature=signature, certificate=certificate)
+        voucher = rostered.vouch(certificate)
+        keys = msgspec.structs.replace(keys, signature=signature, certificate=certificate, voucher=voucher)
         state = EdgeState(session, edge, mask.private_bytes_raw(), seal.private_bytes_raw(), seed, keys)
-        return cls(state, sign=sign, verify=verify)
+        return cls(state, sign=sign, verify=verify, rostered=rostered)
 
     def offer(self) -> Offer:
         """The first thing said."""
@@ -118,7 +132,8 @@ class EdgeMasks:
         """Shares of this edge's two secrets for its holders, which it picks by itself.
 
         Raises:
-            MasksRefused: "session", "circle" (another one was shown before, or it is no circle), "too-few", "signature".
+            MasksRefused: "session", "circle" (another one was shown before, or it is no circle), "too-few", "signature",
+                "roster" (somebody is in it whom the roster does not name).
         """
         state = self.state
         self._check_session(circle.session)
@@ -255,6 +270,7 @@ class EdgeMasks:
                 keys.edge, keys.signed_part(self._digest), keys.signature, keys.certificate
             ):
                 raise MasksRefused("signature", f"the keys of {keys.edge[:60]} are not signed by {keys.edge[:60]}", lie=True)
+        check_admitted(self._rostered.admit, circle.roster, circle.keys)
         return plan(len(names))
 
     def _check_enough(self, edges: Collection[str], what: str) -> None:
@@ -318,6 +334,18 @@ class EdgeMasks:
         info = named(b"box", self._digest, dealer, holder)
         shared = exchange(X25519PrivateKey.from_private_bytes(self.state.seal_secret), key)
         return HKDF(hashes.SHA256(), 32, None, info).derive(shared), info
+
+
+def check_admitted(admit: Admit, roster: bytes, keys: Collection[Keys]) -> None:
+    """Whether a roster names everybody who has these keys.
+
+    Raises:
+        MasksRefused: "roster".
+    """
+    try:
+        admit(roster, [(own.edge, own.certificate, own.voucher) for own in keys])
+    except TrustError as error:
+        raise MasksRefused("roster", f"{error}; {error.remedy}", lie=getattr(error, "lie", False)) from error
 
 
 def pair_seed(secret: X25519PrivateKey, key: bytes, session: bytes, edge: str, other: str) -> bytes:

@@ -15,7 +15,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from wardround.errors import TrustError
-from wardround.learn.privacy.edge_masks import Verify, exchange, pair_seed
+from wardround.learn.privacy.edge_masks import ANYBODY, Admit, Verify, check_admitted, exchange, pair_seed
 from wardround.learn.privacy.graph import EDGES_MIN, Plan, plan
 from wardround.learn.privacy.ring import Words, add_masks
 from wardround.learn.privacy.shamir import SHARE_BYTES, join
@@ -44,6 +44,7 @@ class HubState(msgspec.Struct):
     """Everything the hub knows of a session."""
 
     session: Session
+    roster: bytes = b""  # shown with the circle; the same for the whole session
     offers: dict[str, Keys] = msgspec.field(default_factory=dict)
     circle: Circle | None = None
     deals: dict[str, Deal] = msgspec.field(default_factory=dict)
@@ -57,8 +58,9 @@ class HubState(msgspec.Struct):
 class HubMasks:
     """The hub in one session."""
 
-    def __init__(self, state: HubState, *, verify: Verify) -> None:
-        self.state, self._verify = state, verify
+    def __init__(self, state: HubState, *, verify: Verify, admit: Admit = ANYBODY.admit) -> None:
+        """`admit` is asked as edges ask it: one who would spoil the circle for all others is out before it closes."""
+        self.state, self._verify, self._admit = state, verify, admit
         self._digest = state.session.digest
         self._shown: bytes = b""  # digest of the circle
         self._boxes: dict[str, dict[str, Sealed]] = {}  # holder: dealer; made when masking begins
@@ -69,7 +71,7 @@ class HubMasks:
         """Take an edge's keys; the first ones stand.
 
         Raises:
-            MasksRefused: "session", "order", "signature", "key".
+            MasksRefused: "session", "order", "signature", "key", "roster".
         """
         self._check_session(offer.session)
         keys = offer.keys
@@ -83,6 +85,7 @@ class HubMasks:
             self._verify(edge, keys.signed_part(self._digest), keys.signature, keys.certificate)
         except TrustError as error:
             raise MasksRefused("signature", f"the keys of {edge} are not signed by it: {error}") from error
+        check_admitted(self._admit, self.state.roster, [keys])
         for key in (keys.mask_key, keys.seal_key):
             exchange(X25519PrivateKey.generate(), key)
         self.state.offers.setdefault(edge, keys)
@@ -98,7 +101,7 @@ class HubMasks:
             least = max(EDGES_MIN, state.session.edges_min)
             if len(state.offers) < least:
                 raise MasksRefused("too-few", f"{len(state.offers)} of {least} edges have offered keys")
-            state.circle = Circle(self._digest, tuple(keys for _, keys in sorted(state.offers.items())))
+            state.circle = Circle(self._digest, tuple(keys for _, keys in sorted(state.offers.items())), state.roster)
         return state.circle
 
     # -- shares

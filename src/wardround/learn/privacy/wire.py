@@ -53,6 +53,7 @@ class Keys(msgspec.Struct, frozen=True, kw_only=True):
     commitment: bytes  # SHA-256 of the seed of its own mask
     signature: bytes = b""
     certificate: bytes = b""  # PEM, of the key that signed
+    voucher: bytes = b""  # of the edge's lasting key, for the certificate: trust.roster
 
     def signed_part(self, session: bytes) -> bytes:
         """The bytes that the edge signs."""
@@ -64,6 +65,7 @@ class Circle(msgspec.Struct, frozen=True, tag="circle"):
 
     session: bytes
     keys: tuple[Keys, ...]
+    roster: bytes = b""  # who may be in it, signed away from the hub; empty: this hub has none
 
 
 class Sealed(msgspec.Struct, frozen=True, array_like=True):

@@ -19,6 +19,7 @@ from wardround.learn.messages import Done, MaskStep, Order, new_upload
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.privacy.agent import MaskAgent
 from wardround.learn.privacy.blind import STATE, Masking
+from wardround.learn.privacy.edge_masks import ANYBODY
 from wardround.learn.privacy.modes import BLIND_STRATEGIES, MaskSettings
 from wardround.learn.privacy.vectors import vector_of
 from wardround.learn.privacy.wire import Circle, MasksRefused, Survivors, encode, from_edge, from_hub
@@ -61,7 +62,8 @@ class Clock(ManualClock):
 class Ward:
     """A hub and its edges over memory; messages wait in `post` until `run` delivers them."""
 
-    def __init__(self, edges=FIVE, text=STUDY):
+    def __init__(self, edges=FIVE, text=STUDY, *, rostered=None, roster=b""):
+        self.rostered, self.roster = rostered or {}, roster
         self.storage, self.blobs, self.clock = MemoryStorage(), MemoryBlobs(), Clock()
         self.edges, self.text, self.events, self.post = list(edges), text, [], []
         self.disks = {e: MemoryBlobs() for e in edges}
@@ -74,7 +76,11 @@ class Ward:
     def start_edge(self, edge):
         key, certificate = toy_identity(edge)
         self.agents[edge] = MaskAgent(
-            edge, self.disks[edge], sign=lambda data: (sign_masks(key, data), certificate), verify=peers(self.clock).check
+            edge,
+            self.disks[edge],
+            sign=lambda data: (sign_masks(key, data), certificate),
+            verify=peers(self.clock).check,
+            rostered=self.rostered.get(edge, ANYBODY),
         )
 
     def start_hub(self):
@@ -91,7 +97,7 @@ class Ward:
             clock=self.clock,
             send=lambda edge, message: self.post.append((edge, message)),
             on_event=self.events.append,
-            masking=Masking(peers(self.clock).check, lambda edge, step: self.post.append((edge, step))),
+            masking=Masking(peers(self.clock).check, lambda edge, step: self.post.append((edge, step)), lambda: self.roster),
         )
 
     def kill_hub(self):
