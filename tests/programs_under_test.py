@@ -70,11 +70,11 @@ class Site:
         store.close()
         return made
 
-    def sign_in(self, name: str = "oncall") -> str:
+    def sign_in(self, name: str = "oncall", role: str = "operator") -> str:
         """Someone who may sign in to the console; the password."""
         store = self.store()
         password = new_password()
-        store.put_person(Person(name, "operator", hash_password(password), None))
+        store.put_person(Person(name, role, hash_password(password), None))
         store.close()
         return password
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from wardround.clock import Clock
-from wardround.console.model import AlertView, EdgeView, Line, Overview, Part, RoutineView, SignalHours, StudyView
+from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, Part, RoutineView, SignalHours, StudyView
 from wardround.errors import LoginRefused, NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation
@@ -296,6 +296,7 @@ class HubDesk:
         resolved = [a for a in self._watch.alerts() if not a.open]
         need = {a.alert_id for a in needs_person(alerts)}
         samples, per_edge = self._arrivals.rates()
+        edges = self._edges(now_us, per_edge, study)
         self._overview = Overview(
             now_us=now_us,
             hub=self._place.hub,
@@ -303,7 +304,7 @@ class HubDesk:
             site=self._place.site,
             simulated=self._place.simulated,
             subjects=self._subjects(),
-            edges=self._edges(now_us, per_edge, study),
+            edges=edges,
             samples_per_s=samples,
             behind_s=self._behind_s(),
             waiting=self._waiting(),
@@ -311,6 +312,7 @@ class HubDesk:
             study=study,
             studies=len(studies),
             alerts=tuple(self._alert(a, studies, needs=a.alert_id in need) for a in (alerts + resolved)[:ALERTS_SHOWN]),
+            at_edges=self._at_edges(edges),
             happened=tuple(Line(h.t_us, h.title, h.detail) for h in self._store.happenings(limit=LINES_MAX)),
         )
 
@@ -328,6 +330,18 @@ class HubDesk:
             spooled = beat.spooled if beat is not None else 0
             views.append(EdgeView(name, state, quiet_s if silent else 0.0, spooled, per_edge.get(name, 0.0)))  # type: ignore[arg-type]  # one of the three
         return tuple(views)
+
+    def _at_edges(self, edges: Sequence[EdgeView]) -> tuple[AtEdgeView, ...]:
+        """What edges have said of their own alerts; a silent one's stay, as it said them last."""
+        found = [
+            AtEdgeView(view.name, one.alert_id, one.priority, one.category, one.state, stale=view.state == "silent")  # type: ignore[arg-type]  # one of the four
+            for view in edges
+            if (beat := self._beats.get(view.name)) is not None
+            for one in beat.alerts
+        ]
+        order = ("high", "medium", "low", "info")
+        found.sort(key=lambda a: (not a.needs_person, order.index(a.priority) if a.priority in order else len(order), a.edge))
+        return tuple(found[:ALERTS_SHOWN])
 
     def _study(self, running: RunningStudy | None) -> StudyView | None:
         if running is None:

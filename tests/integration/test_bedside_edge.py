@@ -6,6 +6,8 @@ import json
 import re
 import threading
 import time
+import urllib.parse
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
@@ -143,7 +145,15 @@ def test_an_alert_outlives_a_sigkill_before_it_is_delivered_and_no_hub_is_needed
     assert "no edge runs" in said
 
 
-@pytest.mark.timeout(120)
+def page(site, name, password):
+    """The Overview as this person gets it: complete before anything is live."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    base = f"http://{LOOPBACK}:{site.ports['console']}"
+    with opener.open(f"{base}/login", urllib.parse.urlencode({"name": name, "password": password}).encode(), timeout=30) as said:
+        return said.read().decode()
+
+
+@pytest.mark.timeout(240)
 def test_the_hub_is_told_how_many_are_open_at_an_edge_and_nothing_of_whom(site, command):
     site.start_hub()
     edge = site.edge("icu-a")
@@ -157,6 +167,7 @@ def test_the_hub_is_told_how_many_are_open_at_an_edge_and_nothing_of_whom(site, 
     ledger.close()
     edge.start()
 
+    passwords = {role: site.sign_in(f"a-{role}", role) for role in ("clinician", "operator")}
     with opened(site.home / "hub.sqlite") as store:
         until(lambda: store.load_state("edge-alerts") not in (None, b"{}"), 60)
     told = json.loads(command("alert", "edges", "--json", "--home", str(site.home)).stdout)
@@ -165,3 +176,12 @@ def test_the_hub_is_told_how_many_are_open_at_an_edge_and_nothing_of_whom(site, 
     assert b"B-0001" in kept
     assert subject.encode() not in kept
     assert b"NEWS2 9" not in kept
+    # and the console says where to look, to who should: the number and the edge, and to others that there is something
+    until(lambda: "B-0001" in page(site, "a-clinician", passwords["clinician"]))
+    shown = page(site, "a-clinician", passwords["clinician"])
+    assert "A patient at icu-a should be looked at: who and why stands at that edge." in shown
+    assert "wardround edge alerts show B-0001" in shown
+    other = page(site, "a-operator", passwords["operator"])
+    assert "1 alert about patients" in other
+    assert "B-0001" not in other
+    assert subject not in shown + other

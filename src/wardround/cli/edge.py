@@ -91,7 +91,7 @@ def join(
 
 @app.command()
 def device(
-    name: Annotated[str, typer.Argument(help="The device's name: it signs in with it.")],
+    name: Annotated[str, typer.Argument(help="The device's name: what it signs in with. Rather its number than a patient's.")],
     patient: Annotated[str, typer.Option(help="Whose it is; stays on this edge.")],
     consent: Annotated[Consent | None, typer.Option(help="raw: may leave; local: trains here; none: is not kept.")] = None,
     signal: Annotated[str, typer.Option(help="For this signal's code alone; * for all.")] = "*",

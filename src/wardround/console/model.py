@@ -59,6 +59,26 @@ class AlertView:
 
 
 @dataclass(frozen=True, slots=True)
+class AtEdgeView:
+    """An alert that is open at an edge itself, as the hub is told of it: no word of whom, of what, or of any value.
+
+    `stale`: the edge is silent, and this is what it said last.
+    """
+
+    edge: str
+    alert_id: str
+    priority: Priority
+    category: str
+    state: str
+    stale: bool = False
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether nobody is on it, and it should not wait."""
+        return self.state == "firing" and self.priority in ("high", "medium")
+
+
+@dataclass(frozen=True, slots=True)
 class RoutineView:
     """One thing that the hub does by the clock. Times of 0: never, or nothing is due. `outcome`: never, running, ok, failed."""
 
@@ -113,6 +133,7 @@ class Overview:
     study: StudyView | None = None
     studies: int = 0
     alerts: tuple[AlertView, ...] = ()
+    at_edges: tuple[AtEdgeView, ...] = ()  # the most urgent first
     happened: tuple[Line, ...] = field(default=())
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wardround.console import pictures
+from wardround.console.at_edges import at_edges, yours
 from wardround.console.frame import page
 from wardround.console.model import AlertView, Overview
 from wardround.console.words import clock, count, duration, full_clock, metric, rate, safe, spoken
@@ -11,16 +12,17 @@ LINES_SHOWN = 8
 HANDLED_SHOWN = 8
 
 
-def sections(view: Overview, *, since_us: int | None) -> dict[str, str]:
-    """Every part of the screen by the id of its element; `since_us` is when this person was last here."""
+def sections(view: Overview, *, since_us: int | None, role: str = "") -> dict[str, str]:
+    """Every part of the screen by the id of its element; `since_us` is when this person was last here, as `role`."""
     return {
-        "answer": _answer(view, since_us),
+        "answer": _answer(view, since_us, role),
         "step-collect": _collect(view),
         "step-process": _process(view),
         "step-learn": _learn(view),
         "step-watch": _watch(view),
         "need": _need(view),
         "handled": _handled(view),
+        "at-edges": at_edges(view, role),
         "since": _since(view, since_us),
         "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>',
     }
@@ -39,7 +41,7 @@ def frame(view: Overview, *, who: str, role: str) -> str:
 <path d="M740 0v14c0 8-6 14-14 14H52c-8 0-14-6-14-14V6" fill="none" stroke="var(--series-1)" stroke-opacity=".38" \
 stroke-width="3"/><path d="M32 10l6-8 6 8" fill="none" stroke="var(--series-1)" stroke-opacity=".7" stroke-width="2"/></svg>\
 <span>the model returns to the edges and trains where the data is</span></div></section>
-<div class="grid low"><div class="panel"><div id="need"></div><div id="handled"></div></div>
+<div class="grid low"><div class="panel"><div id="need"></div><div id="handled"></div><div id="at-edges"></div></div>
 <div class="panel" id="since"></div></div>
 <p class="dim s12" style="margin-top:14px">Decision support for staff. Never the primary alarm of a patient.</p>"""
     return page(view, who=who, role=role, here="/", main=main)
@@ -57,11 +59,16 @@ def undo_dialog(alert: AlertView) -> str:
     )
 
 
-def _answer(view: Overview, since_us: int | None) -> str:
+def _answer(view: Overview, since_us: int | None, role: str) -> str:
     need = [a for a in view.open_alerts if a.needs_person]
     rest = len(view.open_alerts) - len(need)
     silent = [e for e in view.edges if e.state == "silent"]
-    if len(need) == 1:
+    theirs = yours(view, role)
+    if theirs:
+        words = f"{theirs[0].title}: who and why stands at that edge."
+        more = len(need) + len(theirs) - 1
+        words += f" {spoken(more).capitalize()} more {'thing needs' if more == 1 else 'things need'} a person." if more else ""
+    elif len(need) == 1:
         words = f"{need[0].title}: it needs a person now."
         words += " Everything else runs or is being handled." if rest or view.edges else ""
     elif need:
@@ -71,6 +78,8 @@ def _answer(view: Overview, since_us: int | None) -> str:
         words = f"Nothing needs a person now; {handled}."
     elif silent:
         words = f"{len(view.edges) - len(silent)} of {count(len(view.edges), 'edge')} are connected. {silent[0].name} is silent."
+    elif view.at_edges:
+        words = f"Nothing needs a person here; {count(len(view.at_edges), 'alert is', 'alerts are')} open at edges."
     elif view.edges:
         words = f"Everything runs as expected. {_connected(view)}."
     else:

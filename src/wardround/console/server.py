@@ -188,7 +188,10 @@ class Console:
             return answer
 
     async def _overview_page(self, request: Request, client: Client) -> None:
-        self._page(request, client, overview.frame, lambda s: overview.sections(self._desk.overview(), since_us=s.since_us))
+        def sections(session: Session) -> dict[str, str]:
+            return overview.sections(self._desk.overview(), since_us=session.since_us, role=session.role)
+
+        self._page(request, client, overview.frame, sections)
 
     async def _automation_page(self, request: Request, client: Client) -> None:
         desk = self._desk

@@ -47,7 +47,8 @@ class State(StrEnum):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a detector saw. `kind` and the labels (edge to subject) are its fingerprint: one cause, one alert.
 
-    `subject` is a pseudonym and stays where the alert is: no sink is given it.
+    `subject` is a pseudonym, and `device` is called as people like: after its patient, it may be. Both stay where the alert is:
+    no sink is given them. `title_out` is the title without the device; without one it leaves as "a device" and its edge.
     """
 
     kind: str
@@ -69,6 +70,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     impact: str = ""
     causes: tuple[str, ...] = ()
     action: str = ""
+    title_out: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -112,12 +114,12 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     policies: Mapping[str, Policy] = MappingProxyType({})
     inhibitions: tuple[Inhibition, ...] = (
-        Inhibition(source="edge-silent", targets=("signal-silent", "sensor-dead", "completeness"), equal=("edge",)),
+        Inhibition(source="edge-silent", targets=("signal-silent", "sensor-dead", "device-silent"), equal=("edge",)),
         Inhibition(source="update-poisoned", targets=("update-refused", "edge-loss", "input-drift"), equal=("edge", "study")),
         Inhibition(source="input-dead", targets=("input-drift", "edge-loss", "confidence-low"), equal=("edge", "study")),
         Inhibition(source="input-drift", targets=("edge-loss", "confidence-low"), equal=("edge", "study")),
         Inhibition(source="federation-shift", targets=("edge-loss", "confidence-low"), equal=("study",)),
-        Inhibition(source="model-diverged", targets=("edge-loss", "score-drop", "round-abandoned"), equal=("study",)),
+        Inhibition(source="model-diverged", targets=("edge-loss", "round-abandoned"), equal=("study",)),
     )
     escalate_us: Mapping[str, tuple[int, ...]] = MappingProxyType(
         {"high": (5 * MINUTE_US, 15 * MINUTE_US), "medium": (60 * MINUTE_US,)}

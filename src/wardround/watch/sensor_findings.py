@@ -27,10 +27,11 @@ def sensor_finding(change: SensorChange, signal_title: Callable[[str], str], now
     """What has begun; `signal_title(code)` names a signal."""
     kind, ends = _SENSOR[change.what]
     flat, whole = change.what == "flat", change.what == "device"
-    what = change.device if whole else f"{signal_title(change.code)} of {change.device}"
+    of = "" if whole else f"{signal_title(change.code)} of "
     return Finding(
         kind=kind,
-        title=f"{what} at {change.edge} {ends}",
+        title=f"{of}{change.device} at {change.edge} {ends}",
+        title_out=f"{of or 'All signals of '}a device at {change.edge} {ends if of else 'have stopped'}",
         priority="medium",
         category="technical",
         since_us=change.since_us,

@@ -11,7 +11,7 @@ import pytest
 from wardround import console
 from wardround.clock import ManualClock
 from wardround.console.door import Sessions, token_of
-from wardround.console.model import AlertView, EdgeView, Line, Overview, StudyView
+from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, StudyView
 from wardround.console.overview import frame, sections, undo_dialog
 from wardround.console.words import duration, rate
 
@@ -91,6 +91,44 @@ def test_what_can_be_undone_offers_it_with_its_consequences():
     assert "data-act" not in taken
 
 
+AT_EDGES = (
+    AtEdgeView("icu-a", "B-0003", "high", "physiological", "firing"),
+    AtEdgeView("icu-a", "B-0002", "medium", "technical", "firing"),
+    AtEdgeView("home-b", "B-0001", "medium", "physiological", "acknowledged", stale=True),
+)
+
+
+def test_each_role_sees_what_it_acts_on_of_what_edges_watch_and_how_many_others():
+    view = replace(FULL, alerts=(), at_edges=AT_EDGES)
+
+    def seen(role):
+        parts = sections(view, since_us=None, role=role)
+        return text(parts["answer"]), text(parts["at-edges"])
+
+    answer, rows = seen("clinician")
+    assert "A patient at icu-a should be looked at: who and why stands at that edge." in answer
+    assert "wardround edge alerts show B-0003" in rows
+    assert "A patient at home-b should be looked at acknowledged; the edge is silent, and said so last" in rows
+    assert "B-0002" not in rows
+    assert "1 alert about devices or edges at icu-a; 1 not yet acknowledged" in rows
+    answer, rows = seen("operator")
+    assert "A device of icu-a, or the edge itself, needs a look" in answer
+    assert "wardround edge alerts show B-0002" in rows
+    assert "B-0003" not in rows
+    assert "2 alerts about patients at home-b, icu-a; 1 not yet acknowledged" in rows
+    answer, rows = seen("viewer")
+    assert "Nothing needs a person here; 3 alerts are open at edges." in answer
+    assert "B-0" not in rows
+    assert "B-0002" in seen("admin")[1]
+    assert "B-0003" in seen("admin")[1]
+    assert sections(FULL, since_us=None, role="admin")["at-edges"] == ""
+
+
+def test_what_a_clinician_must_see_at_an_edge_comes_before_what_the_hub_sees():
+    answer = text(sections(replace(FULL, at_edges=AT_EDGES), since_us=None, role="clinician")["answer"])
+    assert "A patient at icu-a should be looked at: who and why stands at that edge. One more thing needs a person." in answer
+
+
 def test_a_simulated_site_says_so_and_another_does_not():
     assert "SIMULATED PATIENTS" in frame(FULL, who="oncall", role="operator")
     assert "SIMULATED" not in frame(replace(FULL, simulated=False), who="oncall", role="operator")
@@ -104,9 +142,12 @@ def test_names_cannot_become_markup():
         edges=(EdgeView(evil, "silent"),),
         alerts=(replace(NEED, title=evil, detail=evil), replace(HANDLED, undo_title=evil, response=evil)),
         happened=(Line(NOW, evil, evil),),
+        at_edges=(AtEdgeView(evil, evil, "high", "physiological", evil), AtEdgeView(evil, evil, "high", "technical", evil)),
         study=replace(STUDY, name=evil, worst_edge=evil, parts=((evil, "set-aside"),)),
     )
-    everything = "".join(sections(view, since_us=None).values()) + frame(view, who=evil, role=evil) + undo_dialog(view.alerts[1])
+    roles = ("", "admin", "clinician")
+    everything = "".join(part for role in roles for part in sections(view, since_us=None, role=role).values())
+    everything += frame(view, who=evil, role=evil) + undo_dialog(view.alerts[1])
     assert "<img" not in everything
 
 

@@ -17,6 +17,8 @@ from wardround.watch.delivery.messages import Origin, body, message, subject, te
 from wardround.watch.delivery.outbox import GIVE_UP_S, Outbox, Route
 from wardround.watch.delivery.routes import routes
 from wardround.watch.delivery.sinks import Alertmanager, DeliveryFailed, Mail, Webhook
+from wardround.watch.detectors.sensors import SensorChange
+from wardround.watch.sensor_findings import FLAGGED, sensor_finding
 
 ORIGIN = Origin(hub="hub", site="St. Anne", simulated=True, console="https://hub.example")
 
@@ -94,6 +96,43 @@ def test_no_patient_data_leaves():
         assert not [secret for secret in ("141", "pseudonym-77", "wristband-9", "news2") if secret in out]
         assert "icu-a" in out
     assert "SIMULATED" in text([message(alert)], ORIGIN)
+
+
+def made_of(name, what, second=""):
+    """The alert that the watch of a hub raises about a device of this name."""
+    change = SensorChange(what, False, "icu-a", name, "" if what == "device" else f"loinc:{second or '1'}", 0, 9.0)
+    return sensor_finding(change, lambda code: f"Signal {code}", 1)
+
+
+@pytest.mark.parametrize("what", ["flat", "silent", "device"])
+def test_no_name_of_a_device_leaves_as_it_may_be_a_patients(what):
+    alert = AlertBook().raise_(made_of("anna-svensson-watch", what), 1, FLAGGED)
+    sink = Alertmanager("http://127.0.0.1:1", ORIGIN)
+    out = message(alert)
+    for left in (str(body([out], ORIGIN)), text([out], ORIGIN), subject([out]), str(sink._alert(out)), repr(out)):
+        assert "anna" not in left
+        assert "svensson" not in left
+        assert "a device at icu-a" in left
+    assert "wardround alert show A-0001" in out.action
+    bare = message(AlertBook().raise_(finding("new-kind", device="anna-svensson-watch", title="anna-svensson-watch!"), 1))
+    assert bare.title == "A device at icu-a should be looked at"
+
+
+def test_every_title_of_a_finding_about_a_device_has_one_without_it():
+    """Whatever is raised about a device says what it is without the name: the words of every change of a sensor."""
+    for what in ("flat", "silent", "device"):
+        found = made_of("d-77", what)
+        assert "d-77" in found.title
+        assert found.title_out
+        assert "d-77" not in found.title_out
+
+
+def test_two_devices_and_two_signals_of_one_edge_are_two_alerts_to_alertmanager():
+    book, sink = AlertBook(), Alertmanager("http://127.0.0.1:1", ORIGIN)
+    found = [made_of("d-1", "flat"), made_of("d-2", "flat"), made_of("d-2", "flat", "2"), finding(), finding(signal="identity")]
+    labels = [sink._alert(message(book.raise_(one, 1)))["labels"] for one in found]
+    assert len({tuple(sorted(one.items())) for one in labels}) == len(found)
+    assert "alert" not in labels[3]  # what its labels tell apart keeps its identity when it comes back under another number
 
 
 def test_the_same_state_has_the_same_id_and_another_state_has_another():

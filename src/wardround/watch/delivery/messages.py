@@ -1,6 +1,7 @@
 """What leaves the hub about an alert: what, where, how urgent, what to do. Not about whom, and no value of a patient.
 
-An alert about a patient (`physiological`) leaves as its edge, its priority and its number: who may see more signs in.
+An alert about a patient (`physiological`) leaves as its edge, its priority and its number: who may see more signs in. A device
+leaves as "a device": people name devices, and some after their patients. The alert's number leads to its name.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ WATCHDOG = "watchdog"
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One state of one alert, as it leaves. The same state always has the same id, also after a crash and a restart."""
+    """One state of one alert, as it leaves. The same state always has the same id, also after a crash and a restart.
+
+    `numbered`: nothing else that leaves tells it from others of its kind, edge and study, as two patients or two devices.
+    """
 
     message_id: str
     alert_id: str
@@ -36,6 +40,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     action: str
     runbook: str
     job: str = ""
+    numbered: bool = False
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +55,19 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 def message(alert: Alert) -> Message:
     """The message of an alert as it stands."""
     finding, private = alert.finding, alert.finding.category == "physiological"
+    where = finding.edge or "an edge"
+    title, action = finding.title, finding.action
+    if private:
+        title, action = f"A patient at {where} should be looked at", _look(alert)
+    elif finding.device:
+        title = finding.title_out or f"A device at {where} should be looked at"
+        action = f"Have the device looked at. Its name: `wardround alert show {alert.alert_id}`, with `edge alerts` at an edge."
     return Message(
         message_id=f"{alert.alert_id}-{alert.changed_us}",
         alert_id=alert.alert_id,
         state=alert.state.value,
         kind="bedside" if private else finding.kind,
-        title=f"A patient at {finding.edge or 'an edge'} should be looked at" if private else finding.title,
+        title=title,
         priority=finding.priority,
         category=finding.category,
         edge=finding.edge,
@@ -66,9 +78,10 @@ def message(alert: Alert) -> Message:
         level=alert.level,
         flapping=alert.flapping,
         response="" if private or alert.response is None else alert.response.what,
-        action=_look(alert) if private else finding.action,
+        action=action,
         runbook=f"docs/runbooks.md#{'bedside' if private else finding.kind}",
         job=finding.job,
+        numbered=bool(finding.subject or finding.device or finding.signal),
     )
 
 

@@ -100,8 +100,8 @@ class Alertmanager:
             for name, value in (("edge", m.edge), ("study", m.study), ("job", m.job), ("category", m.category))
             if value
         }
-        if m.category == "physiological":
-            labels["alert"] = m.alert_id  # nothing else that leaves tells two patients apart
+        if m.category == "physiological" or m.numbered:
+            labels["alert"] = m.alert_id  # nothing else that leaves tells two patients or two devices apart
         annotations = {"summary": m.title, "runbook_url": m.runbook, "alert_id": m.alert_id, "action": m.action, "note": NOTE}
         found: dict[str, Any] = {"labels": labels, "annotations": annotations, "startsAt": _rfc3339(m.raised_us)}
         if m.state == "resolved":
