@@ -80,6 +80,7 @@ from wardround.trust.renewal import Renewer
 from wardround.trust.renewal_link import ask_renewal
 from wardround.trust.roster import LastingKey, PinnedRoster
 from wardround.trust.signatures import EdgeSigner, check_audit_signature, check_signature
+from wardround.trust.study_names import give_names
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -531,6 +532,9 @@ class Edge:
             return erased_to_wire(message.erasure.number, receipt)
         elif kind == "audit_head":
             self._keep_head(message.audit_head)
+        elif kind == "names_asked":
+            names = self._home.pseudonyms()
+            return give_names(message.names_asked, edge=self.name, pseudonyms=names, consents=self._consents, audit=self._audit)
         return None
 
     def _greet(self) -> pb.EdgeMessage | None:

@@ -37,6 +37,7 @@ from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
+from wardround.naming import Naming
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, only_one
@@ -67,6 +68,7 @@ from wardround.trust.denied import DenyList
 from wardround.trust.duties import Duties
 from wardround.trust.enrolment import EnrolmentListener
 from wardround.trust.erasures import ErasureBook, Receipt
+from wardround.trust.exports import ExportBook
 from wardround.trust.offline import install_authority, request_authority
 from wardround.trust.peers import Peers
 from wardround.trust.renewal_link import SERVICE as TRUST
@@ -78,6 +80,7 @@ from wardround.watch.delivery.outbox import Outbox
 from wardround.watch.delivery.routes import routes
 from wardround.watch.metrics import Metrics
 from wardround.watch.watcher import Watch
+from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
 TICK_S = 0.05
@@ -157,6 +160,7 @@ class Hub:
         self.store = open_store(home / "hub.sqlite")
         self.consents = ConsentRegister(home / "consent.sqlite")
         self.erasures = ErasureBook(home / "erasures.sqlite")
+        self.exports = ExportBook(home / "exports.sqlite")
         self.inbox = Inbox(FolderStorage(home / "inbox"))
         self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.happened)
         self.lake = self.processing.lake
@@ -184,6 +188,7 @@ class Hub:
         self.erasing = HubErasing(
             home,
             book=self.erasures,
+            exports=self.exports,
             consents=self.consents,
             inbox=self.inbox,
             lake=self.lake,
@@ -203,6 +208,7 @@ class Hub:
             on_erased=self._say_erased,
             on_head=self._head_kept,
         )
+        self.naming = Naming(self.store, self.clock)
         self.studies = Studies(self.store, self.clock, self._make_study, self.happened)
         self.responding = Responding(
             store=self.store,
@@ -292,7 +298,7 @@ class Hub:
             on_beat=self._edge_beat,
             on_lost=lambda edge: log.info("edge detached", edge_id=edge),
             sign=self._signed,
-            on_other=self.duties.answered,
+            on_other=self._answered,
         )
         self.flower = FlowerDoor(
             self.home,
@@ -357,6 +363,7 @@ class Hub:
         self.inbox.close()
         self.consents.close()
         self.erasures.close()
+        self.exports.close()
         self.audit.close()
         self.store.close()
         self.tracing.close()
@@ -543,8 +550,16 @@ class Hub:
     def _ask_edges(self) -> None:
         """Say to attached edges what subjects have said at the hub, who is to be erased, and how the audit log stands."""
         if self.link is not None:
-            for edge, message in self.duties.due(self.link.attached):
+            attached = self.link.attached
+            for edge, message in (*self.duties.due(attached), *self.naming.due(attached)):
                 self.link.push(EdgeId(edge), message)
+
+    def _answered(self, edge: str, message: pb.EdgeMessage) -> None:
+        """What an edge says beside rounds."""
+        if message.WhichOneof("kind") == "names_given":
+            self.naming.answered(edge, message.names_given)
+        else:
+            self.duties.answered(edge, message)
 
     def _head_kept(self, edge: str, head: Head) -> None:
         """An edge has attached and says which head of the audit log it keeps."""
@@ -632,6 +647,7 @@ class Hub:
     def _edge_attached(self, edge: EdgeId, version: str) -> None:
         log.info("edge attached", edge_id=edge, version=version)
         self.duties.attached(edge)
+        self.naming.attached(edge)
         for running in list(self.studies.running.values()):
             running.tell(edge)
             if (aside := running.coordinator.set_aside(edge)) is not None:  # it may not have been there when it was said

@@ -100,7 +100,7 @@ def rows_of(site, subject):
     return Lake(site.home / "lake").read(BRONZE, columns=["subject"], subjects=[subject]).num_rows
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_nothing_of_local_or_none_leaves_an_edge_and_nothing_of_the_erased_is_left(ward, command):
     site, proxy, devices = ward
     for number in range(1, 4):
@@ -112,6 +112,8 @@ def test_nothing_of_local_or_none_leaves_an_edge_and_nothing_of_the_erased_is_le
     until(lambda: rows_of(site, raw.subject) == 6 and rows_of(site, other.subject) == 6, site.hub.tail())
     assert all(d.went(proxy, n) for d in (raw, other) for n in range(1, 4))  # the proxy sees what does leave
     assert not any(devices[name].leaked(proxy, n) for name in ("local", "none") for n in range(1, 4))
+
+    names = what_leaves_for_a_study_has_names_of_its_own(site, command, raw, other)
 
     # Withdrawn at the edge while the hub is away: what waits in the spool stays there.
     site.hub.kill()
@@ -151,23 +153,52 @@ def test_nothing_of_local_or_none_leaves_an_edge_and_nothing_of_the_erased_is_le
     assert receipt["hub"]["known"]
     assert receipt["edges"][EDGE]["known"]
     assert receipt["edges"][EDGE]["removed"]["observations kept for training"] == 10
+    assert [e["study"] for e in receipt["hub"]["exports"]] == ["trial-a", "trial-b"]
     for home in homes:
         found = search_home(home, other.subject, LOOKS)
         assert (found.found, found.unread) == ([], [])
+        assert not [name for name in names if search_home(home, name, LOOKS).found]  # the pairs were forgotten at once
     assert rows_of(site, raw.subject) == 6
     assert rows_of(site, other.subject) == 0
     the_audit_log_has_all_of_it(site, command, other.subject)
+
+
+def what_leaves_for_a_study_has_names_of_its_own(site, command, raw, other):
+    """Exports for two studies; the second without the one who has withdrawn from research. The names that went out."""
+    names = []
+    for study, subjects in (("trial-a", {raw.subject, other.subject}), ("trial-b", {other.subject})):
+        out = site.folder / study
+        made = command("process", "export", "--study", study, "--out", str(out), "--home", str(site.home), "--json", timeout=120)
+        assert made.returncode == 0, made.stderr
+        facts = json.loads(made.stdout)
+        assert (facts["subjects"], facts["observations"]) == (len(subjects), 6 * len(subjects))
+        left_out = [] if raw.subject in subjects else [raw.subject]
+        assert [x["subject"] for x in facts["subjects_left_out"]] == left_out
+        names += [p.name for p in out.iterdir()]
+        data = b"".join(p.read_bytes() for p in out.rglob("*") if p.is_file())
+        assert not any(word.encode() in data for word in (raw.subject, other.subject, raw.name, other.name))
+        if raw.subject in subjects:
+            withdrawn = ("edge", "consent", raw.patient, "none", "--purpose", "research", "--home", str(site.folder / EDGE))
+            assert command(*withdrawn).returncode == 0
+    assert len({*names, raw.subject, other.subject}) == 5
+    return names
 
 
 def the_audit_log_has_all_of_it(site, command, subject):
     """Who asked for what stands there, under a digest; and whoever cuts its end off is seen against what the edge keeps."""
     home = ("--home", str(site.home))
     entries = json.loads(command("audit", "show", "--json", "--subject", subject, *home).stdout)
-    assert [e["what"] for e in entries] == ["wardround hub consent", "wardround erase"]
+    assert [e["what"] for e in entries] == [
+        "observations exported",
+        "observations exported",
+        "wardround hub consent",
+        "wardround erase",
+    ]
     everything = json.loads(command("audit", "show", "--json", "--limit", "500", *home).stdout)
     assert {"edge joined", "consents taken over", "erasure carried out"} <= {e["what"] for e in everything}
     at_edge = command("audit", "show", "--json", "--home", str(site.folder / EDGE)).stdout
     assert "wardround edge consent" in at_edge
+    assert "names given for a study" in at_edge
     assert "patient-of" not in at_edge
     held = command("audit", "verify", *home)
     assert held.returncode == 0, held.stderr

@@ -95,7 +95,11 @@ def _opened(home: Path) -> AuditLog:
 
 
 def _fits(entry: Entry, kind: str, who: str, ref: str) -> bool:
-    return (not kind or entry.kind == kind) and (not who or entry.who == who) and (not ref or ref in entry.facts.values())
+    return (not kind or entry.kind == kind) and (not who or entry.who == who) and (not ref or _about(entry, ref))
+
+
+def _about(entry: Entry, ref: str) -> bool:
+    return any(ref == fact or (isinstance(fact, list) and ref in fact) for fact in entry.facts.values())
 
 
 def _told(home: Path) -> list[Head]:

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
-from wardround.clock import SystemClock
+from wardround.clock import SystemClock, utc
 from wardround.errors import SettingsError, WardroundError
 from wardround.settings import HubSettings, load_settings
 from wardround.trust.erasures import Erasure, ErasureBook, Receipt, digest_of
@@ -94,14 +94,18 @@ def _here(home: Path, settings: HubSettings, book: ErasureBook) -> None:
     from wardround.processing import only_one, open_lake  # noqa: PLC0415
     from wardround.store import open_store  # noqa: PLC0415
     from wardround.trust.consent import ConsentRegister  # noqa: PLC0415
+    from wardround.trust.exports import ExportBook  # noqa: PLC0415
 
     with only_one(home):
         consents, inbox = ConsentRegister(home / "consent.sqlite"), Inbox(FolderStorage(home / "inbox"))
-        store = open_store(home / "hub.sqlite")
+        store, exports = open_store(home / "hub.sqlite"), ExportBook(home / "exports.sqlite")
         try:
             lake = open_lake(home, settings)
-            HubErasing(home, book=book, consents=consents, inbox=inbox, lake=lake, store=store, clock=SystemClock()).look()
+            HubErasing(
+                home, book=book, exports=exports, consents=consents, inbox=inbox, lake=lake, store=store, clock=SystemClock()
+            ).look()
         finally:
+            exports.close()
             store.close()
             inbox.close()
             consents.close()
@@ -149,6 +153,11 @@ def _print(erasure: Erasure, answers: dict[str, Receipt], *, as_json: bool) -> N
         searched = f"{receipt.files} files, {receipt.bytes_searched} bytes on the disk, {receipt.bytes_decoded} unpacked"
         typer.echo(f"    searched afterwards: {searched} ({receipt.how})")
         typer.echo("    found: nothing" if receipt.clean else f"    FOUND: {', '.join(receipt.found)}")
+    if erasure.receipt is not None and erasure.receipt.exports:
+        typer.echo(f"  {len(erasure.receipt.exports)} exports hold the subject; ask whoever has them to take it out:")
+        for e in erasure.receipt.exports[-20:]:
+            of = f"of study {e['study']}" if e["study"] else "under the lake's own names"
+            typer.echo(f"    export {e['export']} {of}, {e['format']}, {utc(int(e['t_us'])):%Y-%m-%d %H:%M} UTC, by {e['who']}")
     if erasure.receipt is not None and erasure.receipt.models:
         typer.echo(f"  {len(erasure.receipt.models)} models may have learnt from this subject; erasing does not reach into them:")
         for m in erasure.receipt.models[-20:]:

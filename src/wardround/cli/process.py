@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from wardround.cli.export import export
+from wardround.cli.export import export, exports
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.errors import ProcessError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Data processing: jobs that turn what was received into what models are fed.")
 app.command()(export)
+app.command()(exports)
 Names = Annotated[list[str] | None, typer.Argument(help="Jobs; all when none is named.")]
 TAKEN_S = 120.0  # a running hub takes a request up by then: one job runs at a time
 FOLLOW_S = 3600.0

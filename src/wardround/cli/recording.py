@@ -62,6 +62,7 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("node", "drain"): CHANGE,
     ("node", "remove"): CHANGE,
     ("process", "export"): EXPORT,
+    ("process", "exports"): VIEW,
     ("process", "retry"): CHANGE,
     ("process", "run"): CHANGE,
     ("process", "stop"): CHANGE,

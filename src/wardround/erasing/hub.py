@@ -20,6 +20,7 @@ from wardround.process.search import search_parquet
 from wardround.store import Store
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import Erasure, ErasureBook, Receipt, mask_of
+from wardround.trust.exports import Export, ExportBook
 
 log = structlog.get_logger(__name__)
 LOOKS: dict[str, Look] = {".parquet": search_parquet}
@@ -34,6 +35,7 @@ class HubErasing:
         home: Path,
         *,
         book: ErasureBook,
+        exports: ExportBook,
         consents: ConsentRegister,
         inbox: Inbox,
         lake: Lake,
@@ -44,6 +46,7 @@ class HubErasing:
         """`forget(subject)` makes a running hub forget what it has in memory."""
         self._home, self._book, self._consents, self._clock = home, book, consents, clock
         self._inbox, self._lake, self._store, self._forget = inbox, lake, store, forget
+        self._exports = exports
 
     def look(self) -> list[Erasure]:
         """Carry out what is asked for; those that are done now."""
@@ -69,6 +72,7 @@ class HubErasing:
             bytes_decoded=search.bytes_decoded,
             how=HOW_HUB,
             found=(*search.found, *(f"not searched: {u}" for u in search.unread)),
+            exports=tuple(_facts(e) for e in self._exports.of(erasure.digest)),
             models=tuple(self._models(set(edges))),
         )
 
@@ -100,3 +104,7 @@ class HubErasing:
                     facts: dict[str, str | int] = {"study": study.name, "round": record.number, "model": record.model}
                     listed.append(facts | {"stage": stages.get(record.number, "")})
         return listed
+
+
+def _facts(export: Export) -> dict[str, str | int]:
+    return {"study": export.study, "export": export.number, "t_us": export.t_us, "who": export.who, "format": export.format}

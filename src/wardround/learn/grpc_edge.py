@@ -46,6 +46,7 @@ log = structlog.get_logger(__name__)
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 2.0
 UPLOAD_TRIES = 20
 OTHERS_MAX = 1_000
+OTHERS = ("wishes", "erasure", "audit_head", "names_asked")
 
 
 class Declined(LearnError):
@@ -163,7 +164,9 @@ class EdgeLink:
                     await self._take_masks(masks_of(message.masks))
                 elif kind == "denied":
                     self._on_denied(denied_of(message.denied))
-                elif kind in ("wishes", "erasure", "audit_head") and not self._others.full():  # else: the hub says it again
+                elif (
+                    kind in ("wishes", "erasure", "audit_head", "names_asked") and not self._others.full()
+                ):  # else: the hub says it again
                     self._others.put_nowait(message)
         finally:
             beating.cancel()

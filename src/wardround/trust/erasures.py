@@ -49,6 +49,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     bytes_decoded: int = 0  # of compressed or paged formats, as they are when unpacked
     how: str = ""
     found: tuple[str, ...] = ()  # where the pseudonym still is: empty when the erasure is complete
+    exports: tuple[dict[str, str | int], ...] = ()  # that the subject was in: copies that erasing does not reach
     models: tuple[dict[str, str | int], ...] = ()  # that were or may have been trained on it: erasing does not reach into them
 
     @property

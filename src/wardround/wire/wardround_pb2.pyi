@@ -184,6 +184,7 @@ class EdgeMessage(_message.Message):
     ERASED_FIELD_NUMBER: _builtins.int
     KEPT_HEAD_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
+    NAMES_GIVEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -198,6 +199,8 @@ class EdgeMessage(_message.Message):
 
     @_builtins.property
     def masks(self) -> Global___Masks: ...
+    @_builtins.property
+    def names_given(self) -> Global___NamesGiven: ...
     def __init__(
         self,
         *,
@@ -207,12 +210,13 @@ class EdgeMessage(_message.Message):
         erased: Global___Erased | None = ...,
         kept_head: Global___AuditHead | None = ...,
         masks: Global___Masks | None = ...,
+        names_given: Global___NamesGiven | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head", "masks"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head", "masks", "names_given"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -490,6 +494,7 @@ class HubMessage(_message.Message):
     ERASURE_FIELD_NUMBER: _builtins.int
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
+    NAMES_ASKED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -508,6 +513,8 @@ class HubMessage(_message.Message):
     def audit_head(self) -> Global___AuditHead: ...
     @_builtins.property
     def masks(self) -> Global___Masks: ...
+    @_builtins.property
+    def names_asked(self) -> Global___NamesAsked: ...
     def __init__(
         self,
         *,
@@ -520,16 +527,87 @@ class HubMessage(_message.Message):
         erasure: Global___Erasure | None = ...,
         audit_head: Global___AuditHead | None = ...,
         masks: Global___Masks | None = ...,
+        names_asked: Global___NamesAsked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks", "names_asked"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___HubMessage: _TypeAlias = HubMessage  # noqa: Y015
+
+@_typing.final
+class NamesAsked(_message.Message):
+    """What subjects are called in one study: asked for when an export is written, answered once for each message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    STUDY_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    CODES_FIELD_NUMBER: _builtins.int
+    request: _builtins.str
+    part: _builtins.int
+    """of the request: an edge with many subjects is asked in several"""
+    study: _builtins.str
+    key: _builtins.bytes
+    """of who writes the export: X25519, 32 bytes"""
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """as the lake calls them"""
+
+    @_builtins.property
+    def codes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the signals that are wanted"""
+
+    def __init__(
+        self,
+        *,
+        request: _builtins.str = ...,
+        part: _builtins.int = ...,
+        study: _builtins.str = ...,
+        key: _builtins.bytes = ...,
+        subjects: _abc.Iterable[_builtins.str] | None = ...,
+        codes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codes", b"codes", "key", b"key", "part", b"part", "request", b"request", "study", b"study", "subjects", b"subjects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamesAsked: _TypeAlias = NamesAsked  # noqa: Y015
+
+@_typing.final
+class NamesGiven(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    request: _builtins.str
+    part: _builtins.int
+    sealed: _builtins.bytes
+    """trust.study_names.Named as MessagePack, for that key alone"""
+    def __init__(
+        self,
+        *,
+        request: _builtins.str = ...,
+        part: _builtins.int = ...,
+        sealed: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "request", b"request", "sealed", b"sealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamesGiven: _TypeAlias = NamesGiven  # noqa: Y015
 
 @_typing.final
 class Denied(_message.Message):

@@ -1,4 +1,4 @@
-"""`wardround process export`: out of a lake, and in again at an edge."""
+"""`wardround process export --lake-names`: out of a lake, and in again at an edge."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wave(i):
 
 
 def export(home, out, *more):
-    result = CliRunner().invoke(app, ["export", "s1", "--home", str(home), "--out", str(out), "--json", *more])
+    result = CliRunner().invoke(app, ["export", "s1", "--lake-names", "--home", str(home), "--out", str(out), "--json", *more])
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     return json.loads(result.stdout)

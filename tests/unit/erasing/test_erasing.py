@@ -31,6 +31,7 @@ from wardround.settings import SpoolSettings
 from wardround.store import Happening, RoundRecord, StudyRecord, open_store
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook, digest_of, mask_of
+from wardround.trust.exports import ExportBook
 from wardround.trust.pseudonyms import Pseudonyms
 
 GONE, STAYS = "q7k4-m2xd-aaaa-bbbb-cccc", "z2z2-m2xd-aaaa-bbbb-dddd"
@@ -165,10 +166,21 @@ def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learn
         store.put_round(RoundRecord("s", number, 0, 1.0, f"model-{number}", {"folded": edges, "held": [GONE]}))
     assert search_home(home, GONE, LOOKS).found
 
+    exports = ExportBook(home / "exports.sqlite")
+    for study, subjects in (("trial-a", [GONE, STAYS]), ("trial-b", [STAYS]), ("", [GONE])):
+        exports.add(study, "dora", "fhir", subjects, T0_US)
     number = book.ask(GONE, "dora", "art. 17", clock.now_us())
     forgotten: list[str] = []
     erasing = HubErasing(
-        home, book=book, consents=consents, inbox=inbox, lake=lake, store=store, clock=clock, forget=forgotten.append
+        home,
+        book=book,
+        exports=exports,
+        consents=consents,
+        inbox=inbox,
+        lake=lake,
+        store=store,
+        clock=clock,
+        forget=forgotten.append,
     )
     assert [e.number for e in erasing.look()] == [number]
     receipt = book.get(number).receipt
@@ -179,6 +191,7 @@ def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learn
     assert receipt.removed[f"rows of {BRONZE}"] == 30
     assert receipt.removed["observations in the inbox"] == 1
     assert [m["round"] for m in receipt.models] == [2, 3]  # the first that its edge was in, and all that descend from it
+    assert [(e["study"], e["export"]) for e in receipt.exports] == [("trial-a", 1), ("", 3)]
     assert forgotten == [GONE]
     assert search_home(home, GONE, LOOKS).found == []  # now with the book itself
     assert bytes_with(home, GONE) == []
@@ -190,7 +203,10 @@ def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learn
     assert consents.choose(GONE, "x", edge="icu-a")[0] is Consent.NONE
     assert GONE not in {r.subject for r in consents.records()}
     assert [e.number for e in book.owed("icu-a")] == [number]
-    for part in (book, consents, inbox, store, edge):
+    again = book.ask(GONE, "dora", "", clock.now_us())
+    erasing.look()
+    assert book.get(again).receipt.exports == receipt.exports  # copies are where they were
+    for part in (book, exports, consents, inbox, store, edge):
         part.close()
 
 
