@@ -27,6 +27,7 @@ from wardround.learn.messages import MaskStep, Order, RoundEvent
 from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
 from wardround.learn.privacy.blind import Masking
 from wardround.learn.privacy.edge_masks import Verify
+from wardround.learn.privacy.maskable import check_maskable
 from wardround.learn.releases import Stage
 from wardround.learn.rollbacks import Asked
 from wardround.learn.scores import METRICS, by_group, worst
@@ -114,6 +115,7 @@ class RunningStudy:
         self._edge_of, self._on_event, self._may_train, self._spans = fleet.edge_of, on_event, may_train, spans
         shape = (len(self.task.feature_names), len(self.task.classes)) if self.task is not None else (1, 2)
         check_learner(self.study, *shape)
+        check_maskable(self.study, *shape)
         self._learner: Learner = make_learner(self.study.learner, *shape)
         self._strategy = make_strategy(self.study.strategy, self.study.learner)
         folder = home / "studies" / record.name

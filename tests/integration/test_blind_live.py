@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from motion import recording
+from wardround.clock import SystemClock
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.journal import Journal, model_name
 from wardround.learn.models import decode_model
+from wardround.store import StudyRecord
 from wardround.trust.certificates import new_key
-from wardround.trust.roster import LastingKey, PinnedRoster, Roster, read_entry, roster_key, sign_roster
+from wardround.trust.roster import HUB_ROSTER, LastingKey, PinnedRoster, Roster, read_entry, roster_key, sign_roster
 
 EDGES = ("edge-1", "edge-2", "edge-3")
 STUDY = """\
@@ -60,6 +62,17 @@ def test_a_blind_study_and_a_clear_one_make_the_same_models(site, command, tmp_p
         while {s.name: s.state for s in store.studies()}.get(f"{mode}-one") != "finished":
             assert time.monotonic() < end, ([(s.name, s.state, s.detail) for s in store.studies()], site.hub.tail())
             time.sleep(0.1)
+    # then the hub lies: it shows a roster that it has signed itself, and the edges say so where its keeper cannot erase it
+    (site.home / HUB_ROSTER).write_bytes(sign_roster(Roster(2, dict(entries)), new_key()))
+    text, now_us = STUDY.format(mode="blind").replace("blind-one", "lied-to"), SystemClock().now_us()
+    store.put_study(StudyRecord("lied-to", text, "requested", "", now_us, now_us))
+    for name in EDGES:
+        end = time.monotonic() + 60
+        while b"the hub broke the rules of a masked round" not in (site.folder / name / "audit" / "audit.log").read_bytes():
+            assert time.monotonic() < end, site.hub.tail()
+            time.sleep(0.1)
+        assert "signed by another key" in (site.folder / name / "audit" / "audit.log").read_text()
+    assert not store.rounds("lied-to")
     store.close()
     models = {}
     for mode in ("clear", "blind"):

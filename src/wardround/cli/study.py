@@ -18,6 +18,7 @@ from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
 from wardround.learn.learners import check_learner
+from wardround.learn.privacy.maskable import check_maskable
 from wardround.learn.study import Study, load_study, parse_study
 from wardround.learn.study_checks import check as check_study
 from wardround.learn.study_example import example_study
@@ -66,7 +67,9 @@ def check(file: File, as_json: AsJson = False) -> None:
 def _check_learner(study: Study) -> None:
     """Whether this machine has the learner's library, and the user's own code does."""
     if study.kind == "model":
-        check_learner(study, len(TASKS[study.task].feature_names), len(TASKS[study.task].classes))
+        shape = len(TASKS[study.task].feature_names), len(TASKS[study.task].classes)
+        check_learner(study, *shape)
+        check_maskable(study, *shape)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar
 
+from wardround.learn.privacy.modes import edges_max
 from wardround.learn.study import Study
 
 Name = TypeVar("Name", bound=str)
@@ -50,7 +51,9 @@ def choose(
         weights: how much an edge is wanted, 1 where nothing is said: at 0.5 it gets half the turns, at 0 one only if nobody else
             is left.
     """
-    settings = study.rounds
+    settings, most = study.rounds, edges_max(study)
+    if most is not None and len(eligible) > most:  # edges have joined since the study was checked; round 0 asks all
+        eligible = sorted(random.Random(f"{study.learner.seed}/{number}/most").sample(eligible, most))  # noqa: S311
     buffered = settings.mode == "buffered" and number > 0
     if settings.edges_max == 0 or number == 0:
         return tuple(eligible), min(settings.buffer, len(eligible)) if buffered else len(eligible)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from wardround.errors import StudyError
-from wardround.learn.privacy.modes import check_privacy
+from wardround.learn.privacy.modes import check_privacy, edges_max
 from wardround.learn.responses import check_respond
 from wardround.learn.schedule import check_schedule
 from wardround.learn.scores import METRICS
@@ -296,6 +296,12 @@ def _check_edges(study: Study, edges: Collection[str]) -> None:
         raise StudyError(
             f"rounds.edges_min is {study.rounds.edges_min}, and {training} edges may train: no round would ever commit",
             remedy="invite more edges, hold back fewer, or lower the quorum",
+        )
+    most = edges_max(study)
+    if most is not None and not study.rounds.edges_max and training > most:
+        raise StudyError(
+            f"privacy.mode is `{study.privacy.mode}` and {training:,} edges may train: more than {most:,} cannot be in one round",
+            remedy=f"choose rounds.edges_max = {most} or fewer: each round then asks other edges",
         )
 
 

@@ -21,6 +21,7 @@ from functools import lru_cache
 COMPLETE_MAX = 50
 EDGES_MIN = 3  # of two, each could subtract itself and see the other
 EDGES_MAX = 60_000  # places of shares are 16 bits
+CIRCLE_MAX = 3_000  # edges of a live round: beyond, their keys and certificates outgrow a message, and nobody's link is for that
 CORRUPT, DROPPED = 5, 5  # one in so many
 PRIVACY_BITS, COMPLETION_BITS = 40, 20
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wardround.errors import LearnError, StudyError
-from wardround.learn.privacy.graph import EDGES_MIN
+from wardround.learn.privacy.graph import CIRCLE_MAX, EDGES_MIN
 from wardround.learn.privacy.wire import Session
 from wardround.malformed import MALFORMED
 from wardround.settings import Settings
@@ -104,10 +104,21 @@ def check_privacy(study: Study) -> None:
         f"choose rounds.edges_min = {EDGES_MIN} or more",
     )
     _check(
+        max(study.rounds.edges_min, study.rounds.edges_max) <= CIRCLE_MAX,
+        f"{blind}, rounds.edges_min is {study.rounds.edges_min} and rounds.edges_max {study.rounds.edges_max}: every edge of a"
+        f" round is sent the keys of all, and no message holds those of more than {CIRCLE_MAX:,}",
+        f"choose {CIRCLE_MAX} or fewer for both",
+    )
+    _check(
         study.compression.update == "none" and not study.compression.zstd,
         f"{blind} and compression is asked for: masked updates look like noise, and do not shrink",
         'choose compression.update = "none" and compression.zstd = false',
     )
+
+
+def edges_max(study: Study) -> int | None:
+    """How many edges can be in a round at most; None: as many as there are."""
+    return CIRCLE_MAX if study.privacy.mode.startswith("blind") else None
 
 
 def _check(holds: bool, what: str, remedy: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from itertools import product
 
 import pytest
@@ -44,6 +45,18 @@ def test_one_share_too_few_fits_every_secret_alike(secret, other, threshold, dat
 
     forged = {p: s for p, s in shares.items() if p in held} | {threshold: at(threshold).to_bytes(SHARE_BYTES)}
     assert join(forged) == other
+
+
+@pytest.mark.parametrize("secret", [bytes(32), b"\xff" * 32, bytes(31) + b"\x01"])
+def test_one_share_too_few_is_uniform_whatever_the_secret(secret):
+    """Chi squared of the two shares that are held of a threshold of three, jointly, 255 degrees of freedom."""
+    chance = random.Random(7)
+    counts = [0] * 256
+    for _ in range(256 * 40):
+        shares = split(secret, 3, (1, 2, 3), below=chance.randrange)
+        low, high = (int.from_bytes(shares[place]) * 16 // PRIME for place in (1, 2))
+        counts[16 * low + high] += 1
+    assert 170 < sum((n - 40) ** 2 / 40 for n in counts) < 360
 
 
 def test_shares_of_any_secret_are_uniform():
