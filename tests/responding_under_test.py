@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 from wardround.clock import ManualClock
 from wardround.collect.storage import FolderStorage
@@ -147,10 +147,11 @@ class Hub:
             assert self.coordinator.finish(EdgeId(edge), upload).accepted
         self.sync()
 
-    def watch_rounds(self, count, first=0, loss=0.5):
+    def watch_rounds(self, count, first=0, loss=0.5, aside=MappingProxyType({})):
         """Rounds of the watch of its training, healthy ones where the loss is what it was."""
         for number in range(first, first + count):
-            edges = {edge: EdgeSeen(examples=50, loss=loss + 0.01 * (number % 5)) for edge in EDGES}
+            out = aside.get(number)
+            edges = {e: EdgeSeen(examples=50, loss=loss + 0.01 * (number % 5), aside=e == out) for e in EDGES}
             self.running.watched._waiting.append(RoundSeen(number=number, edges=edges))
         self.running.watched.look()
 

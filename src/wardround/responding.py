@@ -140,6 +140,7 @@ class Responding:
             newest=max((e.number for e in releases.entries()), default=0) if good is not None and releases is not None else 0,
             last_good=good.number if good is not None else None,
             shown=running.watched.shown() if running.watched is not None and wanted else {},
+            setting_aside=running.watched.setting_aside() if running.watched is not None else (0, 0),
             drifting=frozenset(a.finding.edge for a in firing if a.finding.kind in drift and a.finding.edge),
         )
 

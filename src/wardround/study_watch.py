@@ -130,6 +130,11 @@ class StudyWatch:
         with self._lock:
             return self._watch.shown()
 
+    def setting_aside(self) -> tuple[int, int]:
+        """The first and the newest round of the newest run of edges that were set aside; 0, 0: there was none."""
+        with self._lock:
+            return self._watch.setting_aside()
+
     def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
         """The newest score of each (sign, edge) beside its threshold."""
         with self._lock:

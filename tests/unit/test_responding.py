@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +83,24 @@ def test_a_study_that_still_diverges_after_it_went_back_is_paused(tmp_path):
     assert [e.act for e in hub.entries()] == [Act.PAUSE, Act.ROLLBACK]
     assert hub.coordinator.paused
     assert hub.newest("model-diverged").response.what == "paused s"
+    hub.close()
+
+
+def test_a_study_in_which_edges_are_being_set_aside_is_paused_when_that_has_come_to_its_end(tmp_path):
+    hub = Hub(tmp_path, text=STUDY.replace('"stop-it"', '"model-diverged"'))
+    for _ in range(3):
+        hub.round()
+    hub.watch_rounds(120)
+    hub.alert("model-diverged")
+    hub.responding.look()
+    hub.watch_rounds(4, first=120, loss=5.0, aside={123: "edge-1"})
+    hub.running.newest = SimpleNamespace(number=123)
+    hub.responding.look()
+    assert not hub.coordinator.paused
+    hub.watch_rounds(4, first=124, loss=5.0, aside=dict.fromkeys(range(124, 128), "edge-1"))
+    hub.running.newest = SimpleNamespace(number=127)
+    hub.responding.look()
+    assert hub.coordinator.paused
     hub.close()
 
 

@@ -61,6 +61,7 @@ class Remedy:
             newest=number,
             last_good=max(0, number - LOOKED_BACK),
             shown=watch.shown(),
+            setting_aside=watch.setting_aside(),
         )
 
     def _do(self, entry: Entry, number: int) -> Entry:

@@ -25,6 +25,7 @@ from wardround.watch.detectors.loss import Loss
 from wardround.watch.detectors.participation import Participation
 from wardround.watch.detectors.seen import Detector, Deviation, EdgeSeen, Found, RoundSeen, Scored, Sign, Standing
 from wardround.watch.detectors.step import StepNorm
+from wardround.watch.setting_aside import SettingAside
 
 __all__ = ["Deviation", "EdgeSeen", "ModelWatch", "RoundSeen"]
 
@@ -52,6 +53,7 @@ class _Saved(msgspec.Struct):
     began: list[tuple[str, str, int]]
     present: list[list[str]]
     evidence: list[tuple[str, str, list[tuple[float, float]]]]  # sign, edge
+    setting_aside: SettingAside = msgspec.field(default_factory=SettingAside)
 
 
 def detectors(features: Sequence[str] = ()) -> list[Detector]:
@@ -77,6 +79,7 @@ class ModelWatch:
         self._present: deque[list[str]] = deque(maxlen=COMMON_ROUNDS)
         self._evidence: dict[tuple[str, str], list[tuple[float, float]]] = {}
         self._newest: dict[tuple[str, str], float] = {}
+        self._setting_aside = SettingAside()
 
     def round(self, seen: RoundSeen) -> list[Deviation]:
         """What is wrong after a committed round: new causes, those that last, and those that are over."""
@@ -86,6 +89,7 @@ class ModelWatch:
             found.update(detector.score(seen))
         self._keep(seen.number, found)
         self._present.append(sorted(seen.edges))
+        self._setting_aside.look(seen.number, seen.edges)
         above = self._above(found)
         deviations = self._told(seen.number, above)
         if seen.healthy and not self._causes:
@@ -116,6 +120,10 @@ class ModelWatch:
             newest[kind] = max(cause.last, newest.get(kind, 0))
         return newest
 
+    def setting_aside(self) -> tuple[int, int]:
+        """The first and the newest round of the newest run of rounds in which edges were set aside; 0, 0: there was none."""
+        return self._setting_aside.since, self._setting_aside.last
+
     def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
         """The newest score of each (sign, edge), with the threshold that holds; edge "" is the study."""
         return {key: (score, self._calibration.threshold(key[0])) for key, score in self._newest.items()}
@@ -132,6 +140,7 @@ class ModelWatch:
                 [(kind, edge, at) for (kind, edge), at in self._began.items()],
                 list(self._present),
                 [(sign, edge, series) for (sign, edge), series in self._evidence.items()],
+                self._setting_aside,
             )
         )
 
@@ -155,6 +164,7 @@ class ModelWatch:
         self._present.extend(saved.present)
         self._evidence = {(sign, edge): series for sign, edge, series in saved.evidence}
         self._newest = {key: series[-1][1] for key, series in self._evidence.items()}
+        self._setting_aside = saved.setting_aside
         return True
 
     def _keep(self, number: int, found: Found) -> None:

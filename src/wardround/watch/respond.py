@@ -8,7 +8,8 @@
 A response is *planned* on disk before it is done and *done* after, so that a kill in between is made good once: whoever carries
 it out may be asked twice for the same id. Each kind of response has a limit that no sequence of alerts exceeds, a quarantine
 leaves the quorum and three quarters of the edges alone, and what a person has undone is not done again within its limit's span.
-Where a rollback has not helped within PATIENCE_ROUNDS, the next response that is allowed follows: in the end a pause.
+Where a rollback has not helped within PATIENCE_ROUNDS, the next response that is allowed follows: in the end a pause. While edges
+are being set aside there is none: each of them may be the last, and in a study that is paused no further one is found.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from wardround.watch.alerts import Alert, Finding
 
 ENTRIES_STUDY_MAX = 1_000  # more than every limit together looks back on
 PATIENCE_ROUNDS = 3  # after a rollback; what is still wrong in the last of them was not in the model
+LATE_ROUNDS = 2  # by which the watch may be behind the rounds: what it saw last before these is over
+NARROWING_ROUNDS_MAX = 20  # that edges are set aside in, one after the other, before a pause waits no longer
 BY_ITSELF = "Wardround"  # who responds
 
 
@@ -96,6 +99,7 @@ class Situation:
     newest: int = 0  # round of the newest model
     last_good: int | None = None  # round of the model that a rollback goes to
     shown: Mapping[str, int] = field(default_factory=dict)  # the round that showed a cause last, by kind, while it is not over
+    setting_aside: tuple[int, int] = (0, 0)  # the first and the newest round of the newest run of edges that were set aside
     drifting: frozenset[str] = frozenset()  # edges with an open alert of a kind that calls for retraining
 
 
@@ -175,6 +179,8 @@ class ResponseBook:
             why = HeldBack(act, f"{now.study} is paused already", covered=True)
         elif act is Act.PAUSE and now.finished:
             why = HeldBack(act, f"{now.study} has all its rounds")
+        elif act is Act.PAUSE and _narrowing(now):
+            why = HeldBack(act, f"edges are still being set aside, the newest in round {now.setting_aside[1]}")
         if why is not None:
             return why
         counted = [e for e in mine if (e.state is State.DRY_RUN) == (own.mode == "dry-run")]
@@ -320,13 +326,20 @@ def _against_rollback(now: Situation) -> HeldBack | None:
     return None
 
 
+def _narrowing(now: Situation) -> bool:
+    """Whether edges are being set aside just now, and that not for ever."""
+    first, newest = now.setting_aside
+    return newest > 0 and now.round_number - newest <= PATIENCE_ROUNDS and newest - first <= NARROWING_ROUNDS_MAX
+
+
 def _in_vain(entry: Entry, now: Situation) -> bool:
     """Whether a rollback has not helped: its cause still shows when the rounds since have had their time.
 
     An alert stays open for some quiet rounds, so that it is open says nothing.
     """
     done = entry.act is Act.ROLLBACK and entry.state is State.DONE
-    return done and now.shown.get(entry.kind, 0) >= entry.made_round + PATIENCE_ROUNDS
+    shown = now.shown.get(entry.kind, 0)
+    return done and shown >= entry.made_round + PATIENCE_ROUNDS and shown >= now.round_number - LATE_ROUNDS
 
 
 def _holds(entry: Entry, now: Situation) -> bool:

@@ -76,6 +76,26 @@ def test_a_state_is_taken_up_where_it_was_and_not_for_another_configuration():
     assert one.state() == two.state()
 
 
+def test_a_run_of_edges_that_are_set_aside_is_known_also_after_a_restart():
+    watch = ModelWatch("a")
+
+    def play_aside(*rounds):
+        for number, aside in rounds:
+            edges = {e: EdgeSeen(examples=100, loss=0.5, aside=e in aside) for e in EDGES if e != "edge-09"}
+            watch.round(RoundSeen(number=number, edges=edges))
+        return watch.setting_aside()
+
+    one, two = {"edge-01"}, {"edge-01", "edge-02"}
+    assert play_aside((1, ()), (2, ())) == (0, 0)
+    assert play_aside((3, one), (4, one), (5, one)) == (3, 3)  # it still is, and nobody else
+    assert play_aside((6, two), (7, two)) == (3, 6)
+    again = ModelWatch("a")
+    assert again.restore(watch.state())
+    assert again.setting_aside() == (3, 6)
+    assert play_aside((20, two), (21, one)) == (3, 6)
+    assert play_aside((22, two)) == (22, 22)  # it counted again in between
+
+
 def test_what_was_shown_last_is_known_until_it_is_over():
     watch, rng = ModelWatch("a"), np.random.default_rng(1)
     play(watch, rng, range(120))

@@ -116,6 +116,7 @@ def test_a_rollback_that_has_not_helped_is_followed_by_a_pause():
     for now in (
         changed(round_number=23, shown={"diverged": 22}),  # too early to say
         changed(round_number=30, shown={"diverged": 22}),  # it helped, and the alert is open until its quiet rounds are over
+        changed(round_number=30, shown={"diverged": 27}),  # it went on for a while, and is gone
         changed(round_number=30, shown={"something else": 29}),
         changed(round_number=30),
     ):
@@ -125,6 +126,21 @@ def test_a_rollback_that_has_not_helped_is_followed_by_a_pause():
     pause = book.consider(diverged, ACT, shown, 4)
     book.settle(pause.response_id, done=True, answer="", now_us=5)
     assert book.consider(diverged, ACT, changed(shown, paused=True), 6) is None
+
+
+def test_while_edges_are_being_set_aside_a_study_is_not_paused_but_not_for_ever():
+    book, diverged = ResponseBook(), alert("diverged", "")
+    back = book.consider(diverged, ACT, NOW, 0)
+    book.settle(back.response_id, done=True, answer="", now_us=1)
+    still = changed(round_number=26, shown={"diverged": 25})
+    for run in ((23, 23), (21, 25), (5, 25)):
+        held = book.consider(diverged, ACT, changed(still, setting_aside=run), 2)
+        assert (held.act, held.covered) == (Act.ROLLBACK, False)
+    alone = msgspec.structs.replace(ACT, rollback=RollbackResponse(mode="off"))
+    held = ResponseBook().consider(diverged, alone, changed(still, setting_aside=(21, 25)), 2)
+    assert held.why == "edges are still being set aside, the newest in round 25"
+    for run in ((0, 0), (21, 22), (4, 25)):  # none was; the last one is long ago; it has no end
+        assert ResponseBook(book.save()).consider(diverged, ACT, changed(still, setting_aside=run), 3).act is Act.PAUSE
 
 
 def test_a_rollback_that_has_not_helped_is_told_where_nothing_may_follow():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from wardround.row_counts import CONFIDENCE_BINS, INPUT_BINS, input_counts
 from wardround.watch.calibration import HEALTHY_ROUNDS, HIGHEST, MARGIN, Calibration
 from wardround.watch.detectors.confidence import Confidence, monotone
 from wardround.watch.detectors.duration import Duration
+from wardround.watch.detectors.global_loss import DEFAULT, GlobalLoss
 from wardround.watch.detectors.inputs import Inputs
 from wardround.watch.detectors.own_past import OwnPast
 from wardround.watch.detectors.seen import Sign
@@ -140,6 +143,27 @@ def test_a_loss_that_rises_everywhere_is_the_model_s_and_the_federation_s(health
 def test_half_of_the_edges_missing_is_low_participation(healthy):
     found = after(healthy, edges=6)
     assert set(found) == {("participation-low", "")}
+
+
+def test_fewer_edges_make_longer_steps_and_no_divergence_but_a_hub_that_oversteps_is_one_all_the_same(healthy):
+    fewer = math.sqrt((1 / 6 - 0.95 / 12) / (1 / 11 - 0.95 / 12))
+    assert fewer > 2
+    found = after(healthy, edges=6, step_norm=0.2 * fewer)
+    assert set(found) == {("participation-low", "")}
+    assert ("model-diverged", "") in after(healthy, edges=6, step_norm=2.4)
+    assert ("model-diverged", "") in after(healthy, step_norm=0.2 * fewer)  # of as many edges as always it is one
+
+
+def test_a_loss_that_has_come_down_again_shows_nothing_two_rounds_later():
+    watch, rng = GlobalLoss(), np.random.default_rng(0)
+    for number in range(80):
+        watch.learn(a_round(rng, number), ())
+    scores = {}
+    for number in range(80, 100):
+        higher = {"alter": lambda rng, _: {"loss": 0.9 + 0.03 * rng.normal()}} if number < 90 else {}
+        scores[number] = watch.score(a_round(rng, number, **higher))["global-loss"][""].score
+    assert all(scores[n] > DEFAULT for n in range(82, 91))
+    assert all(scores[n] < DEFAULT for n in range(92, 100))
 
 
 def test_harder_cases_lower_the_confidence_and_a_changed_concept_does_not(healthy):

@@ -1,8 +1,9 @@
 """The loss of the whole federation against its own past: the model becomes worse, whoever's fault it is.
 
 An EWMA of z of the edges' losses, weighted by their examples and without those that are set aside. It sees gross faults within
-rounds and slow ones late, and names nobody. Source: Roberts, Control Chart Tests Based on Geometric Moving Averages,
-Technometrics 1(3), 1959.
+rounds and slow ones late, and names nobody. When two of three rounds are themselves as usual they show nothing, whatever those
+before them were: once the cause is gone, so is the sign. Fewer edges deviate more (fewer.py).
+Source: Roberts, Control Chart Tests Based on Geometric Moving Averages, Technometrics 1(3), 1959.
 """
 
 from __future__ import annotations
@@ -12,16 +13,18 @@ from types import MappingProxyType
 
 import msgspec
 
+from wardround.watch.detectors import fewer
 from wardround.watch.detectors.own_past import WARM_UP, OwnPast, Saved, ewma, ewma_score
 from wardround.watch.detectors.seen import Found, RoundSeen, Scored, Sign
 
 WEIGHT = 0.15
+DEFAULT = 4.2  # of the EWMA in its own deviations; it shows no more than two of three z times this
 
 
 class GlobalLoss:
     """Of one study. Memory: a handful of numbers."""
 
-    signs: Mapping[str, Sign] = MappingProxyType({"global-loss": Sign("model-diverged", 4.2, "EWMA of z of the global loss")})
+    signs: Mapping[str, Sign] = MappingProxyType({"global-loss": Sign("model-diverged", DEFAULT, "EWMA of z of the global loss")})
 
     def __init__(self) -> None:
         self._past = OwnPast(sd_min=1e-4, sd_share=0.01)
@@ -31,14 +34,17 @@ class GlobalLoss:
         loss = _loss(seen)
         if loss is None or (judged := self._past.z("", loss)) is None:
             return {"global-loss": {}}
-        self._mean = ewma(self._mean, judged[0], WEIGHT)
-        return {"global-loss": {"": Scored(ewma_score(self._mean, WEIGHT), loss, judged[1])}}
+        apart = fewer.longer(self._past, seen)
+        self._mean = ewma(self._mean, judged[0] / apart, WEIGHT)
+        score = min(ewma_score(self._mean, WEIGHT), DEFAULT * self._past.two_of_three("") / apart)
+        return {"global-loss": {"": Scored(score, loss, judged[1])}}
 
     def learn(self, seen: RoundSeen, leave_out: Collection[str]) -> None:
         self._rounds += 1
         loss = _loss(seen)
         if loss is not None and self._rounds > WARM_UP and "" not in leave_out:
             self._past.learn("", loss)
+            self._past.learn(fewer.KEY, fewer.counted(seen))
 
     def state(self) -> bytes:
         return msgspec.msgpack.encode(Saved(self._past.save(), self._rounds, {"": [self._mean]}))

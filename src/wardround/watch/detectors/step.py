@@ -1,6 +1,7 @@
 """The size of the hub's own step against its past: a wrong setting of the hub, or a poison that no screen saw.
 
-z of the logarithm of the step's norm, in two of three rounds. A step that becomes smaller is what training does.
+z of the logarithm of the step's norm, in two of three rounds. A step that becomes smaller is what training does, and one that is
+longer because fewer edges are in it is theirs (fewer.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from wardround.watch.detectors import fewer
 from wardround.watch.detectors.own_past import WARM_UP, OwnPast, Saved
 from wardround.watch.detectors.seen import Found, RoundSeen, Scored, Sign
 
@@ -26,14 +28,18 @@ class StepNorm:
         self._past, self._rounds = OwnPast(sd_min=SD_MIN), 0
 
     def score(self, seen: RoundSeen) -> Found:
-        if not seen.step_norm or (judged := self._past.z("", math.log(seen.step_norm))) is None:
+        if not seen.step_norm:
+            return {"step": {}}
+        own = math.log(seen.step_norm / fewer.longer(self._past, seen))
+        if (judged := self._past.z("", own)) is None:
             return {"step": {}}
         return {"step": {"": Scored(self._past.two_of_three(""), float(seen.step_norm), math.exp(judged[1]))}}
 
     def learn(self, seen: RoundSeen, leave_out: Collection[str]) -> None:
         self._rounds += 1
         if seen.step_norm and self._rounds > WARM_UP and "" not in leave_out:
-            self._past.learn("", math.log(seen.step_norm))
+            self._past.learn("", math.log(seen.step_norm / fewer.longer(self._past, seen)))
+            self._past.learn(fewer.KEY, fewer.counted(seen))
 
     def state(self) -> bytes:
         return msgspec.msgpack.encode(Saved(self._past.save(), self._rounds))
