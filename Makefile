@@ -8,7 +8,7 @@ DATA ?= ../shared/data
 # Outside the lock, as its wheels differ by machine; its index for a machine without a GPU: TORCH="torch==2.13.0 --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-blind test-fuzz drill test-wifi
+.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-blind test-privacy test-fuzz drill test-wifi
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -32,6 +32,9 @@ test-rounds: $(VENV)/.dev  ## 10 000 seeded schedules of rounds in the simulatio
 test-blind: $(VENV)/.dev  ## 50 blind studies of 30 edges, a fifth and the hub killed at random steps, and 50 of 5 with kills all the time
 	@WARDROUND_BLIND_WARD_RUNS=50 WARDROUND_BLIND_EDGES=30 WARDROUND_BLIND_RUNS=50 \
 	  scripts/test tests/rounds/test_blind.py tests/rounds/test_blind_capture.py $(ARGS)
+
+test-privacy: $(VENV)/.dev  ## 200 studies with a privacy budget whose hub is killed while it releases: the ledger never goes down
+	@WARDROUND_BUDGET_RUNS=200 scripts/test tests/rounds/test_budget.py tests/unit/learn/privacy $(ARGS)
 
 test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts, full disks and wrong clocks; 20 000 schedules; killed workers (root, Debian)
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -qy mosquitto >/dev/null

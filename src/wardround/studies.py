@@ -26,7 +26,10 @@ from wardround.learn.learners import Learner, check_learner, code_digest, make_l
 from wardround.learn.messages import MaskStep, Order, RoundEvent
 from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
 from wardround.learn.privacy.blind import Masking
+from wardround.learn.privacy.dp_rounds import with_public_scale
 from wardround.learn.privacy.edge_masks import Verify
+from wardround.learn.privacy.ledger import NAME as LEDGER
+from wardround.learn.privacy.ledger import FileLedger
 from wardround.learn.privacy.maskable import check_maskable
 from wardround.learn.releases import Stage
 from wardround.learn.rollbacks import Asked
@@ -39,6 +42,7 @@ from wardround.learn.survey import SurveyedSignal, SurveySettings, encode_survey
 from wardround.process.jobs import gold_examples
 from wardround.process.lake import Lake
 from wardround.process.transforms import TASKS, Task
+from wardround.process.transforms.usual import usual_scale
 from wardround.records import EdgeId, Examples, ModelDigest
 from wardround.releasing import Fleet, Releases
 from wardround.store import RoundRecord, Store, StudyRecord, StudyRequest
@@ -153,6 +157,7 @@ class RunningStudy:
             commit_later=True,
             spans=spans,
             masking=Masking(verify, lambda edge, step: send(edge, step, record.name), lambda: hub_roster(home)),
+            ledger=FileLedger(folder / LEDGER) if self.study.privacy.mode == "clear-dp" else None,
         )
         self._catch_up()
         if self.task is not None:
@@ -248,6 +253,8 @@ class RunningStudy:
     def _initial(self) -> Parameters:
         """The first model."""
         model = self._learner.initial(self.study.learner.seed)
+        if self.study.privacy.mode == "clear-dp" and self.task is not None:
+            return with_public_scale(model, self.study, usual_scale(self.task.name, len(self.task.feature_names)))
         return with_controls(model) if self._strategy.rule.controls else model
 
     def _reference(self, base: Parameters, round_number: int) -> Parameters | None:

@@ -16,6 +16,7 @@ from wardround.learn.study import Study
 
 PRIVACY = {
     "clear": "the hub saw every update; no differential privacy",
+    "clear-dp": "the hub saw every update; central differential privacy: `wardround study budget` has what it cost",
     "blind": "the hub saw sums of updates alone (secure aggregation); no differential privacy",
 }
 LIMITS = (

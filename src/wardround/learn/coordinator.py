@@ -38,6 +38,9 @@ from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, Upload
 from wardround.learn.models import Parameters
 from wardround.learn.pace import NOBODY, Pace
 from wardround.learn.privacy.blind import Masking, make_blind
+from wardround.learn.privacy.central import Central
+from wardround.learn.privacy.dp_rounds import first_row, made_central, without_facts
+from wardround.learn.privacy.ledger import Ledger
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.reception import Models, Reception
 from wardround.learn.replays import Asides, check_allowed, find, late_updates, new_replay, refused_again
@@ -91,6 +94,7 @@ class Coordinator:
         commit_later: bool = False,
         spans: Spans = NO_SPANS,
         masking: Masking | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
@@ -100,16 +104,18 @@ class Coordinator:
         `weights()` is how much each edge is wanted when edges are chosen (selection.py).
 
         `send` and `on_event` must return at once; they are called under the lock. `masking` carries the
-        masks of a blind study.
+        masks of a blind study, `ledger` keeps what one of mode `clear-dp` has spent.
 
         Raises:
-            StudyError: the study is blind, and nothing here can carry its masks.
+            StudyError: the study is blind, and nothing here can carry its masks; or it has a budget, and no ledger that holds.
         """
         self._blind = make_blind(study, masking, blobs=blobs, clock=clock)
         self.study = study
-        self._settings, self._strategy, self._screen, self._survey = settings, strategy, screen, survey
+        self._settings, self._strategy, self._screen, self._survey, self._initial = settings, strategy, screen, survey, initial
         self._journal, self._blobs, self._clock = journal, blobs, clock
         self._send, self._on_event, self._spans = send, on_event, spans
+        committed = journal.committed()
+        self._central: Central | None = made_central(study, ledger, clock, committed)
         self._models = Models(blobs)
         self._reception = Reception(study, blobs=blobs, models=self._models, strategy=strategy, shape=shape, survey=survey)
         self._making = Making(
@@ -124,23 +130,23 @@ class Coordinator:
             models=self._models,
             reception=self._reception,
             blind=self._blind,
+            central=self._central,
         )
         self._lock = threading.RLock()
         self._arrived: deque[_Arrived] = deque()  # at most one an upload under way
         self._attached: set[EdgeId] = set()
         self._open: OpenRound | None = None
         self._state: rounds.RoundState | None = None
-        committed = journal.committed()
         self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights)
         self._commit_later, self._due = commit_later, tuple[EdgeId, ...]()
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
-        self._paused = False
+        self._paused = self._told_spent = False
         self._asides = Asides(journal, blobs, study.triage)
         self._retention = Retention(journal, blobs, study.release.models_kept)
         self._extensions = Extensions(journal)
         self._rollbacks = journal.rollbacks()
-        self._without_fold = sum(not c.folded and not c.replayed for c in committed)
+        self._without_fold = sum(not c.folded and not c.replayed for c in committed if not self._begins_alone or c.number)
         self._unmoved = 0  # rounds in a row in which every update was set aside
         if held := journal.screen_state():
             screen.restore(held)
@@ -414,9 +420,13 @@ class Coordinator:
         """Give the study more rounds than it was written with, once for each request; how many it has now.
 
         Raises:
-            StudyError: it is no study of models, or its trees would be too many.
+            StudyError: it is no study of models, its trees would be too many, or its privacy budget does not reach.
         """
         with self._lock:
+            if self._central is not None and not self._extensions.known(request):
+                last = self._journal.last()
+                done = 0 if last is None else last.number - self._without_fold
+                self._central.check_more(self.rounds_in_all + rounds_ - done)
             self._extensions.add(self.study, rounds_, request)
             return self.rounds_in_all
 
@@ -475,7 +485,10 @@ class Coordinator:
     def finished(self) -> bool:
         """Whether every round of the study is committed; one that folded nothing (going back, everything set aside) is none."""
         last = self._journal.last()
-        return last is not None and (self._survey is not None or last.number - self._without_fold >= self.rounds_in_all)
+        if last is None:
+            return False
+        spent = self._central is not None and not self._central.fits()
+        return spent or self._survey is not None or last.number - self._without_fold >= self.rounds_in_all
 
     @property
     def open_round(self) -> tuple[OpenRound, rounds.RoundState] | None:
@@ -505,7 +518,7 @@ class Coordinator:
     def _resume(self) -> None:
         """Take up the round that a kill interrupted."""
         open_ = self._journal.current()
-        if open_ is None:
+        if open_ is None or (self._central is not None and not self._central.fits()):
             return
         self._open = open_
         delivered = frozenset(self._journal.accepted(open_.number))
@@ -534,14 +547,13 @@ class Coordinator:
 
     def _maybe_open(self) -> None:
         now = self._clock.monotonic_s()
-        if self._paused or self._pace.waits or self.finished:
+        if self._paused or self._pace.waits:
+            return
+        if self.finished:
+            self._say_spent()
             return
         settings = self.study.rounds
-        held_back = self.study.score.held_back_edges
-        eligible = sorted(e for e in self._attached if e not in held_back and not self._pace.why_not(e))
-        if self._blind is not None:  # whose update nobody can set aside is not asked for one
-            quarantined = self._journal.quarantined(self._next_number())
-            eligible = self._blind.eligible([e for e in eligible if e not in quarantined])
+        eligible = self._eligible()
         if len(eligible) < settings.edges_min:
             self._quorum_since_s = None
             return
@@ -550,7 +562,13 @@ class Coordinator:
         number = self._next_number()
         if number == 0 and now - self._quorum_since_s < SETTLE_S:
             return
-        participants, wanted = self._pace.choose(eligible, number)
+        if self._begins_alone and number == 0:
+            self._begin_alone()
+            return
+        participants, wanted, quorum = self._chosen(eligible, number)
+        if not participants:
+            self._pace.abandoned(1, ())
+            return
         delivered = frozenset(self._journal.accepted(number))  # of an abandoned attempt: acknowledged, so they count
         last = self._journal.last()
         previous = self._open
@@ -566,7 +584,7 @@ class Coordinator:
             task="survey" if self._survey is not None else "train" if last is not None and last.model else "statistics",
             base="" if last is None else last.model,
             participants=participants,
-            quorum=settings.edges_min,
+            quorum=quorum,
             wanted=wanted,
             opened_us=self._clock.now_us(),
             owed=owed,
@@ -580,12 +598,48 @@ class Coordinator:
         self._state, commands = rounds.open_round(
             frozenset(participants),
             frozenset(self._attached),
-            quorum=settings.edges_min,
+            quorum=quorum,
             wanted=wanted,
             delivered=delivered,
             carry=self._carries(number),
         )
         self._do(commands)
+
+    @property
+    def _begins_alone(self) -> bool:
+        """Whether round 0 asks nobody: sums over all patients would be a release without noise."""
+        return self._central is not None
+
+    def _eligible(self) -> list[EdgeId]:
+        """Who may be asked now."""
+        held_back = self.study.score.held_back_edges
+        eligible = sorted(e for e in self._attached if e not in held_back and not self._pace.why_not(e))
+        if self._blind is not None or self._central is not None:  # whose update nobody can set aside is not asked for one
+            quarantined = self._journal.quarantined(self._next_number())
+            eligible = [e for e in eligible if e not in quarantined]
+        return eligible if self._blind is None else self._blind.eligible(eligible)
+
+    def _chosen(self, eligible: Sequence[EdgeId], number: int) -> tuple[tuple[EdgeId, ...], int, int]:
+        """Who is asked, how many deliveries are enough, and without how many the round comes to nothing."""
+        quorum = self.study.rounds.edges_min
+        if self._central is None:
+            return *self._pace.choose(eligible, number), quorum
+        drawn = self._central.choose(eligible) if self._central.enough(eligible) else ()
+        return drawn, len(drawn), min(quorum, len(drawn))
+
+    def _say_spent(self) -> None:
+        """A budget that a kill in the middle of a release has used up ends a study between two rounds."""
+        last = self._journal.last()
+        if self._central is not None and last is not None and not self._central.fits() and not self._told_spent:
+            self._told_spent = True
+            self._emit("finished", round_number=last.number, model=last.model)
+
+    def _begin_alone(self) -> None:
+        """The first model, without a word from any edge."""
+        done = first_row(self._initial(), self._blobs, self._clock.now_us())
+        self._journal.commit_round(done, self._screen.state())
+        self._emit("committed", round_number=0, model=done.model, base="", seconds=0.0, participants=())
+        self._pace.committed(())
 
     def _carries(self, number: int) -> bool:
         """Whether edges at work when this round ends go on: sums of round 0 have no older base to be stale of."""
@@ -662,9 +716,11 @@ class Coordinator:
         self._end_masks(self._open.number)
 
     def _end_masks(self, number: int) -> None:
-        """A masked attempt came to nothing: its updates are noise for ever, and go."""
+        """A masked attempt came to nothing: its updates are noise for ever, and go. Where a budget is kept they go too: who was
+        drawn in this attempt would else be in the next one for certain."""
         if self._blind is not None:
             self._blind.close()
+        if self._blind is not None or self._central is not None:
             self._journal.forget_accepted(number)
             self._blobs.delete(f"updates/{number}")
 
@@ -694,7 +750,8 @@ class Coordinator:
         with span(self._spans, "screen", open_.number):
             judged = self._making.judged(open_, accepted, self._quarantined_now)
         aside = {e for e, verdict in judged.items() if verdict.reason}
-        folded = {e: a.examples for e, a in accepted.items() if e not in aside}
+        shown = accepted if self._central is None else without_facts(accepted)
+        folded = {e: a.examples for e, a in shown.items() if e not in aside}
         late = late_updates(self._journal, self._blobs) if open_.task == "train" else []
         with span(self._spans, "fold", open_.number, updates=len(folded) + len(late)):
             name = self._making.made(open_, [a for e, a in accepted.items() if e not in aside], late)
@@ -711,7 +768,7 @@ class Coordinator:
             replayed=tuple(replace(replay, into_round=open_.number) for replay, _ in late),
         )
         self._journal.commit_round(done, self._screen.state(), self._at_work(open_), judged=judged)
-        metrics = weighted_metrics(accepted, folded)
+        metrics = weighted_metrics(shown, folded)
         self._emit(
             "committed",
             model=name,
@@ -722,7 +779,7 @@ class Coordinator:
             metrics=metrics,
             replayed=done.replayed,
             participants=open_.participants,
-            reported=reported(self._journal, open_, accepted, aside),
+            reported=reported(self._journal, open_, shown, aside),
             screen={str(e): verdict.score for e, verdict in judged.items() if verdict.threshold},
         )
         self._spans.end("round", open_.number, outcome="committed", edges=len(folded), aside=len(aside), model=name)
@@ -735,6 +792,7 @@ class Coordinator:
             self._without_fold += 1
             self._pace.abandoned(self._unmoved, ())
         if self.finished:
+            self._told_spent = True
             self._emit("finished", round_number=done.number, model=name)
         else:
             self._maybe_open()

@@ -30,6 +30,10 @@ class Extensions:
         """How many in all."""
         return sum(self._given.values())
 
+    def known(self, request: str) -> bool:
+        """Whether a request has been answered before."""
+        return request in self._given
+
     def add(self, study: Study, rounds: int, request: str) -> None:
         """Give more, once for each request.
 

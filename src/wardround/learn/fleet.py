@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from wardround.clock import ManualClock
 from wardround.errors import LearnError, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.faults import Faults, condition_at, duration_s, struck
@@ -21,8 +22,10 @@ from wardround.learn.interference import Answer, Interference, overshot
 from wardround.learn.journal import PAST_NORMS
 from wardround.learn.learners import Learner
 from wardround.learn.local import personal_model, sent_names
-from wardround.learn.models import CONTROL_PREFIX, MemoryTensors, Parameters, Step, with_controls
+from wardround.learn.models import CONTROL_PREFIX, MemoryTensors, Parameters, Step, Tensor, with_controls
 from wardround.learn.pace import RETRY_S, RETRY_S_MAX
+from wardround.learn.privacy.dp_rounds import made_central, with_public_scale
+from wardround.learn.privacy.ledger import MemoryLedger
 from wardround.learn.privacy.rehearsed import mean_of_sum, sees_updates, words_of
 from wardround.learn.rollbacks import is_paired
 from wardround.learn.scaling import fold_sums, with_scaling
@@ -85,10 +88,11 @@ class Fleet:
         reference: Examples | None = None,
         spread: Spread | None = None,
         interference: Interference | None = None,
+        usual: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """`reference` are examples that the hub itself holds, for strategies that ask for them; `spread` trains elsewhere.
 
-        `interference` is a drill's.
+        `interference` is a drill's. `usual` is a public scaling (mean and spread of each feature), for a study with a budget.
 
         Raises:
             LearnError: no edge has enough labelled examples.
@@ -100,7 +104,10 @@ class Fleet:
         self._faults, self._screen, self._reference = faults, None if self._blind else screen, reference
         self.sent_bytes = 0  # of compressed updates
         self._interference = interference
-        self._means_do = self.edges.means_do and screen is None and interference is None and not self._blind
+        self._central = made_central(study, MemoryLedger(), ManualClock(), ())
+        self._usual = usual if usual is not None else (np.zeros(self.edges.shape[0]), np.ones(self.edges.shape[0]))
+        plain = screen is None and interference is None and self._central is None and not self._blind
+        self._means_do = self.edges.means_do and plain
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,6 +131,8 @@ class Fleet:
 
     def first_model(self) -> Parameters:
         """The model that round 0 makes: first values, and scaling from the sums of all edges."""
+        if self._central is not None:
+            return with_public_scale(self.learner.initial(self.study.learner.seed), self.study, self._usual)
         sums = fold_sums(self.edges.sums())
         initial = self.learner.initial(self.study.learner.seed)
         if self._strategy.rule.controls:
@@ -185,6 +194,11 @@ class Fleet:
             eligible = self._eligible()
             began_s = self._now_s if began_s is None else began_s
             asked, wanted = choose(self.study, eligible, self._turns.counts(self.study, len(eligible)), number)
+            quorum = settings.edges_min
+            if self._central is not None:
+                self._delivered = {}
+                asked = self._central.choose([EdgeId(e) for e in eligible])
+                wanted, quorum = len(asked), max(1, min(quorum, len(asked)))
             carries = settings.mode == "buffered"
             owed = {e for e, w in self._at_work.items() if carries and number - w.number <= settings.staleness_max}
             self._at_work = {e: w for e, w in self._at_work.items() if e in owed}
@@ -192,7 +206,7 @@ class Fleet:
             if self._delivered:
                 everybody = settings.edges_max == 0 and not carries
                 wanted = len(participants) if everybody else max(wanted, len(self._delivered))
-            if wanted < settings.edges_min or len(participants) < settings.edges_min:
+            if wanted < quorum or len(participants) < quorum:
                 raise LearnError(
                     f"round {number}: {len(participants)} edges are asked, and rounds.edges_min is {settings.edges_min}",
                     remedy="rehearse more edges, or lower the quorum",
@@ -200,7 +214,7 @@ class Fleet:
             state, commands = rounds.open_round(
                 frozenset(EdgeId(e) for e in participants),
                 frozenset(EdgeId(e) for e in self.names),
-                quorum=settings.edges_min,
+                quorum=quorum,
                 wanted=wanted,
                 delivered=frozenset(EdgeId(e) for e in self._delivered),
                 carry=carries,
@@ -355,7 +369,15 @@ class Fleet:
             self._delivered = {}
             return "every update was set aside"
         base = self._bases[number]
-        updates, metrics = self._updates(folded, number)
+        if self._central is not None:
+            if not self._central.fits():
+                return "the privacy budget is spent"
+            names = sent_names(self._strategy.rule, list(base))
+            sources = [w.made.tensors for w in folded.values() if w.made is not None]
+            mean = self._central.mean(number, 1, MemoryTensors(base), names, sources)
+            updates, metrics = [WeightedUpdate(MemoryTensors(mean), 1)], dict[str, float]()
+        else:
+            updates, metrics = self._updates(folded, number)
         reference = self._reference_update(base, number) if self._strategy.wants_reference else None
         try:
             done = self._strategy.fold(Fold(MemoryTensors(base), updates, self._memory, len(self.names), reference))
@@ -378,7 +400,7 @@ class Fleet:
     def _aside(self, number: int, accepted: Mapping[str, _Work]) -> set[str]:
         """Who is in quarantine, and whom the screen refuses now."""
         aside = {e for e, until in self._quarantined.items() if until >= number and e in accepted}
-        if self._screen is None or self._strategy.rule.trees:
+        if self._screen is None or self._strategy.rule.trees or self._central is not None:
             return aside
         made = {e: w.made.tensors for e, w in accepted.items() if w.made is not None}
         for edge, verdict in sorted(self._screen.judge_round(number, made).items()):

@@ -13,6 +13,7 @@ from wardround.learn.blobs import Blobs
 from wardround.learn.journal import Accepted, Journal, Judged, Kept, OpenRound, Replay, memory_name, model_name, update_name
 from wardround.learn.models import MemoryTensors, Parameters, Step, TensorSource, decode_model, digest, model_parts
 from wardround.learn.privacy.blind import Blind
+from wardround.learn.privacy.central import Central
 from wardround.learn.reception import Models, Reception
 from wardround.learn.rollbacks import is_paired
 from wardround.learn.scaling import check_sums, fold_sums, with_scaling
@@ -43,11 +44,12 @@ class Making:
         models: Models,
         reception: Reception,
         blind: Blind | None,
+        central: Central | None,
     ) -> None:
         """As Coordinator, which hands everything on."""
         self._study, self._initial, self._strategy, self._screen = study, initial, strategy, screen
         self._survey, self._reference, self._journal, self._blobs = survey, reference, journal, blobs
-        self._models, self._reception, self._blind = models, reception, blind
+        self._models, self._reception, self._blind, self._central = models, reception, blind, central
 
     def judged(
         self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], quarantined: Callable[[str, Verdict, int], None]
@@ -90,8 +92,12 @@ class Making:
     def _screened(
         self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], quarantined: Callable[[str, Verdict, int], None]
     ) -> Mapping[str, Verdict]:
-        """Ask the screen; whom it refuses is quarantined. Trees have no coordinates that it could compare."""
-        if self._strategy.rule.trees or self._blind is not None:
+        """Ask the screen; whom it refuses is quarantined. Trees have no coordinates that it could compare.
+
+        Where noise hides each unit nobody is set aside beside the others: one edge could change who counts, and by more than the
+        noise hides. An edge can move the model by its clip, whatever it sends.
+        """
+        if self._strategy.rule.trees or self._blind is not None or self._central is not None:
             return {}
         with ExitStack() as opened:
             stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
@@ -117,6 +123,13 @@ class Making:
                     return Folded(sums)
                 return Folded(with_scaling(self._initial(), sums, class_weighting=self._study.learner.class_weighting))
             base = opened.enter_context(self._models.tensors(open_.base))
+            if self._central is not None:
+                decoded = [self._reception.decoded(source, open_.base) for source in sources]
+                names = self._reception.expected(open_.base, base)
+                mean = self._central.mean(open_.number, open_.attempt, base, names, decoded)
+                return self._strategy.fold(
+                    Fold(base, [WeightedUpdate(MemoryTensors(mean), 1)], self._memory(open_.base), self._journal.fleet())
+                )
             updates = [
                 WeightedUpdate(self._reception.decoded(source, open_.base), a.examples, a.metrics, open_.number - a.based_on)
                 for source, a in zip(sources, accepted, strict=True)

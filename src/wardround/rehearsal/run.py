@@ -22,6 +22,7 @@ from wardround.learn.models import Parameters, encode_model
 from wardround.learn.scores import METRICS
 from wardround.learn.spread import Spread
 from wardround.learn.study import Study
+from wardround.process.transforms.usual import usual_scale
 from wardround.records import Examples, concatenate
 from wardround.rehearsal.chart import svg_chart
 from wardround.rehearsal.data import Population
@@ -85,6 +86,7 @@ class Rehearsal:
             screen=None if self.fast else self._screen(),
             reference=self._reference(edges),
             spread=spread,
+            usual=usual_scale(self.study.task, features),
         )
         if len(self.fleet.names) < self.study.rounds.edges_min:
             raise StudyError(

@@ -1,7 +1,8 @@
 """What hides an edge from the hub: `[privacy]` of study.toml, and which studies each mode can be had for.
 
-`clear`: the hub sees every update. `blind`: it sees their sum (decision 7). What needs to look at single updates cannot run
-blind, and is refused by name here rather than left out in silence.
+`clear`: the hub sees every update. `blind`: it sees their sum (decision 7). `clear-dp`: it sees every update, and the model that
+it makes of them says little about any one unit (central.py). What a mode cannot have is refused by name here, rather than left
+out in silence.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from wardround.errors import LearnError, StudyError
+from wardround.learn.privacy.dp_checks import check_dp
 from wardround.learn.privacy.graph import CIRCLE_MAX, EDGES_MIN
 from wardround.learn.privacy.wire import Session
 from wardround.malformed import MALFORMED
@@ -20,7 +22,7 @@ from wardround.settings import Settings
 if TYPE_CHECKING:
     from wardround.learn.study import Study
 
-MODES = ("clear", "blind")
+MODES = ("clear", "clear-dp", "blind")
 # Their fold looks at the updates' mean by examples alone, and nothing that an edge keeps hangs on whether its own update counted.
 BLIND_STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedbn", "ditto", "fine-tuning")
 WEIGHT_MAX, CLIP_MAX = 35_000, 1e6
@@ -29,9 +31,20 @@ WEIGHT_MAX, CLIP_MAX = 35_000, 1e6
 class PrivacySettings(Settings, frozen=True):
     """What hides an update from the hub, or its subjects from the model."""
 
-    mode: str = "clear"  # blind: the hub learns the sum of a round's updates, and of none by itself
+    mode: str = "clear"  # blind: the hub learns the sum of a round's updates; clear-dp: noise hides each unit in the model
     clip: float = 8.0  # blind: of a value of an update; an update with a larger one is scaled down as a whole
     weight_max: int = 10_000  # blind: examples that an edge counts for at most
+    unit: str = "edge"  # clear-dp, as all that follows: what the noise hides
+    clip_norm: float = 1.0  # L2 length that a unit's update is clipped to; of the first round, where it adapts
+    clip_quantile: float = 0.0  # share of units that the clip should leave as they are; 0: the clip stays
+    noise: float = 1.0  # noise multiplier: standard deviation of the noise in the sum, over the clip
+    population: int = 0  # units that take part at least
+    sampling: str = "all"  # or poisson, fixed: a share of them, by chance
+    sample: float = 1.0  # poisson, fixed: that share
+    target_epsilon: float = 8.0  # the study ends rather than spend more
+    delta: float = 1e-5
+    scale_mean: tuple[float, ...] = ()  # of each feature, from public data; empty: from simulated patients
+    scale_std: tuple[float, ...] = ()
 
 
 class MaskSettings(msgspec.Struct, frozen=True):
@@ -77,6 +90,8 @@ def check_privacy(study: Study) -> None:
     _check(own.mode in MODES, f"privacy.mode is `{own.mode}`, which this hub does not have", f"choose one of: {', '.join(MODES)}")
     _check(0 < own.clip <= CLIP_MAX, f"privacy.clip is {own.clip:g}", f"choose a value above 0, up to {CLIP_MAX:g}")
     _check(1 <= own.weight_max <= WEIGHT_MAX, f"privacy.weight_max is {own.weight_max}", f"choose a value from 1 to {WEIGHT_MAX}")
+    if own.mode == "clear-dp":
+        check_dp(study)
     if own.mode != "blind":
         return
     blind = "privacy.mode is `blind`"

@@ -1,0 +1,150 @@
+"""`wardround study budget`: what a study's privacy has cost, or would cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
+from wardround.errors import StudyError
+from wardround.learn.study import Study, load_study, parse_study
+
+if TYPE_CHECKING:
+    from wardround.learn.privacy.accounting import Release
+
+NOISES = (0.5, 1.0, 1.5, 2.0, 4.0)  # times the study's own, in the table of a plan
+SHARES = (0.25, 0.5, 1.0, 2.0)  # of its rounds
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to those of `wardround study`."""
+    app.command("budget")(budget)
+
+
+def budget(
+    name: Annotated[str, typer.Argument(help="The study, of a hub's home.")] = "",
+    plan: Annotated[Path | None, typer.Option(help="A study's file: what it would cost, before anything runs.")] = None,
+    home: Home = DEFAULT_HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Show the privacy budget of a study of mode `clear-dp`: epsilon spent, and how many rounds are left.
+
+    Epsilon bounds what anybody can learn from all models of the study about one unit ([privacy] unit): at 1 the odds of any
+    guess about it change by a factor of 2.7 at most, at 8 by 3,000, but for a chance of delta. Less is more private.
+
+    --plan STUDY.toml shows what the study would cost for other rounds and other noise, and the least noise that keeps to its
+    target. A study that would overspend is refused by `study check` and `study start`.
+    """
+    if (plan is None) == (not name):
+        raise StudyError("say which budget", remedy="give a study's name, or --plan STUDY.toml")
+    if plan is not None:
+        _show_plan(load_study(plan), as_json=as_json)
+    else:
+        _show_spent(name, home, as_json=as_json)
+
+
+def _own(study: Study) -> Release:
+    """What a round of the study releases.
+
+    Raises:
+        StudyError: it has no budget.
+    """
+    from wardround.learn.privacy.central import Plan  # noqa: PLC0415
+
+    if study.privacy.mode != "clear-dp":
+        raise StudyError(
+            f"privacy.mode of {study.name} is `{study.privacy.mode}`: it has no budget",
+            remedy='choose [privacy] mode = "clear-dp"; docs/privacy.md says what it asks of the rest of the study',
+        )
+    if study.privacy.population < 1:
+        raise StudyError("privacy.population is 0", remedy="say how many units take part at least")
+    return Plan.of(study.privacy).release
+
+
+def _words(study: Study) -> dict[str, Any]:
+    """What the figures mean."""
+    from wardround.learn.privacy.accounting import conversion, neighbours  # noqa: PLC0415
+
+    own = study.privacy
+    return {
+        "study": study.name,
+        "unit": own.unit,
+        "neighbours": neighbours(own.sampling),
+        "sampling": own.sampling,
+        "noise": own.noise,
+        "delta": own.delta,
+        "target_epsilon": own.target_epsilon,
+        "reckoned_by": f"dp-accounting, {conversion(own.sampling)}",
+    }
+
+
+def _show_plan(study: Study, *, as_json: bool) -> None:
+    from wardround.learn.privacy.accounting import epsilon, noise_for, rounds_within  # noqa: PLC0415
+
+    release, own, count = _own(study), study.privacy, study.rounds.count
+    rounds = sorted({max(1, round(count * share)) for share in SHARES})
+    noises = [own.noise * times for times in NOISES]
+    table = {n: {r: epsilon({release._replace(noise=n): r}, own.delta) for r in rounds} for n in noises}
+    facts = _words(study) | {
+        "rounds": count,
+        "epsilon": epsilon({release: count}, own.delta),
+        "rounds_that_fit": rounds_within(release, own.target_epsilon, own.delta),
+        "noise_that_fits": noise_for(release, count, own.target_epsilon, own.delta),
+        "table": [{"noise": n, "rounds": r, "epsilon": e} for n, row in table.items() for r, e in row.items()],
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    console = Console()
+    console.print(
+        f"{study.name}: {count} rounds cost epsilon {facts['epsilon']:.3g} at delta {own.delta:g}, for one {own.unit} "
+        f"({facts['neighbours']}); the target is {own.target_epsilon:g}.",
+        highlight=False,
+    )
+    shown = Table(box=None, pad_edge=False)
+    for heading in ("epsilon", *(f"{r} rounds" for r in rounds)):
+        shown.add_column(heading, justify="right")
+    for noise, row in table.items():
+        shown.add_row(f"noise {noise:g}", *(f"{e:.3g}" for e in row.values()))
+    console.print(shown)
+    least = f"noise {facts['noise_that_fits']:g} is the least for {count} rounds"
+    console.print(f"Within the target: {facts['rounds_that_fit']:,} rounds; {least}.", highlight=False)
+    console.print(f"Reckoned by {facts['reckoned_by']}.", highlight=False)
+
+
+def _show_spent(name: str, home: Path, *, as_json: bool) -> None:
+    from wardround.learn.privacy.accounting import epsilon, rounds_within  # noqa: PLC0415
+    from wardround.learn.privacy.ledger import NAME, read_ledger, spent  # noqa: PLC0415
+    from wardround.store import opened  # noqa: PLC0415
+
+    with opened(home / "hub.sqlite") as store:
+        record = next((s for s in store.studies() if s.name == name), None)
+    if record is None:
+        raise StudyError(f"there is no study {name!r}", remedy="`wardround study status` lists them")
+    study = parse_study(record.toml, where=name)
+    release, own = _own(study), study.privacy
+    entries = read_ledger(home / "studies" / name / NAME)
+    made = spent(entries)
+    facts = _words(study) | {
+        "releases": len(entries),
+        "epsilon": epsilon(made, own.delta),
+        "rounds_left": rounds_within(release, own.target_epsilon, own.delta, made),
+        "clip": entries[-1].clip_next if entries else own.clip_norm,
+        "newest_round": entries[-1].round if entries else None,
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    console = Console()
+    console.print(
+        f"{name}: epsilon {facts['epsilon']:.3g} of {own.target_epsilon:g} is spent at delta {own.delta:g}, for one {own.unit} "
+        f"({facts['neighbours']}), in {len(entries)} releases.",
+        highlight=False,
+    )
+    console.print(f"{facts['rounds_left']:,} more rounds fit. The clip is {facts['clip']:.4g}.", highlight=False)
+    console.print(f"Reckoned by {facts['reckoned_by']}; written down in {home / 'studies' / name / NAME}.", highlight=False)

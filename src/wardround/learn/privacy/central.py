@@ -1,0 +1,233 @@
+"""`clear-dp`: the hub sees every update, and the model that it makes says little about any one unit.
+
+Each update is clipped as a whole to one length, the *sum* gets Gaussian noise, and is divided by the number of units that is
+expected, never by the number that came: how many came is data. What was spent is in the ledger before the noise is drawn.
+Sources: McMahan, Ramage, Talwar, Zhang, Learning Differentially Private Recurrent Language Models, ICLR 2018, arXiv:1710.06963;
+Andrew, Thakkar, McMahan, Ramaswamy, Differentially Private Learning with Adaptive Clipping, NeurIPS 2021, arXiv:1905.03871.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wardround.clock import Clock
+from wardround.errors import StudyError
+from wardround.learn.models import Parameters, TensorSource, is_running
+from wardround.learn.privacy.accounting import Release, epsilon, rounds_within
+from wardround.learn.privacy.ledger import Entry, Ledger, spent
+from wardround.learn.privacy.noise import discrete_gaussian
+from wardround.records import EdgeId
+
+if TYPE_CHECKING:
+    from wardround.learn.privacy.modes import PrivacySettings
+    from wardround.learn.study import Study
+
+GRID = 2**24  # steps of the grid in the length that units are clipped to
+COUNT_GRID = 2**20  # and in a half, of the count of units that were short enough
+CLIP_RATE = 0.2  # of adaptive clipping (Andrew et al., section 3.1)
+COUNT_NOISE = 1 / 20  # of the expected units: the count's noise (the same)
+CLIP_MIN, CLIP_MAX = 1e-9, 1e9
+MARGIN = 1 - 2.0**-40  # what scaling by a float may add to a length
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What every round of a study releases, and how its noise is shared out."""
+
+    release: Release
+    expected: float  # units in a round; the sum is divided by it
+    count_noise: float  # of the count of short units; 0: the clip is fixed
+    sum_noise: float  # noise multiplier of the sum: more than the release's, where the count takes its part
+
+    @classmethod
+    def of(cls, own: PrivacySettings) -> Plan:
+        """Of a study's settings.
+
+        Raises:
+            StudyError: the count of short units would take all of the budget.
+        """
+        rate = own.sample if own.sampling != "all" else 1.0
+        size = max(1, round(own.population * rate)) if own.sampling == "fixed" else 0
+        release = Release(own.noise, own.sampling, *((rate,) if own.sampling == "poisson" else (1.0,)), size)
+        if own.sampling == "fixed":
+            release = release._replace(population=own.population)
+        expected = float(size) if size else own.population * rate
+        if own.clip_quantile == 0:
+            return cls(release, expected, 0.0, own.noise)
+        count_noise = COUNT_NOISE * expected
+        left = own.noise**-2 - (2 * count_noise) ** -2
+        if left <= 0:
+            raise StudyError(
+                f"privacy.clip_quantile is {own.clip_quantile:g}, and {expected:g} units in a round are too few for "
+                f"privacy.noise {own.noise:g}: counting them alone would cost the whole budget",
+                remedy="set privacy.clip_quantile = 0 and choose privacy.clip_norm, or ask more units, above 10 times the noise",
+            )
+        return cls(release, expected, count_noise, left**-0.5)
+
+
+class Central:
+    """The private half of a study's rounds. Not safe by itself: the coordinator calls it under its lock."""
+
+    def __init__(self, study: Study, ledger: Ledger, clock: Clock, released: Collection[int] = ()) -> None:
+        """`released` are the rounds whose models were made of updates.
+
+        Raises:
+            StudyError: the ledger knows less than was released.
+        """
+        self._study, self._own, self._ledger, self._clock = study, study.privacy, ledger, clock
+        self.plan = Plan.of(study.privacy)
+        if missing := sorted(set(released) - {entry.round for entry in ledger.entries}):
+            raise StudyError(
+                f"the privacy ledger of {study.name} knows nothing of round {missing[0]}, whose model is there",
+                remedy="put the ledger back from a backup that is no older than the last round, or start another study",
+            )
+        self._known_good = 0  # releases in all that are known to be within the target
+        self.fits(max(1, study.rounds.count - len(ledger.entries)))  # asked once, as it may take a second
+
+    # -- the budget
+
+    @property
+    def epsilon(self) -> float:
+        """What has been spent."""
+        return epsilon(spent(self._ledger.entries), self._own.delta)
+
+    def fits(self, more: int = 1) -> bool:
+        """Whether so many more releases stay within the target."""
+        total = len(self._ledger.entries) + more
+        if total <= self._known_good:
+            return True
+        made = spent(self._ledger.entries)
+        made[self.plan.release] += more
+        if epsilon(made, self._own.delta) > self._own.target_epsilon:
+            return False
+        self._known_good = total
+        return True
+
+    def check_more(self, more: int) -> None:
+        """Whether a study may have so many rounds more.
+
+        Raises:
+            StudyError: the budget does not reach; it says how many rounds are left.
+        """
+        if not self.fits(more):
+            made = spent(self._ledger.entries)
+            left = rounds_within(self.plan.release, self._own.target_epsilon, self._own.delta, made, most=more)
+            raise StudyError(
+                f"{more} more rounds would overspend privacy.target_epsilon {self._own.target_epsilon:g}",
+                remedy=f"{left} {'round is' if left == 1 else 'rounds are'} left; `wardround study budget` shows what was spent",
+            )
+
+    # -- who takes part
+
+    def enough(self, eligible: Collection[EdgeId]) -> bool:
+        """Whether a round may begin among these: with fewer, each would be drawn more often than is reckoned."""
+        return self.plan.release.sampling == "all" or len(eligible) >= self._own.population
+
+    def choose(self, eligible: Sequence[EdgeId]) -> tuple[EdgeId, ...]:
+        """Who is asked, by chance that nobody can foresee; perhaps nobody."""
+        release, chance = self.plan.release, secrets.SystemRandom()
+        if release.sampling == "poisson":
+            return tuple(sorted(e for e in eligible if chance.random() < release.rate))
+        if release.sampling == "fixed":
+            return tuple(sorted(chance.sample(list(eligible), release.size)))
+        return tuple(sorted(eligible))
+
+    # -- the release
+
+    @property
+    def clip(self) -> float:
+        """The length that units are clipped to now."""
+        entries = self._ledger.entries
+        return entries[-1].clip_next if entries else self._own.clip_norm
+
+    def mean(
+        self, number: int, attempt: int, base: TensorSource, names: Collection[str], updates: Sequence[TensorSource]
+    ) -> Parameters:
+        """The noisy mean update: spent first, then released.
+
+        Raises:
+            StudyError: the budget does not reach.
+            StorageFull: the ledger could not be written; nothing is released.
+        """
+        self.check_more(1)
+        clip = self.clip
+        sums: dict[str, Integers] = {name: np.zeros(math.prod(base.shapes()[name]), np.int64) for name in sorted(names)}
+        short = 0
+        for update in updates:
+            short += add_clipped(sums, update, clip)
+        clip_next = self._next_clip(clip, short, len(updates))
+        parameters = sum(len(total) for total in sums.values())
+        entry = Entry(number, attempt, self._clock.now_us(), self.plan.release, clip, clip_next, parameters)
+        self._ledger.append(entry)
+        step = clip / GRID / self.plan.expected
+        shapes = base.shapes()
+        return {
+            name: ((total + discrete_gaussian(self.plan.sum_noise * GRID, len(total))) * step)
+            .astype(base.dtype(name))
+            .reshape(shapes[name])
+            for name, total in sums.items()
+        }
+
+    def _next_clip(self, clip: float, short: int, came: int) -> float:
+        """Towards the quantile that the study asks for, by a noisy count of the updates that were short enough."""
+        if not self.plan.count_noise:
+            return clip
+        half = (2 * short - came) * COUNT_GRID // 2  # each counts a half more or less: it moves the count by that much
+        noise = discrete_gaussian(self.plan.count_noise * COUNT_GRID, 1)[0]
+        share = 0.5 + float(half + noise) / COUNT_GRID / self.plan.expected
+        return min(CLIP_MAX, max(CLIP_MIN, clip * math.exp(-CLIP_RATE * (share - self._own.clip_quantile))))
+
+
+def add_clipped(sums: Mapping[str, Integers], update: TensorSource, clip: float) -> bool:
+    """Add an update, scaled down to length `clip` if it is longer, to sums on the grid of clip / GRID; whether it was short.
+
+    Values are cut towards zero on the grid, so the length of what is added is never above GRID steps.
+    """
+    norm = math.sqrt(sum(_squares(update, name, len(total)) for name, total in sums.items()))
+    scale = GRID / clip * (min(1.0, clip / norm) if norm else 1.0) * MARGIN
+    for _ in range(64):
+        parts = {name: np.trunc(_values(update, name, len(total)) * scale).astype(np.int64) for name, total in sums.items()}
+        if sum(int(np.dot(part, part)) for part in parts.values()) <= GRID**2:
+            break
+        scale *= MARGIN**1024  # a float's rounding made it too long
+    else:
+        raise AssertionError("an update cannot be made short enough")
+    for name, part in parts.items():
+        sums[name][:] += part
+    return norm <= clip
+
+
+def check_model(model: Mapping[str, object]) -> None:
+    """Whether noise can be added to a model's tensors.
+
+    Raises:
+        StudyError: it has tensors that follow the batches, or counts.
+    """
+    for name, tensor in model.items():
+        if is_running(name):
+            raise StudyError(
+                f"privacy.mode is `clear-dp` and the model has `{name[:60]}`: noise could make a variance negative",
+                remedy="use a network without batch normalisation (group or layer normalisation does as well)",
+            )
+        if np.asarray(tensor).dtype.kind != "f":
+            raise StudyError(
+                f"privacy.mode is `clear-dp` and `{name[:60]}` of the model holds whole numbers", remedy="use a network without"
+            )
+
+
+def _values(update: TensorSource, name: str, size: int) -> NDArray[np.float64]:
+    return np.asarray(update.block(name, 0, size), np.float64)
+
+
+def _squares(update: TensorSource, name: str, size: int) -> float:
+    values = _values(update, name, size)
+    return float(np.dot(values, values))

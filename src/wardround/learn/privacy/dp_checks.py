@@ -1,0 +1,146 @@
+"""Which studies can be had with differential privacy: what would undo the guarantee is refused by name."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from wardround.errors import StudyError
+from wardround.learn.privacy.accounting import SAMPLINGS, epsilon, rounds_within
+from wardround.learn.privacy.central import CLIP_MAX, CLIP_MIN, Plan
+
+if TYPE_CHECKING:
+    from wardround.learn.study import Study
+
+UNITS = ("edge",)
+# Their fold sees the noisy mean alone, and no edge keeps anything that hangs on an earlier round.
+DP_STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
+EXPECTED_MIN = 30  # units that a Poisson coin lets in on average: below, an empty round would not be rare enough
+NOISE_MIN, NOISE_MAX = 0.05, 1e4
+WHY_NOT = {
+    "fednova": "its weights hang on how far each edge went",
+    "scaffold": "its control variates carry what edges learnt in earlier rounds past the clip",
+    "feddyn": "its slopes carry what edges learnt in earlier rounds past the clip",
+    "fedbn": "edges keep tensors that carry earlier rounds past the accounting",
+    "ditto": "edges keep models that carry earlier rounds past the accounting",
+    "fine-tuning": "edges keep models that carry earlier rounds past the accounting",
+    "qfedavg": "its weights hang on the edges' losses",
+    "coordinate-median": "what one edge can move a median by has no bound that noise could hide",
+    "trimmed-mean": "whom it trims hangs on the others, and one edge can move it by more than its own length",
+    "krum": "whom it picks hangs on all, and one edge can change the pick",
+    "multi-krum": "whom it picks hangs on all, and one edge can change the pick",
+    "geometric-median": "its weights hang on all, and one edge can change each of them",
+    "centered-clipping": "it clips around its own memory, by a radius that hangs on the data",
+    "fltrust": "its weights hang on data of the hub",
+    "bagging": "trees say what they split on: no noise on tensors hides that",
+}
+
+
+def check_dp(study: Study) -> None:
+    """Whether a study of mode `clear-dp` is sound, and within its budget.
+
+    Raises:
+        StudyError: the first thing that is not, and what to do.
+    """
+    _check_numbers(study)
+    _check_company(study)
+    own, plan = study.privacy, Plan.of(study.privacy)
+    total = epsilon({plan.release: study.rounds.count}, own.delta)
+    if total > own.target_epsilon:
+        left = rounds_within(plan.release, own.target_epsilon, own.delta, most=study.rounds.count)
+        raise StudyError(
+            f"{study.rounds.count} rounds cost epsilon {total:.3g} at delta {own.delta:g}, and privacy.target_epsilon is "
+            f"{own.target_epsilon:g}: {left} {'round fits' if left == 1 else 'rounds fit'}",
+            remedy="fewer rounds, more privacy.noise, or a higher target; `wardround study budget --plan` shows what each costs",
+        )
+
+
+def _check_numbers(study: Study) -> None:
+    own = study.privacy
+    _one_of("privacy.unit", own.unit, UNITS)
+    _one_of("privacy.sampling", own.sampling, SAMPLINGS)
+    _between("privacy.clip_norm", own.clip_norm, CLIP_MIN, CLIP_MAX)
+    _between("privacy.clip_quantile", own.clip_quantile, 0.0, 0.99)
+    _between("privacy.noise", own.noise, NOISE_MIN, NOISE_MAX)
+    _between("privacy.target_epsilon", own.target_epsilon, 1e-3, 1e4)
+    _check(
+        own.population >= 2,
+        f"privacy.population is {own.population}",
+        "say how many edges take part at least: the sum of updates is divided by that number, not by those who came",
+    )
+    _check(
+        0 < own.delta < 1 / own.population,
+        f"privacy.delta is {own.delta:g}",
+        f"choose one well below 1/{own.population}: at {1 / own.population:g} giving one whole unit away would be allowed",
+    )
+    if own.sampling == "all":
+        return
+    _check(
+        0 < own.sample < 1, f"privacy.sample is {own.sample:g}", 'choose a share above 0 and below 1, or privacy.sampling = "all"'
+    )
+    expected = own.sample * own.population
+    _check(
+        own.sampling != "poisson" or expected >= EXPECTED_MIN,
+        f'privacy.sampling is "poisson" and {expected:g} edges take part in a round on average',
+        f"raise privacy.sample until it is {EXPECTED_MIN}, as a round without anybody cannot be had; or choose another sampling",
+    )
+    _check(
+        own.sampling != "fixed" or round(expected) >= study.rounds.edges_min,
+        f'privacy.sampling is "fixed" and {round(expected)} edges are drawn, fewer than rounds.edges_min',
+        "raise privacy.sample, or lower the quorum",
+    )
+
+
+def _check_company(study: Study) -> None:
+    """What else the study asks for."""
+    dp, rounds = "privacy.mode is `clear-dp`", study.rounds
+    _check(study.kind == "model", f"{dp} and kind is `{study.kind}`: its sums have no noise", 'use kind = "model"')
+    name = study.strategy.name
+    _check(
+        name in DP_STRATEGIES,
+        f"{dp} and strategy.name is `{name}`: {WHY_NOT.get(name, 'what one edge can move it by is not known')}",
+        f"choose one of: {', '.join(DP_STRATEGIES)}",
+    )
+    _check(
+        rounds.mode == "synchronous",
+        f"{dp} and rounds.mode is `{rounds.mode}`: an edge could count several times in one model",
+        'choose rounds.mode = "synchronous"',
+    )
+    _check(
+        rounds.over_selection == 1.0 and rounds.edges_max == 0,
+        f"{dp}, and rounds.edges_max or rounds.over_selection chooses among edges by their past",
+        "leave both out; privacy.sampling and privacy.sample say who takes part",
+    )
+    _check(
+        study.learner.class_weighting == "none",
+        f"{dp} and learner.class_weighting is `{study.learner.class_weighting}`: its weights would be counts without noise",
+        'choose learner.class_weighting = "none"',
+    )
+    _check(
+        study.compression.update == "none",
+        f"{dp} and compression.update is `{study.compression.update}`: what it leaves out of one round comes in a later one",
+        'choose compression.update = "none" (zstd may stay)',
+    )
+    _check(
+        not study.watch.row_counts,
+        f"{dp} and watch.row_counts is on: histograms of an edge's rows would be shown without noise",
+        "set watch.row_counts = false",
+    )
+    _check(
+        study.respond.quarantine.mode != "act",
+        f"{dp} and respond.quarantine acts by itself: who counts would hang on what edges sent, without noise",
+        'choose "dry-run" or "off", and decide by hand',
+    )
+
+
+def _check(holds: bool, what: str, remedy: str) -> None:
+    if not holds:
+        raise StudyError(what, remedy=remedy)
+
+
+def _one_of(key: str, value: str, known: tuple[str, ...]) -> None:
+    _check(value in known, f"{key} is `{value}`, which this hub does not have", f"choose one of: {', '.join(known)}")
+
+
+def _between(key: str, value: float, low: float, high: float) -> None:
+    _check(math.isfinite(value) and low <= value <= high, f"{key} is {value:g}", f"choose a value from {low:g} to {high:g}")
