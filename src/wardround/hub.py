@@ -17,6 +17,8 @@ import msgspec
 import structlog
 
 from wardround import __version__
+from wardround.api.app import make_api
+from wardround.api_desk import ApiDesk
 from wardround.automation import Automation
 from wardround.clock import Clock, SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
@@ -40,7 +42,7 @@ from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.naming import Naming
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
-from wardround.processing import Processing, only_one
+from wardround.processing import Processing, new_id, only_one
 from wardround.ready import write_ready
 from wardround.records import Consent, EdgeId, Observation, Purpose
 from wardround.releasing import Fleet
@@ -342,7 +344,17 @@ class Hub:
             on_refused=lambda peer, reason: self._denial("join refused", peer, reason=reason),
         )
         opened.callback(enrolment.close)
-        console = Console(self.desk, self._console_listening(), self.clock)
+        api_desk = ApiDesk(
+            self.desk,
+            store=self.store,
+            clock=self.clock,
+            record=self._record_for_desk,
+            silences=self.watch.silences,
+            request_id=new_id,
+            invites=lambda: (settings.public_host, enrolment.port, self._authority.fingerprint),
+        )
+        api = make_api(api_desk, self.store, api_desk, self.clock)
+        console = Console(self.desk, self._console_listening(), self.clock, beside={"/api": api})
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]

@@ -281,6 +281,21 @@ class OpenAlert(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
+class ApiTokenRecord:
+    """A token of the API, as the hub keeps it: of whom, for what (scopes, with spaces between), and SHA-256 of its secret."""
+
+    token_id: str
+    person: str
+    name: str
+    scopes: str
+    secret_sha256: bytes
+    created_us: int
+    expires_us: int
+    used_us: int | None = None
+    revoked_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRecord:
     """What the hub keeps of a join token: never its secret. `used_by` is SHA-256 of the public key that burnt it."""
 

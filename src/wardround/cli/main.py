@@ -31,6 +31,7 @@ from wardround.cli import (
     response,
     roster,
     study,
+    token,
     trend,
     wifi,
 )
@@ -65,6 +66,7 @@ app.add_typer(response.app, name="response")
 app.add_typer(wifi.app, name="wifi")
 app.command("erase")(erase.erase)
 app.add_typer(audit.app, name="audit")
+app.add_typer(token.app, name="token")
 app.command("trend")(trend.trend)
 app.command("automation")(automation.automation)
 app.command("drill")(drill.drill)

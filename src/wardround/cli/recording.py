@@ -78,6 +78,8 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("study", "rollback"): CHANGE,
     ("study", "start"): CHANGE,
     ("study", "stop"): CHANGE,
+    ("token", "new"): CHANGE,
+    ("token", "revoke"): CHANGE,
 }
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from fastapi import FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from nicegui import Client, events, ui
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wardround.clock import Clock
 from wardround.console import automation, completeness, overview
@@ -92,13 +93,17 @@ class Listening:
 class Console:
     """One console. One may run in a process: NiceGUI keeps its pages in the module."""
 
-    def __init__(self, desk: Desk, listening: Listening, clock: Clock) -> None:
+    def __init__(self, desk: Desk, listening: Listening, clock: Clock, *, beside: Mapping[str, ASGIApp] | None = None) -> None:
         """Open the port.
+
+        Args:
+            beside: what else the port carries, by the beginning of its paths; it has a door of its own.
 
         Raises:
             PortTaken: another process listens there.
         """
         self._desk, self._listening, self._clock = desk, listening, clock
+        self._beside = dict(beside or {})
         self.sessions = Sessions(clock)
         self._socket = _bind(listening.host, listening.port)
         self.port: int = self._socket.getsockname()[1]
@@ -129,9 +134,8 @@ class Console:
 
     def _run(self) -> None:
         try:
-            app = self._app()
             config = uvicorn.Config(
-                app,
+                _Switch(self._app(), self._beside),
                 log_config=None,
                 access_log=False,
                 lifespan="on",
@@ -208,6 +212,18 @@ class Console:
             ui.navigate.to("/login")
             return
         _Screen(self, client, token, session, sections).draw(frame)
+
+
+class _Switch:
+    """Hands a request to what stands beside the console, by the beginning of its path."""
+
+    def __init__(self, console: ASGIApp, beside: Mapping[str, ASGIApp]) -> None:
+        self._console, self._beside = console, beside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        app = next((app for start, app in self._beside.items() if path == start or path.startswith(f"{start}/")), self._console)
+        await app(scope, receive, send)
 
 
 class _Screen:

@@ -18,7 +18,7 @@ from alembic.config import Config
 from sqlalchemy.dialects import postgresql, sqlite
 
 from wardround.errors import WardroundError
-from wardround.records import NodeRecord, TokenRecord
+from wardround.records import ApiTokenRecord, NodeRecord, TokenRecord
 from wardround.store import schema
 from wardround.store.records import (
     AlertRecord,
@@ -193,6 +193,36 @@ class Store:
             return db.execute(sa.select(table.c.used_by).where(table.c.token_id == token_id)).scalar() == used_by
 
     # -- people
+
+    def put_api_token(self, token: ApiTokenRecord) -> None:
+        """Keep a new token of the API. Tokens that ended a quarter of a year ago are forgotten."""
+        table = schema.api_tokens
+        with self._engine.begin() as db:
+            db.execute(sa.delete(table).where(table.c.expires_us < token.created_us - KEEP_EXPIRED_US))
+            db.execute(sa.insert(table).values(**_values(token)))
+
+    def api_tokens(self) -> list[ApiTokenRecord]:
+        """Every token of the API, the oldest first."""
+        table = schema.api_tokens
+        return [ApiTokenRecord(**row) for row in self._rows(sa.select(table).order_by(table.c.created_us))]
+
+    def api_token(self, token_id: str) -> ApiTokenRecord | None:
+        """One of them."""
+        rows = list(self._rows(sa.select(schema.api_tokens).where(schema.api_tokens.c.token_id == token_id)))
+        return ApiTokenRecord(**rows[0]) if rows else None
+
+    def api_token_used(self, token_id: str, now_us: int) -> None:
+        """Note when a token was last used."""
+        table = schema.api_tokens
+        with self._engine.begin() as db:
+            db.execute(sa.update(table).where(table.c.token_id == token_id).values(used_us=now_us))
+
+    def revoke_api_token(self, token_id: str, now_us: int) -> bool:
+        """It opens nothing any more; False when there is none that lives."""
+        table = schema.api_tokens
+        lives = sa.and_(table.c.token_id == token_id, table.c.revoked_us.is_(None))
+        with self._engine.begin() as db:
+            return bool(db.execute(sa.update(table).where(lives).values(revoked_us=now_us)).rowcount)
 
     def put_person(self, person: Person) -> None:
         """Add or change someone."""

@@ -1,0 +1,107 @@
+"""The API as one ASGI application, which the console's server carries beside its pages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wardround.api import problems
+from wardround.api.callers import Callers, Tokens
+from wardround.api.events import Streams, add_events
+from wardround.api.repeats import Repeats
+from wardround.api.routes import Desk, Records, make_router
+from wardround.clock import Clock
+
+BODY_MAX = 256 * 1024
+BODY_S = 30.0
+VERSION = "1"
+ABOUT = """
+What the console and the command line can do, for programs. Send `Authorization: Bearer wra...`; `wardround token new` makes one.
+Lists come in pages (`limit`, `cursor`). An answer that says no is a problem (RFC 9457) with a `remedy`. Calls that change
+something and would do it twice take an `Idempotency-Key`. Patients are pseudonyms.
+"""
+HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
+
+
+def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock) -> ASGIApp:
+    """The whole API; paths begin with /api."""
+    app = FastAPI(
+        title="Wardround",
+        version=VERSION,
+        description=ABOUT.strip(),
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.add_exception_handler(problems.Refused, problems.on_refused)
+    app.add_exception_handler(RequestValidationError, problems.on_invalid)
+    app.add_exception_handler(HTTPException, problems.on_http)
+    callers = Callers(tokens, clock)
+    app.include_router(make_router(desk, records, callers, Repeats(clock)))
+    add_events(app.router, desk, callers, Streams())
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = plain()
+        scheme = {"type": "http", "scheme": "bearer", "bearerFormat": "wra.ID.SECRET"}
+        described["components"]["securitySchemes"] = {"token": scheme}
+        described["security"] = [{"token": []}]
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]  # how FastAPI wants it
+    return _Guard(app)
+
+
+class _Guard:
+    """Has the whole body, bounded and in time, before a route is asked; puts its headers on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 4404})
+            return
+
+        async def framed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {key.lower() for key, _ in message["headers"]}
+                message = {**message, "headers": [*message["headers"], *(h for h in HEADERS if h[0] not in present)]}
+            await send(message)
+
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await _body(receive)
+        except TimeoutError:
+            await problems.answer(408, f"the body did not come within {BODY_S:.0f} s")(scope, receive, framed)
+            return
+        if body is None:
+            await problems.answer(413, f"a body may have {BODY_MAX} bytes", remedy="send less")(scope, receive, framed)
+            return
+        waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replayed() -> Message:
+            return waiting.pop() if waiting else await receive()
+
+        await self._app(scope, replayed, framed)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The body; None when it is too large."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":  # hung up: what came is no request
+            break
+        parts.append(message.get("body", b""))
+        size, more = size + len(parts[-1]), message.get("more_body", False)
+        if size > BODY_MAX:
+            return None
+    return b"".join(parts)

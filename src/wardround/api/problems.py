@@ -1,0 +1,71 @@
+"""Answers that say no, as RFC 9457 problem details: what went wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.requests import Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+MEDIA_TYPE = "application/problem+json"
+TITLES = {
+    400: "This request cannot be read",
+    401: "A token is needed",
+    403: "This token may not do that",
+    404: "There is no such thing",
+    405: "This cannot be done to it",
+    408: "This took too long",
+    409: "It does not stand so that this can be done",
+    413: "This request is too large",
+    415: "This content is not read here",
+    422: "This request does not hold",
+    429: "Too many requests",
+    503: "The hub cannot answer now",
+}
+
+
+class Problem(BaseModel):
+    """Why a request was not carried out."""
+
+    type: str = Field("about:blank", description="What kind of problem: the status says it.")
+    title: str = Field(description="The kind in words.", examples=["There is no such thing"])
+    status: int = Field(description="The HTTP status.", examples=[404])
+    detail: str = Field(description="What went wrong this time.", examples=["no alert has the id A-0042"])
+    remedy: str = Field("", description="What to do next.", examples=["list them at /api/v1/alerts"])
+
+
+class Refused(Exception):
+    """A request that is not carried out; becomes a `Problem`."""
+
+    def __init__(self, status: int, detail: str, *, remedy: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.remedy, self.headers = status, detail, remedy, dict(headers or {})
+
+
+def answer(status: int, detail: str, *, remedy: str = "", headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """A problem as a response."""
+    problem = Problem(type="about:blank", title=TITLES.get(status, "The hub failed"), status=status, detail=detail, remedy=remedy)
+    return JSONResponse(problem.model_dump(), status, dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def on_refused(_request: Request, error: Exception) -> JSONResponse:
+    """A `Refused` as a response."""
+    assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
+    return answer(error.status, error.detail, remedy=error.remedy, headers=error.headers)
+
+
+def on_http(_request: Request, error: Exception) -> JSONResponse:
+    """What the router itself refuses: no such path, no such method."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    return answer(error.status_code, str(error.detail), remedy="see /api/v1/openapi.json", headers=error.headers)
+
+
+def on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    """A body or a parameter that does not hold; says where, and never repeats what was sent."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return answer(422, f"{where}: {first['msg']}", remedy="see /api/v1/openapi.json")
