@@ -59,6 +59,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/processing.py
 	@$(BIN)/python bench/erase.py
 	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
+	@$(BIN)/python bench/advisory.py
 	@if [ -d "$(DATA)/nab" ]; then $(BIN)/python bench/nab.py --data "$(DATA)/nab"; fi
 	@$(BIN)/python bench/bedside_edge.py
 	@if [ -d "$(DATA)/icu_vitals" ]; then $(BIN)/python bench/bedside.py --data "$(DATA)" --stays 4000; fi

@@ -232,7 +232,7 @@ def main() -> None:
         try:
             scores = {s.name: detector(s) for s in streams}
         except ImportError as error:
-            print(f"{name}: left out, {error.name} is not installed: pip install 'wardround[watch]'")
+            print(f"{name}: left out, {error.name} is not installed: pip install 'wardround[advisory]'")
             continue
         microseconds = 1e6 * (time.process_time() - began) / points
         row = {"detector": name, "us_per_point": microseconds}

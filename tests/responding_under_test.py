@@ -109,6 +109,7 @@ class Hub:
             clock=self.clock,
             tell=lambda *_: None,
             is_well=lambda _: True,
+            advise=lambda *_: None,
         )
         self.running = running
         self.happened = []

@@ -752,6 +752,7 @@ class Hub:
             may_train=lambda subject, codes: self.consents.allows(subject, codes, Purpose.TRAINING, Consent.RAW),
             tell=self.watch.trained,
             is_well=self.watch.is_well,
+            advise=self.watch.advised,
             verify=self._peers.check,
         )
 

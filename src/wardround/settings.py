@@ -84,6 +84,9 @@ class ScheduleSettings(Settings, frozen=True, kw_only=True):
     load_max: float = 0.0  # share of the processors' time that others than training take; 0: not asked
 
 
+ADVICE = "joint-advisory"  # the kind of alert that no response may be about
+
+
 class ResponseSettings(Settings, frozen=True, kw_only=True):
     """One way to respond to an alert by itself (watch/respond.py): whether, to which kinds, and how often at most."""
 
@@ -92,6 +95,10 @@ class ResponseSettings(Settings, frozen=True, kw_only=True):
     limit: int = 1  # at most so many in any `limit_rounds` rounds, and in any `limit_hours` hours, of one study
     limit_rounds: int = 30
     limit_hours: float = 24.0
+
+    def __post_init__(self) -> None:
+        if ADVICE in self.kinds:
+            raise ValueError(f"kinds: {ADVICE} is advice of joint detectors, and nothing is done about it")
 
 
 class QuarantineResponse(ResponseSettings, frozen=True, kw_only=True):

@@ -46,7 +46,7 @@ from wardround.process.transforms.usual import usual_scale
 from wardround.records import EdgeId, Examples, ModelDigest
 from wardround.releasing import Fleet, Releases
 from wardround.store import RoundRecord, Store, StudyRecord, StudyRequest
-from wardround.study_watch import StudyWatch, Tell
+from wardround.study_watch import Advise, StudyWatch, Tell
 from wardround.trust.roster import hub_roster
 from wardround.watch.detectors.screens import Screens
 
@@ -101,11 +101,12 @@ class RunningStudy:
         may_train: Callable[[str, Collection[str]], bool],
         tell: Tell,
         is_well: Callable[[str], bool],
+        advise: Advise,
         verify: Verify,
         spans: Spans = NO_SPANS,
     ) -> None:
         """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked;
-        `tell` and `is_well` are the watch's (study_watch.py); `verify` checks an edge's signature in a blind study.
+        `tell`, `is_well` and `advise` are the watch's (study_watch.py); `verify` checks an edge's signature in a blind study.
 
         Raises:
             StudyError: the study cannot be run as it is written.
@@ -138,7 +139,9 @@ class RunningStudy:
         )
         if self.task is not None:
             names = self.task.feature_names
-            self.watched = StudyWatch(self.study, names, screens=screens, store=store, clock=clock, tell=tell, is_well=is_well)
+            self.watched = StudyWatch(
+                self.study, names, screens=screens, store=store, clock=clock, tell=tell, is_well=is_well, advise=advise
+            )
         self.coordinator = Coordinator(
             self.study,
             settings=self._settings(),

@@ -21,6 +21,7 @@ from wardround.learn.messages import Reported, RoundEvent
 from wardround.learn.study import Study
 from wardround.row_counts import decode_rows
 from wardround.store import Store
+from wardround.watch.advisory import Advice, Advisory, make_advisory
 from wardround.watch.calibration import CalibrationReport
 from wardround.watch.detectors.screens import Screens
 from wardround.watch.detectors.seen import Standing
@@ -29,6 +30,7 @@ from wardround.watch.model_watch import Deviation, EdgeSeen, ModelWatch, RoundSe
 log = structlog.get_logger(__name__)
 QUEUE_MAX = 64
 SAVE_S = 5.0
+Advise = Callable[[str, Sequence[Advice], Collection[str]], None]  # study, what joint detectors say, of which edges
 Tell = Callable[[str, Sequence[Deviation], Collection[Standing]], None]  # study, what a round showed, what stands
 
 
@@ -55,8 +57,13 @@ class StudyWatch:
         clock: Clock,
         tell: Tell,
         is_well: Callable[[str], bool],
+        advise: Advise = lambda _study, _advice, _standing: None,
     ) -> None:
-        """`tell` makes alerts; `is_well(study)`: no other alert of it is open."""
+        """`tell` makes alerts; `is_well(study)`: no other alert of it is open; `advise` has what joint detectors say.
+
+        Raises:
+            SettingsError: the study wants a joint detector whose library is not installed.
+        """
         self._name, self._features = study.name, len(features)
         self._screens, self._store, self._clock, self._tell, self._is_well = screens, store, clock, tell, is_well
         self._lock = threading.Lock()
@@ -68,6 +75,10 @@ class StudyWatch:
         state = store.load_state(f"model-watch/{study.name}")
         if state and not self._watch.restore(state):
             log.info("the watch of a study begins anew", study=study.name, reason="another configuration, or another version")
+        self._advise = advise
+        self._advisory = make_advisory(study.watch.advisory, study.watch.false_alarms_per_1000)
+        if self._advisory is not None and (kept := store.load_state(f"advisory/{study.name}")):
+            self._advisory.restore(kept)
 
     def committed(self, event: RoundEvent) -> None:
         """A round that trained was committed. Returns at once."""
@@ -89,11 +100,20 @@ class StudyWatch:
                 deviations = self._watch.round(replace(seen, healthy=self._is_well(self._name)))
                 looked = True
                 self._tell(self._name, deviations, self._watch.standing())
+                if self._advisory is not None:
+                    self._ask_advisory(self._advisory, seen)
                 if any(d.state != "on" for d in deviations):
                     self._saved_s = -math.inf
             if looked and self._clock.monotonic_s() - self._saved_s >= SAVE_S:
                 self._save()
             return looked
+
+    def _ask_advisory(self, advisory: Advisory, seen: RoundSeen) -> None:
+        """What joint detectors make of a round. An edge of which something else is known teaches them nothing."""
+        standing = self._watch.standing()
+        accused = {edge for _, edge, _ in standing if edge}
+        advice = advisory.round(seen, accused=accused, healthy=not standing and self._is_well(self._name))
+        self._advise(self._name, advice, advisory.standing())
 
     def close(self) -> None:
         """Keep what is known."""
@@ -105,6 +125,9 @@ class StudyWatch:
         """What comes next is the new usual: thresholds and pasts begin anew, and what is open is over."""
         with self._lock:
             self._watch.calibrate_again()
+            if self._advisory is not None:
+                self._advisory.calibrate_again()
+                self._advise(self._name, (), ())
             self._tell(self._name, (), ())
             self._save()
 
@@ -143,6 +166,8 @@ class StudyWatch:
     def _save(self) -> None:
         self._saved_s = self._clock.monotonic_s()
         self._store.save_state(f"model-watch/{self._name}", self._watch.state())
+        if self._advisory is not None:
+            self._store.save_state(f"advisory/{self._name}", self._advisory.state())
         self._store.save_state(report_name(self._name), msgspec.json.encode(self._watch.calibration()))
 
     def _edge(self, edge: str, own: Reported) -> EdgeSeen:

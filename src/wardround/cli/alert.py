@@ -81,6 +81,7 @@ def show(alert: Id, home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
         ("since", f"{utc(finding['since_us']):%Y-%m-%d %H:%M:%S} UTC, seen {utc(finding['detected_us']):%H:%M:%S}"),
         ("what", finding.get("detail", "")),
         ("evidence", _evidence(finding)),
+        ("noted", "; ".join(body.get("notes", ()))),
         ("means", finding.get("impact", "")),
         ("likely", "; ".join(finding.get("causes", ()))),
         ("to do", finding.get("action", "")),

@@ -23,6 +23,7 @@ from wardround.learn.study import Study, load_study, parse_study
 from wardround.learn.study_checks import check as check_study
 from wardround.learn.study_example import example_study
 from wardround.process.transforms import TASKS
+from wardround.watch.advisory import check_advisory
 
 app = typer.Typer(no_args_is_help=True, help="Studies: one model, trained for one purpose by edges that keep their data.")
 File = Annotated[Path, typer.Argument(help="The study's file, for example study.toml.")]
@@ -68,6 +69,7 @@ def _check_learner(study: Study) -> None:
     """Whether this machine has the learner's library, and the user's own code does."""
     if study.kind == "model":
         shape = len(TASKS[study.task].feature_names), len(TASKS[study.task].classes)
+        check_advisory(study.watch.advisory)
         check_learner(study, *shape)
         check_maskable(study, *shape)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -125,6 +125,7 @@ class WatchSettings(Settings, frozen=True):
 
     row_counts: bool = True  # edges send histograms of their newest rows with an update: counts, no values
     false_alarms_per_1000: float = 2.0  # rounds: the budget that thresholds are calibrated to
+    advisory: tuple[Literal["ecod", "half-space-trees"], ...] = ()  # joint detectors: they advise, and nothing is done by it
 
 
 class ReleaseSettings(Settings, frozen=True):

@@ -27,6 +27,7 @@ FLAP_CHANGES, FLAP_US = 4, 1_800_000_000
 ALERTS_MAX = 5_000
 SILENCES_MAX = 500
 HISTORY_MAX = 50  # transitions kept with an alert; every one of them is also told to whoever watches
+NOTES_MAX = 5
 Priority = Literal["high", "medium", "low", "info"]
 Category = Literal["technical", "physiological", "model", "security"]
 LABELS = ("kind", "edge", "device", "signal", "study", "job", "subject")
@@ -119,6 +120,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         Inhibition(source="input-dead", targets=("input-drift", "edge-loss", "confidence-low"), equal=("edge", "study")),
         Inhibition(source="input-drift", targets=("edge-loss", "confidence-low"), equal=("edge", "study")),
         Inhibition(source="federation-shift", targets=("edge-loss", "confidence-low"), equal=("study",)),
+        *(
+            Inhibition(source=kind, targets=("joint-advisory",), equal=("edge", "study"))
+            for kind in ("edge-loss", "input-drift", "input-dead", "edge-slow", "confidence-low", "update-poisoned")
+        ),
         Inhibition(source="model-diverged", targets=("edge-loss", "round-abandoned"), equal=("study",)),
     )
     escalate_us: Mapping[str, tuple[int, ...]] = MappingProxyType(
@@ -168,6 +173,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     flapping: bool = False
     gone_us: int = 0  # the cause is away since then, and the alert is held
     told: bool = False  # people were told, so they are told as well when it is over
+    notes: tuple[str, ...] = ()  # what else was seen meanwhile: for people, and nobody is told
     actionable: bool | None = None  # whether it needed something done, by who looked; None: nobody has said
     history: tuple[Transition, ...] = ()
 
@@ -297,6 +303,13 @@ class AlertBook:
         step = Transition(t_us=now_us, what="actionable" if actionable else "not actionable", who=who)
         history = (*known.history[-(HISTORY_MAX - 1) :], step)
         return self._put(msgspec.structs.replace(known, actionable=actionable, history=history))
+
+    def noted(self, alert_id: str, note: str) -> Alert | None:
+        """Write something beside the evidence of an open alert; nobody is told of that. None: there is no such alert."""
+        known = self._alerts.get(alert_id)
+        if known is None or not known.open:
+            return None
+        return self._put(msgspec.structs.replace(known, notes=(*known.notes[1 - NOTES_MAX :], note)))
 
     def forget(self, subject: str) -> list[str]:
         """A patient is erased: take out their alerts and the silences that name them; the ids of the alerts."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from wardround.clock import Clock
 from wardround.records import Observation
-from wardround.watch import lateness, model_findings
+from wardround.watch import advisory, lateness, model_findings
+from wardround.watch.advisory import Advice
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.detectors.seen import Deviation, Standing
 from wardround.watch.detectors.sensors import SensorChange, Sensors
@@ -224,11 +225,26 @@ class Watch:
         findings = (a.finding for a in self._book.open_alerts())
         return {f.fingerprint for f in findings if f.study == study and f.kind in model_findings.WORDS}
 
+    def advised(self, study: str, advice: Sequence[Advice], standing: Collection[str]) -> None:
+        """What joint detectors say of a study's edges: a note on what is open of an edge, or a notice of its own. `standing`: the
+        edges that they speak of; a notice of any other one is over."""
+        with self._lock:
+            of_study = [a for a in self._book.open_alerts() if a.finding.study == study]
+            for alert in of_study:
+                if alert.finding.kind == advisory.KIND and alert.finding.edge not in standing:
+                    self._clear(alert.finding.fingerprint)
+            for one in advice:
+                known = [a for a in of_study if a.finding.edge == one.edge and a.finding.kind != advisory.KIND]
+                for alert in known:
+                    self._changed(self._book.noted(alert.alert_id, f"Round {one.round_number}: {one.words}."))
+                if not known:
+                    self._raise(advisory.finding(study, one, self._clock.now_us()))
+
     def is_well(self, study: str) -> bool:
-        """Whether no alert of a study is open, beside those of its training."""
+        """Whether no alert of a study is open, beside those of its training, and advice."""
         with self._lock:
             findings = [a.finding for a in self._book.open_alerts()]
-        return not any(f.study == study and f.kind not in model_findings.WORDS for f in findings)
+        return not any(f.study == study and f.kind not in {*model_findings.WORDS, advisory.KIND} for f in findings)
 
     def round_abandoned(self, study: str, round_number: int, reason: str) -> None:
         """A round ended without a model."""
