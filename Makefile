@@ -52,6 +52,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/round_latency.py
 	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/collect.py
+	@$(BIN)/python bench/at_rest.py
 	@$(BIN)/python bench/fold.py
 	@$(BIN)/python bench/masks.py
 	@$(BIN)/python bench/flower.py

@@ -41,6 +41,7 @@ from wardround.collect.names import SignalNames
 from wardround.collect.pace import Pace
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
+from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.spool import AHEAD_MAX, Spool, SpoolFacts, read_facts
 from wardround.collect.storage import FolderStorage
 from wardround.erasing.edge import EdgeErasing
@@ -65,6 +66,7 @@ from wardround.learn.trainer import Source, Trainer, Work
 from wardround.ready import write_ready
 from wardround.records import Consent, Observation
 from wardround.settings import EdgeSettings, load_settings
+from wardround.trust.at_rest import Seal, turn_on
 from wardround.trust.audit import Head
 from wardround.trust.audit_files import KeptHeads, open_log
 from wardround.trust.certificates import check_certificate, check_key_files
@@ -129,9 +131,17 @@ class EdgeHome:
         """What its devices call signals."""
         return SignalNames(self.path / "names.toml")
 
-    def quarantine(self) -> Quarantine:
+    def seal(self) -> Seal:
+        """What keeps its patients' values unreadable on its disk, where the settings say so.
+
+        Raises:
+            KeyRefused: the key-encryption key cannot be had, or a key is damaged.
+        """
+        return turn_on(self.path, self.settings.at_rest.kek)
+
+    def quarantine(self, seal: Seal | None = None) -> Quarantine:
         """What it could not take."""
-        return Quarantine(FolderStorage(self.path / "spool"))
+        return Quarantine(FolderStorage(self.path / "spool"), seal or self.seal(), self._owner())
 
     def waiting(self) -> SpoolFacts:
         """What waits for the hub; a running edge is not disturbed."""
@@ -145,9 +155,19 @@ class EdgeHome:
         """Patients to subjects."""
         return Pseudonyms.open(self.path / "pseudonym.key")
 
-    def imports(self) -> Imports:
+    def imports(self, seal: Seal | None = None) -> Imports:
         """What the command line hands over from files."""
-        return Imports(FolderStorage(self.path / "spool"))
+        return Imports(FolderStorage(self.path / "spool"), seal or self.seal(), self._owner())
+
+    def _owner(self) -> Callable[[str], str]:
+        """The subject of a device; empty for one that is not registered."""
+        registry, pseudonyms = self.registry(), self.pseudonyms()
+
+        def owner(device: str) -> str:
+            known = registry.get(device)
+            return pseudonyms.of(known.patient) if known is not None else ""
+
+        return owner
 
     @contextmanager
     def held(self, wait_s: float = 0.0) -> Iterator[None]:
@@ -171,8 +191,9 @@ class EdgeHome:
     @contextmanager
     def gate(self, consents: ConsentRegister) -> Iterator[Gateway]:
         """The gate of an edge that does not run, for one that holds the home."""
-        spool, quarantine = Spool(FolderStorage(self.path / "spool"), self.settings.spool), self.quarantine()
-        local = LocalStore(FolderStorage(self.path / "local"))
+        seal = self.seal()
+        spool, quarantine = Spool(FolderStorage(self.path / "spool"), self.settings.spool, seal), self.quarantine(seal)
+        local = LocalStore(FolderStorage(self.path / "local"), seal)
         try:
             yield Gateway(
                 edge=self.settings.name,
@@ -222,11 +243,12 @@ class Edge:
         self._conditions = ConditionReader(metered=settings.metered_interfaces)
         self._registry, self._consents = home.registry(), home.consents()
         storage = FolderStorage(home.path / "spool")
-        self._spool = Spool(storage, settings.spool)
-        self._local = LocalStore(FolderStorage(home.path / "local"))
-        self._quarantine = home.quarantine()
+        self._seal = home.seal()
+        self._spool = Spool(storage, settings.spool, self._seal)
+        self._local = LocalStore(FolderStorage(home.path / "local"), self._seal)
+        self._quarantine = home.quarantine(self._seal)
         self._names = home.names()
-        self._imports = home.imports()
+        self._imports = home.imports(self._seal)
         self._gateway = Gateway(
             edge=settings.name,
             registry=self._registry,
@@ -259,6 +281,7 @@ class Edge:
             imports=self._imports,
             clock=clock,
             forget=self._forget_at_bedside,
+            seal=self._seal,
         )
         self._clock = clock
         self._peers = Peers((identity / "ca.pem").read_bytes, clock.now_us)
@@ -343,6 +366,7 @@ class Edge:
             asyncio.create_task(_over(renewed, lambda: run_forwarding(channel, forwarder, self._refused), link.run)),
             asyncio.create_task(renewer.run()),
             asyncio.create_task(self._keep_house()),
+            asyncio.create_task(run_sealing((self._spool, self._local, self._quarantine, self._imports), self._seal)),
             asyncio.create_task(self._look(collector)),
             asyncio.create_task(self._import(collector)),
             asyncio.create_task(self._watch()),

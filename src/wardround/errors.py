@@ -8,7 +8,7 @@
       CollectError         DecodeError (a payload)
       ProcessError         a lake or a job
       LearnError           StudyError, UpdateRefused
-      TrustError           JoinRefused, CertificateRefused, LoginRefused, NotAllowed
+      TrustError           JoinRefused, CertificateRefused, LoginRefused, NotAllowed, KeyRefused, Unreadable
 
 The command line prints `str(error)` and the remedy, and exits with `exit_code`; a traceback shows with --debug alone.
 """
@@ -110,3 +110,17 @@ class LoginRefused(TrustError):
 
 class NotAllowed(TrustError):
     """Someone's role does not cover what they want to do."""
+
+
+class KeyRefused(TrustError):
+    """The key-encryption key, or the keys that it wraps, cannot be had: what is encrypted at rest stays as it is."""
+
+
+class Unreadable(TrustError):
+    """What is encrypted at rest does not open. `reason`: "destroyed" (its patient was erased), "unknown-key" or "damaged"."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(
+            f"{what} cannot be read: {reason}", remedy="it is kept as it is; `wardround keys status` counts such rows"
+        )
+        self.reason = reason

@@ -25,6 +25,7 @@ from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
 from wardround.collect.inbox import Inbox, InboxBatch
 from wardround.collect.intake import Committer, Intake
+from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
@@ -52,6 +53,7 @@ from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantin
 from wardround.studies import RunningStudy, Studies
 from wardround.tracing import open_tracing
 from wardround.trust import renewal
+from wardround.trust.at_rest import turn_on
 from wardround.trust.audit import Head
 from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_log
 from wardround.trust.certificates import (
@@ -163,7 +165,8 @@ class Hub:
         self.consents = ConsentRegister(home / "consent.sqlite")
         self.erasures = ErasureBook(home / "erasures.sqlite")
         self.exports = ExportBook(home / "exports.sqlite")
-        self.inbox = Inbox(FolderStorage(home / "inbox"))
+        self.seal = turn_on(home, self.settings.at_rest.kek)
+        self.inbox = Inbox(FolderStorage(home / "inbox"), self.seal)
         self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.happened)
         self.lake = self.processing.lake
         self.watch = Watch(
@@ -197,6 +200,7 @@ class Hub:
             store=self.store,
             clock=self.clock,
             forget=self._forget_subject,
+            seal=self.seal,
         )
         self.audit = open_log(home, self.clock)
         self.tracing = open_tracing(self.settings.tracing, self.settings.name, __version__)
@@ -382,7 +386,7 @@ class Hub:
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
         loops = self._ticks, self._looks, self._denials, self._certificate, self._commits, self._jobs, self._views
-        return (*(loop() for loop in loops), self.responding.run(), self.automation.run())
+        return (*(loop() for loop in loops), self.responding.run(), self.automation.run(), run_sealing((self.inbox,), self.seal))
 
     async def _ticks(self) -> None:
         beat = 0

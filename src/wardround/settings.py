@@ -182,6 +182,12 @@ class NotifySettings(Settings, frozen=True, kw_only=True):
     password_file: str = ""  # smtp: of mode 0600
 
 
+class AtRestSettings(Settings, frozen=True, kw_only=True):
+    """Encryption of patients' values on this machine's disk (trust/at_rest.py)."""
+
+    kek: str = ""  # where the key-encryption key comes from: file:PATH, credential:NAME, command:PROGRAM; empty: not encrypted
+
+
 class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
@@ -191,6 +197,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     mqtt: MqttSettings = MqttSettings()
     https: HttpsSettings = HttpsSettings()
     spool: SpoolSettings = SpoolSettings()
+    at_rest: AtRestSettings = AtRestSettings()
     link: LinkSettings = LinkSettings()
     relay: EdgeRelaySettings = EdgeRelaySettings()
     schedule: ScheduleSettings = ScheduleSettings()  # this edge's own: an order that it forbids is refused, at no cost
@@ -258,6 +265,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     public_url: str = ""  # of the console, for people who are told of an alert
     notify: tuple[NotifySettings, ...] = ()
     tracing: TracingSettings = TracingSettings()
+    at_rest: AtRestSettings = AtRestSettings()
 
 
 def load_settings(path: Path, kind: type[T]) -> T:

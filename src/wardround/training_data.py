@@ -29,6 +29,7 @@ from wardround.learn.trainer import Work
 from wardround.process.transforms import TASKS
 from wardround.process.transforms.alignment import usable
 from wardround.records import Consent, Examples, Floats, Observation, Purpose
+from wardround.trust.at_rest import open_seal
 from wardround.trust.consent import ConsentRegister
 
 SHARE = 10.0  # features are made anew at most a tenth of the time: rounds can follow each other faster than data come
@@ -52,7 +53,7 @@ _learners: dict[tuple[bytes, int], Learner] = {}  # of the model that predicted 
 def local_store(home: str) -> LocalStore:
     """The local store of an edge's home, opened once in this process."""
     if home not in _stores:
-        _stores[home] = LocalStore(FolderStorage(Path(home) / "local"))
+        _stores[home] = LocalStore(FolderStorage(Path(home) / "local"), open_seal(Path(home)))
     return _stores[home]
 
 

@@ -46,9 +46,11 @@ from wardround.ports import free_port
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
 from wardround.records import Consent
+from wardround.trust.at_rest import turn_on
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRegister
+from wardround.trust.kek import Kek, write_kek
 
 EDGE = "icu-a"
 NUMBERED, PLAIN = "numbered", "plain"
@@ -73,7 +75,7 @@ def hub_main(home: Path, host: str, port: int, namespace: str) -> None:
 
 async def _hub(home: Path, host: str, port: int) -> None:
     register = ConsentRegister(home / "hub" / "consent.sqlite")
-    inbox, lake = Inbox(FolderStorage(home / "hub" / "inbox")), Lake(home / "hub" / "lake")
+    inbox, lake = open_inbox(home), Lake(home / "hub" / "lake")
 
     def refused(*facts: str) -> None:
         with (home / "hub" / "refused").open("a") as out:
@@ -105,6 +107,12 @@ async def _hub(home: Path, host: str, port: int) -> None:
         moved = await asyncio.to_thread(committer.run_once)
         (home / "hub" / "waiting").write_text(str(inbox.waiting()))
         await asyncio.sleep(0.02 if moved else 0.1)
+
+
+def open_inbox(home: Path) -> Inbox:
+    """The hub's, encrypted where the world says so."""
+    kek = home / "hub.kek"
+    return Inbox(FolderStorage(home / "hub" / "inbox"), turn_on(home / "hub", f"file:{kek}" if kek.exists() else ""))
 
 
 # -- the edge's process
@@ -276,9 +284,20 @@ def can_have_namespaces() -> bool:
 class World:
     """One run's processes, files and network."""
 
-    def __init__(self, home: Path, chance: random.Random, *, broker: str, number: int = 0, mutant: str = "") -> None:
-        """`mutant` is an edge whose spool `forgets` or `repeats` a row of each commit: the count must see it."""
-        self.mutant = mutant
+    def __init__(
+        self,
+        home: Path,
+        chance: random.Random,
+        *,
+        broker: str,
+        number: int = 0,
+        mutant: str = "",
+        encrypted: bool = False,
+    ) -> None:
+        """`mutant` is an edge whose spool `forgets` or `repeats` a row of each commit: the count must see it.
+
+        `encrypted`: edge and hub seal what lies on their disks."""
+        self.mutant, self.encrypted = mutant, encrypted
         self.home, self._chance, self.broker = home, chance, broker
         self._context = mp.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.durability.programs"])
@@ -340,8 +359,11 @@ class World:
         write_private(identity / "edge.pem", authority.issue_edge(EDGE, key.public_key(), 1.0), 0o644)
         write_private(identity / "listener.pem", authority.issue_listener(EDGE, key.public_key(), ["127.0.0.1"], 1.0), 0o644)
         write_private(identity / "ca.pem", authority.pem, 0o644)
+        at_rest = f'at_rest.kek = "file:{self.home}/edge.kek"\n' if self.encrypted else ""
+        if self.encrypted:
+            write_kek(self.home / "hub.kek", Kek({}).with_new_version())
         (edge / "edge.toml").write_text(
-            f'name = "{EDGE}"\nretention_days = 100000.0\nhub_host = "{self.host}"\nhub_port = {self.ports["hub"]}\n'
+            f'{at_rest}name = "{EDGE}"\nretention_days = 100000.0\nhub_host = "{self.host}"\nhub_port = {self.ports["hub"]}\n'
             f'[mqtt]\nport = {self.ports["mqtt"]}\nbroker = "{self.broker}"\n'
             "[spool]\ncommit_interval_s = 0.03\ndisk_reserve_bytes = 4000000\nballast_bytes = 8000000\n"
         )
@@ -439,7 +461,7 @@ class World:
                 return f"{name} still waits for acknowledgements: {state.read_text() if state.exists() else ''}"
         if waiting := read_facts(FolderStorage(self.home / EDGE / "spool")).observations:
             return f"{waiting} observations wait in the spool"
-        inbox = Inbox(FolderStorage(self.home / "hub" / "inbox"))
+        inbox = open_inbox(self.home)
         waiting = inbox.waiting()
         inbox.close()
         return f"{waiting} observations wait in the inbox" if waiting else ""

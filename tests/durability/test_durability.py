@@ -11,7 +11,10 @@ import shutil
 import time
 
 import pytest
-from tests.durability.programs import World
+from tests.durability.programs import EDGE, World
+
+from wardround.collect.sealed_rows import look_into
+from wardround.trust.at_rest import open_seal
 
 RUNS = int(os.environ.get("WARDROUND_DURABILITY_RUNS", "3"))
 FIRST = int(os.environ.get("WARDROUND_SEED", "0"))
@@ -69,15 +72,23 @@ def test_what_was_acknowledged_is_in_the_lake_once(seed, tmp_path):
     chance = random.Random(f"durability/{seed}")
     brokers = ["embedded", "mosquitto"] if shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") else ["embedded"]
     broker = brokers[seed % len(brokers)]
-    with World(tmp_path, chance, broker=broker, number=seed) as world:
+    encrypted = seed // len(brokers) % 2 == 1  # with each broker in turn
+    with World(tmp_path, chance, broker=broker, number=seed, encrypted=encrypted) as world:
         wait_for_devices(tmp_path)
         done = harm(world, chance)
         stuck = world.settle(CALM_S)
-        said = f"WARDROUND_SEED={seed}, {broker}: {', '.join(done)}"
+        kind = f"{broker}, encrypted" if encrypted else broker
+        said = f"WARDROUND_SEED={seed}, {kind}: {', '.join(done)}"
         assert not stuck, f"{said}: {stuck}; {world.ended}"
         counted = world.count()
+        if encrypted:  # and it was, with nothing that does not open
+            assert look_into(tmp_path / EDGE / "spool" / "spool.sqlite") == (True, 0), said
+            assert look_into(tmp_path / EDGE / "local" / "local.sqlite") == (True, 0), said
+            assert look_into(tmp_path / "hub" / "inbox" / "inbox.sqlite")[1] == 0, said
+            seal = open_seal(tmp_path / EDGE)
+            assert sum(seal.keys.facts().by_version.values()) == len(world.devices), said  # one a patient, whatever was killed
     print(
-        f"seed {seed} ({broker}: {', '.join(done)}): acknowledged {counted.acknowledged}, "
+        f"seed {seed} ({kind}: {', '.join(done)}): acknowledged {counted.acknowledged}, "
         f"lost {counted.lost}, duplicated {counted.duplicated}; {world.ended}"
     )
     assert counted.acknowledged > 0, said

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from tests.motion import recording
 
 from wardround.learn.survey import SurveyedSignal, SurveySettings
+from wardround.process.transforms import TASKS
 from wardround.process.transforms.activity import ACCELERATION
 from wardround.records import Consent, Purpose
 from wardround.training_data import examples_of, local_store, values_of
+from wardround.trust.at_rest import turn_on
 from wardround.trust.consent import ConsentRegister
 
 
@@ -17,6 +20,22 @@ def home(tmp_path):
     for number, subject in enumerate(("anna", "berta", "clara")):
         local_store(str(tmp_path)).keep(list(recording(subject, "icu-a", number)))
     return str(tmp_path)
+
+
+def test_an_encrypted_home_trains_on_what_a_plain_one_does(home, register, tmp_path, tmp_path_factory):
+    sealed = tmp_path_factory.mktemp("sealed")
+    turn_on(sealed, f"file:{tmp_path_factory.mktemp('elsewhere')}/kek")
+    others = ConsentRegister(sealed / "consent.sqlite")
+    rows = local_store(home).read(TASKS["activity"].signals)
+    local_store(str(sealed)).keep(rows)
+    for place in (register, others):
+        place.set("anna", "*", Consent.RAW)
+    plain, opened = examples_of(home, "activity"), examples_of(str(sealed), "activity")
+    assert len(plain) > 0
+    assert np.array_equal(plain.features, opened.features)
+    assert rows[0].values not in b"".join(p.read_bytes() for p in (sealed / "local").iterdir())
+    assert rows[0].values in b"".join(p.read_bytes() for p in (tmp_path / "local").iterdir())  # the control
+    others.close()
 
 
 @pytest.fixture

@@ -93,16 +93,26 @@ def _here(home: Path, settings: HubSettings, book: ErasureBook) -> None:
     from wardround.erasing.hub import HubErasing  # noqa: PLC0415
     from wardround.processing import only_one, open_lake  # noqa: PLC0415
     from wardround.store import open_store  # noqa: PLC0415
+    from wardround.trust.at_rest import turn_on  # noqa: PLC0415
     from wardround.trust.consent import ConsentRegister  # noqa: PLC0415
     from wardround.trust.exports import ExportBook  # noqa: PLC0415
 
     with only_one(home):
-        consents, inbox = ConsentRegister(home / "consent.sqlite"), Inbox(FolderStorage(home / "inbox"))
+        seal = turn_on(home, settings.at_rest.kek)
+        consents, inbox = ConsentRegister(home / "consent.sqlite"), Inbox(FolderStorage(home / "inbox"), seal)
         store, exports = open_store(home / "hub.sqlite"), ExportBook(home / "exports.sqlite")
         try:
             lake = open_lake(home, settings)
             HubErasing(
-                home, book=book, exports=exports, consents=consents, inbox=inbox, lake=lake, store=store, clock=SystemClock()
+                home,
+                book=book,
+                exports=exports,
+                consents=consents,
+                inbox=inbox,
+                lake=lake,
+                store=store,
+                clock=SystemClock(),
+                seal=seal,
             ).look()
         finally:
             exports.close()

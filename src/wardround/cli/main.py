@@ -26,6 +26,7 @@ from wardround.cli import (
     erase,
     flower,
     hub,
+    keys,
     node,
     process,
     response,
@@ -67,6 +68,7 @@ app.add_typer(wifi.app, name="wifi")
 app.command("erase")(erase.erase)
 app.add_typer(audit.app, name="audit")
 app.add_typer(token.app, name="token")
+app.add_typer(keys.app, name="keys")
 app.command("trend")(trend.trend)
 app.command("automation")(automation.automation)
 app.command("drill")(drill.drill)

@@ -58,6 +58,7 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("hub", "password"): CHANGE,
     ("hub", "revoke"): CHANGE,
     ("hub", "roster"): CHANGE,
+    ("keys", "rotate"): CHANGE,
     ("node", "add"): CHANGE,
     ("node", "drain"): CHANGE,
     ("node", "remove"): CHANGE,

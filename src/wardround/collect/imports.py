@@ -12,10 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 
+from wardround.collect import sealed_rows
 from wardround.collect.devices.reading import Reading, Taken, decode_readings, encode_readings
 from wardround.collect.gateway import Gateway
 from wardround.collect.storage import Storage
-from wardround.errors import DecodeError
+from wardround.errors import DecodeError, Unreadable
+from wardround.trust.at_rest import PLAIN, Place, Seal
 from wardround.trust.compaction import compact
 
 BATCHES_MAX = 64  # in the queue
@@ -42,10 +44,11 @@ class Batch:
 class Imports:
     """Safe to use from several threads, and from several processes."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, storage: Storage, seal: Seal = PLAIN, owner: Callable[[str], str] = lambda _device: "") -> None:
+        """`owner(device)` is the subject under whose key its readings are sealed."""
+        self._lock, self._seal, self._owner = threading.Lock(), seal, owner
         self._db = storage.connect("imports")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
 
     def count(self) -> int:
         """How many batches wait."""
@@ -57,15 +60,24 @@ class Imports:
         with self._lock:
             added = self._db.execute(
                 "INSERT INTO batches (ticket, device, readings) SELECT ?, ?, ? WHERE (SELECT count(*) FROM batches) < ?",
-                (ticket, device, encode_readings(readings), BATCHES_MAX),
+                (ticket, device, self._sealed(ticket, device, encode_readings(readings)), BATCHES_MAX),
             )
             return added.rowcount == 1
 
     def waiting(self, limit: int) -> list[Batch]:
         """The oldest batches."""
         with self._lock:
-            rows = self._db.execute("SELECT number, ticket, device, readings FROM batches ORDER BY number LIMIT ?", (limit,))
-            return [Batch(number, ticket, device, decode_readings(data)) for number, ticket, device, data in rows]
+            query = "SELECT number, ticket, device, readings FROM batches ORDER BY number LIMIT ?"
+            found = []
+            for number, ticket, device, data in self._db.execute(query, (limit,)).fetchall():
+                try:
+                    opened = self._seal.unseal(_place(ticket, device), data)
+                except Unreadable as error:
+                    sealed_rows.put_apart(self._db, [(f"imports {number}", error, data)])
+                    self._db.execute("DELETE FROM batches WHERE number = ?", (number,))
+                    continue
+                found.append(Batch(number, ticket, device, decode_readings(opened)))
+            return found
 
     def left(self, ticket: str) -> int:
         """How many batches of a file wait."""
@@ -108,6 +120,30 @@ class Imports:
         with self._lock:
             return sum(self._db.execute("DELETE FROM batches WHERE device = ?", (device,)).rowcount for device in devices)
 
+    def seal_some(self, after: int) -> int | None:
+        """Seal some of the batches from before the home was encrypted; where to go on, None: nowhere."""
+        with self._lock:
+            query = "SELECT number, ticket, device, readings FROM batches WHERE number > ? ORDER BY number LIMIT ?"
+            rows = self._db.execute(query, (after, BATCHES_MAX)).fetchall()
+            for number, ticket, device, data in rows:
+                if sealed_rows.is_plain(data):
+                    sealed = self._sealed(ticket, device, data)
+                    self._db.execute("UPDATE batches SET readings = ? WHERE number = ?", (sealed, number))
+            return int(rows[-1][0]) if rows else None
+
+    def is_sealed(self) -> bool:
+        """Whether no batch from before the home was encrypted is left."""
+        with self._lock:
+            return sealed_rows.is_noted(self._db)
+
+    def note_sealed(self) -> None:
+        """None is."""
+        with self._lock:
+            sealed_rows.note(self._db)
+
+    def _sealed(self, ticket: str, device: str, data: bytes) -> bytes:
+        return self._seal.seal(self._owner(device), _place(ticket, device), data) if self._seal.on else data
+
     def compact(self) -> bool:
         """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
         with self._lock:
@@ -117,6 +153,10 @@ class Imports:
         """Close the database."""
         with self._lock:
             self._db.close()
+
+
+def _place(ticket: str, device: str) -> Place:
+    return ("imports", ticket, device)
 
 
 def take_waiting(gateway: Gateway, imports: Imports, *, limit: int = 8, after: Callable[[], None] = lambda: None) -> int:

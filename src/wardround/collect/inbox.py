@@ -16,9 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wardround.collect import sealed_batches, sealed_rows
 from wardround.collect.storage import Storage
-from wardround.errors import StorageFull
+from wardround.errors import KeyRefused, StorageFull
 from wardround.records import Observation, decode_joined, decode_observation
+from wardround.trust.at_rest import PLAIN, Seal
 from wardround.trust.compaction import compact
 
 TAKE_OVER_ROWS = 2_000
@@ -99,13 +101,18 @@ class Gap:
 class Inbox:
     """Safe to use from several threads."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._lock = threading.RLock()
+    def __init__(self, storage: Storage, seal: Seal = PLAIN) -> None:
+        self._lock, self._seal = threading.RLock(), seal
         self._db = storage.connect("inbox")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
         self._db.execute("INSERT OR IGNORE INTO facts VALUES ('inbox_id', ?)", (secrets.token_hex(8),))
         self.inbox_id = str(self._db.execute("SELECT value FROM facts WHERE key = 'inbox_id'").fetchone()[0])
         self._take_over_first_form()
+        for number in self._db.execute("SELECT min(number) FROM batches UNION SELECT max(number) FROM batches").fetchall():
+            row = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE number = ?", number).fetchone()  # noqa: S608
+            if row is not None and sealed_batches.is_sealed(row[-1]):
+                batch = InboxBatch._make(row)
+                sealed_rows.check_first(seal, sealed_batches.places(batch, batch.data), "the inbox")
 
     def watermark(self, edge: str, boot: str) -> int:
         """Everything of this edge and boot up to here has arrived."""
@@ -124,11 +131,13 @@ class Inbox:
         after: int,
         upto: int,
         now_us: int = 0,
+        subjects: Sequence[str] | None = None,
     ) -> bool:
         """Keep rows and move the watermark from `after` to `upto`, in one transaction, on the disk when this returns.
 
         Args:
             first_seq: sequence of rows[0]; they are consecutive, and empty where there is nothing to keep.
+            subjects: of the rows that are not empty, in their order; where it is not given it is read out of them.
 
         Returns:
             False when the watermark is not at `after`: somebody else has brought something meanwhile, and nothing was kept.
@@ -137,6 +146,7 @@ class Inbox:
             StorageFull: the disk refused; nothing of it was kept.
         """
         sizes = np.fromiter(map(len, rows), "<u4", len(rows))
+        data = b"".join(rows) if not self._seal.on else sealed_batches.seal(self._seal, (edge, boot, first_seq), rows, subjects)
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -145,7 +155,7 @@ class Inbox:
                     return False
                 if sizes.any():
                     there = int(np.count_nonzero(sizes))
-                    self._db.execute(_PUT, (edge, boot, first_seq, now_us, there, sizes.tobytes(), b"".join(rows)))
+                    self._db.execute(_PUT, (edge, boot, first_seq, now_us, there, sizes.tobytes(), data))
                 self._db.executemany(
                     "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?, ?, ?, ?)",
                     [(edge, boot, g.first_seq, g.last_seq, g.reason, now_us) for g in gaps],
@@ -167,17 +177,25 @@ class Inbox:
             return [(edge, boot, Gap(*gap)) for edge, boot, *gap in self._db.execute(query)]
 
     def pending(self, rows_max: int, bytes_max: int = 1 << 62) -> list[InboxBatch]:
-        """The oldest batches that are not in the lake yet, up to either limit, but at least one if one waits."""
+        """The oldest batches that are not in the lake yet, up to either limit, but at least one if one waits.
+
+        Raises:
+            KeyRefused: one is sealed under a key that was never here; it stays.
+        """
         look = "SELECT number, n_rows, length(data) FROM batches ORDER BY number LIMIT ?"
         query = f"SELECT {_COLUMNS} FROM batches WHERE number <= ? ORDER BY number"  # noqa: S608 - our own names
         with self._lock:
             last = rows = size = 0
+            opened: list[InboxBatch] = []
             for number, its_rows, its_bytes in self._db.execute(look, (max(1, rows_max),)).fetchall():  # none is without a row
                 rows, size = rows + its_rows, size + its_bytes
                 if last and (rows > rows_max or size > bytes_max):
                     break
                 last = number
-            return list(map(InboxBatch._make, self._db.execute(query, (last,))))
+            for row in self._db.execute(query, (last,)).fetchall():
+                batch = InboxBatch._make(row)
+                opened += [self._opened(batch)] if sealed_batches.is_sealed(batch.data) else [batch]
+            return [batch for batch in opened if batch.n_rows] or (self.pending(rows_max, bytes_max) if opened else [])
 
     def retire(self, upto_number: int) -> None:
         """These batches are in the lake: forget them."""
@@ -194,7 +212,9 @@ class Inbox:
                 if found is None:
                     return count
                 batch = InboxBatch._make(found)
-                if wanted in batch.data:  # perhaps across two rows, which then both stay
+                if sealed_batches.is_sealed(batch.data):  # its key was destroyed before
+                    count += batch.n_rows - self._opened(batch).n_rows
+                elif wanted in batch.data:  # perhaps across two rows, which then both stay
                     count += self._rewrite(batch, {row.seq: row.data for row in batch.rows() if wanted not in row.data})
             after = batch.number
 
@@ -213,7 +233,59 @@ class Inbox:
         with self._lock:
             self._db.close()
 
+    def seal_some(self, after: int) -> int | None:
+        """Seal a batch from before the home was encrypted, in one transaction; where to go on, None: nowhere.
+
+        Raises:
+            StorageFull: the disk has no room for that; it stays as it is.
+        """
+        query = f"SELECT {_COLUMNS} FROM batches WHERE number > ? ORDER BY number LIMIT 1"  # noqa: S608 - our own names
+        with self._lock:
+            found = self._db.execute(query, (after,)).fetchone()
+            if found is None:
+                return None
+            batch = InboxBatch._make(found)
+            if sealed_rows.is_plain(batch.data):
+                kept = {row.seq: row.data for row in batch.rows()}
+                rows = [kept.get(batch.first_seq + k, b"") for k in range(len(batch.sizes) // _ONE)]
+                data = sealed_batches.seal(self._seal, (batch.edge, batch.boot, batch.first_seq), rows, None)
+                try:
+                    self._db.execute("UPDATE batches SET data = ? WHERE number = ?", (data, batch.number))
+                except sqlite3.OperationalError as exc:
+                    raise StorageFull(f"the inbox's disk refused: {exc}", remedy="free the hub's disk") from exc
+            return batch.number
+
+    def is_sealed(self) -> bool:
+        """Whether no batch from before the home was encrypted is left."""
+        with self._lock:
+            return sealed_rows.is_noted(self._db)
+
+    def note_sealed(self) -> None:
+        """None is."""
+        with self._lock:
+            sealed_rows.note(self._db)
+
     # -- how
+
+    def _opened(self, batch: InboxBatch) -> InboxBatch:
+        """A batch that can be read. What of it does not open is put apart and leaves it; of an erased subject, it goes."""
+        rows, kept, shut = sealed_batches.unseal(self._seal, batch, batch.data)
+        there = sum(1 for row in rows if row)
+        sizes = np.fromiter(map(len, rows), "<u4", len(rows)).tobytes()
+        if shut:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                sealed_rows.put_apart(self._db, [(f"inbox {batch.edge} {batch.boot} {batch.first_seq}", *one) for one in shut])
+            except KeyRefused:
+                self._db.execute("ROLLBACK")
+                raise
+            if there:
+                query = "UPDATE batches SET n_rows = ?, sizes = ?, data = ? WHERE number = ?"
+                self._db.execute(query, (there, sizes, kept, batch.number))
+            else:
+                self._db.execute("DELETE FROM batches WHERE number = ?", (batch.number,))
+            self._db.execute("COMMIT")
+        return batch._replace(n_rows=there, sizes=sizes, data=b"".join(rows))
 
     def _rewrite(self, batch: InboxBatch, kept: dict[int, bytes]) -> int:
         """Leave only some rows of a batch, under its number; how many are gone."""

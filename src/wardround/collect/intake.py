@@ -74,7 +74,17 @@ class Intake:
                 break
             begin = pieces[0][0] if pieces else upto
             now_us = self._clock.now_us()
-            if self._inbox.put(edge, boot, begin, rows, taken_gaps, after=watermark, upto=upto, now_us=now_us):
+            if self._inbox.put(
+                edge,
+                boot,
+                begin,
+                rows,
+                taken_gaps,
+                after=watermark,
+                upto=upto,
+                now_us=now_us,
+                subjects=[o.subject for o in taken],
+            ):
                 break
         else:
             raise StorageFull(f"{boot} of {edge} comes from several connections at once", remedy="one edge, one connection")

@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import msgspec
+
+from wardround.collect import sealed_rows
 from wardround.collect.storage import Storage
+from wardround.errors import Unreadable
+from wardround.trust.at_rest import PLAIN, Place, Seal
 from wardround.trust.compaction import compact
 
 ROWS_MAX = 20_000
@@ -22,7 +27,9 @@ CREATE TABLE IF NOT EXISTS aside (number INTEGER PRIMARY KEY, t_us INTEGER NOT N
     seq INTEGER NOT NULL, part INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, size INTEGER NOT NULL,
     payload BLOB NOT NULL, asked INTEGER NOT NULL DEFAULT 0, UNIQUE (device, boot, seq, part, reason, detail));
 """
-_COLUMNS = "t_us, device, boot, seq, part, reason, detail, payload, size, number, asked"
+_COLUMNS = "t_us, device, boot, seq, part, reason, detail, payload, size, number, asked, kept"
+_Row = tuple[int, str, str, int, int, str, str, bytes, int, int, int, int | None]
+_secret = msgspec.msgpack.Decoder(tuple[str, bytes])  # detail, which may quote a value, and payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +66,24 @@ class SetAside:
 class Quarantine:
     """Rows beyond ROWS_MAX push out the oldest. Safe to use from several threads, and from several processes."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, storage: Storage, seal: Seal = PLAIN, owner: Callable[[str], str] = lambda _device: "") -> None:
+        """`owner(device)` is the subject under whose key its messages are sealed; empty: nobody's."""
+        self._lock, self._seal, self._owner = threading.Lock(), seal, owner
         self._db = storage.connect("set-aside")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
+        if "kept" not in {row[1] for row in self._db.execute("PRAGMA table_info(aside)")}:
+            self._db.execute("ALTER TABLE aside ADD COLUMN kept INTEGER")  # bytes of a sealed payload; none: it is not sealed
 
     def put(self, row: SetAside) -> None:
         """Keep a row; the same one again is there once, and no longer waits for a replay."""
-        values = (row.t_us, row.device, row.boot, row.seq, row.part, row.reason, row.detail)
+        detail, payload, kept = self._sealed(row.device, row.boot, row.seq, row.part, row.reason, row.detail, row.payload)
+        values = (row.t_us, row.device, row.boot, row.seq, row.part, row.reason, detail)
         with self._lock:
             self._db.execute(
-                "INSERT INTO aside (t_us, device, boot, seq, part, reason, detail, payload, size)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO aside (t_us, device, boot, seq, part, reason, detail, payload, size, kept)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (device, boot, seq, part, reason, detail) DO UPDATE SET asked = 0",
-                (*values, row.payload[:PAYLOAD_MAX], row.size or len(row.payload)),
+                (*values, payload, row.size or len(row.payload), kept),
             )
             self._db.execute("DELETE FROM aside WHERE number <= (SELECT max(number) FROM aside) - ?", (ROWS_MAX,))
 
@@ -80,13 +91,13 @@ class Quarantine:
         """The newest first, of one reason or of all."""
         query = f"SELECT {_COLUMNS} FROM aside WHERE ? IN ('', reason) ORDER BY number DESC LIMIT ?"  # noqa: S608 - our own names
         with self._lock:
-            return [_row(row) for row in self._db.execute(query, (reason, limit))]
+            return [self._opened(row) for row in self._db.execute(query, (reason, limit))]
 
     def get(self, number: int) -> SetAside | None:
         """One row by its number."""
         with self._lock:
             found = self._db.execute(f"SELECT {_COLUMNS} FROM aside WHERE number = ?", (number,)).fetchone()  # noqa: S608
-        return None if found is None else _row(found)
+        return None if found is None else self._opened(found)
 
     def counts(self) -> dict[str, int]:
         """How many rows for each reason."""
@@ -96,7 +107,8 @@ class Quarantine:
     def ask(self, *, reason: str = "", number: int = 0) -> int:
         """Have rows replayed by the running edge: one, those of a reason, or all. How many were asked for now."""
         query = (
-            "UPDATE aside SET asked = 1 WHERE ? IN ('', reason) AND ? IN (0, number) AND part != ? AND length(payload) >= size"
+            "UPDATE aside SET asked = 1 WHERE ? IN ('', reason) AND ? IN (0, number) AND part != ?"
+            " AND coalesce(kept, length(payload)) >= size"
         )
         with self._lock:
             return self._db.execute(query, (reason, number, NOT_A_NUMBER)).rowcount
@@ -105,7 +117,10 @@ class Quarantine:
         """Rows to be replayed, the oldest first."""
         query = f"SELECT {_COLUMNS} FROM aside WHERE asked = 1 ORDER BY number LIMIT ?"  # noqa: S608 - our own names
         with self._lock:
-            return [_row(row) for row in self._db.execute(query, (limit,))]
+            rows = [self._opened(row) for row in self._db.execute(query, (limit,)).fetchall()]
+            shut = [(row.number,) for row in rows if not row.asked]
+            self._db.executemany("UPDATE aside SET asked = 0 WHERE number = ?", shut)
+        return [row for row in rows if row.asked]
 
     def settle(self, row: SetAside) -> None:
         """A replay was carried out: the row goes, unless it was refused again as before."""
@@ -127,6 +142,54 @@ class Quarantine:
         with self._lock:
             self._db.close()
 
+    def seal_some(self, after: int) -> int | None:
+        """Seal some of the rows from before the home was encrypted, in one transaction; where to go on, None: nowhere."""
+        query = f"SELECT {_COLUMNS} FROM aside WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608 - our own names
+        with self._lock:
+            rows = self._db.execute(query, (after, sealed_rows.STEP_ROWS)).fetchall()
+            if not rows:
+                return None
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                for _, device, boot, seq, part, reason, detail, payload, _, number, _, kept in rows:
+                    if kept is None:
+                        sealed = self._sealed(device, boot, seq, part, reason, detail, payload)
+                        self._db.execute(
+                            "UPDATE OR REPLACE aside SET detail = ?, payload = ?, kept = ? WHERE number = ?", (*sealed, number)
+                        )
+            return int(rows[-1][9])
 
-def _row(row: tuple[int, str, str, int, int, str, str, bytes, int, int, int]) -> SetAside:
-    return SetAside(*row[:10], asked=bool(row[10]))
+    def is_sealed(self) -> bool:
+        """Whether no row from before the home was encrypted is left."""
+        with self._lock:
+            return sealed_rows.is_noted(self._db)
+
+    def note_sealed(self) -> None:
+        """None is."""
+        with self._lock:
+            sealed_rows.note(self._db)
+
+    def _sealed(
+        self, device: str, boot: str, seq: int, part: int, reason: str, detail: str, payload: bytes
+    ) -> tuple[str, bytes, int | None]:
+        """Detail, payload and its length, as they are kept."""
+        cut = payload[:PAYLOAD_MAX]
+        if not self._seal.on or (not cut and detail == reason):  # nothing of a patient is in it, who may be an erased one
+            return detail, cut, None
+        subject = self._owner(device)
+        digest = self._seal.digest(subject, detail)
+        place = _place(device, boot, seq, part, reason, digest)
+        return digest, self._seal.seal(subject, place, msgspec.msgpack.encode((detail, cut))), len(cut)
+
+    def _opened(self, row: _Row) -> SetAside:
+        t_us, device, boot, seq, part, reason, detail, payload, size, number, asked, kept = row
+        if kept is not None:
+            try:
+                detail, payload = _secret.decode(self._seal.unseal(_place(device, boot, seq, part, reason, detail), payload))
+            except Unreadable as error:  # it stays as it is, and is not read again: there is nothing of it
+                detail, payload, size, asked = str(error), b"", max(size, 1), 0
+        return SetAside(t_us, device, boot, seq, part, reason, detail, payload, size, number, bool(asked))
+
+
+def _place(device: str, boot: str, seq: int, part: int, reason: str, digest: str) -> Place:
+    return ("set-aside", device, boot, seq, part, reason, digest)

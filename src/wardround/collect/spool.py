@@ -20,13 +20,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from wardround.collect import sealed_rows
 from wardround.collect.lanes import Lane, Priority, in_order_of_sending, in_order_of_shedding, to_be_parked
 from wardround.collect.storage import Storage
 from wardround.collect.streams import HOUR_US, Hour
-from wardround.errors import StorageFull
+from wardround.errors import StorageFull, Unreadable
 from wardround.malformed import MALFORMED
 from wardround.records import decode_observation, head_of
 from wardround.settings import SpoolSettings
+from wardround.trust.at_rest import OVERHEAD, PLAIN, Place, Seal
 from wardround.trust.compaction import compact
 
 LOOK_ROWS = 2_000
@@ -64,7 +66,7 @@ class DeviceMark:
 
 
 class SpoolRow(NamedTuple):
-    """One observation that waits; `data` is None where its bytes no longer match their checksum."""
+    """One observation that waits; `data` is None where its bytes no longer match their checksum, or do not open."""
 
     seq: int
     data: bytes | None
@@ -143,8 +145,8 @@ DROP TABLE facts;
 class Spool:
     """Safe to use from several threads; each call is one transaction."""
 
-    def __init__(self, storage: Storage, settings: SpoolSettings) -> None:
-        self._storage, self._settings = storage, settings
+    def __init__(self, storage: Storage, settings: SpoolSettings, seal: Seal = PLAIN) -> None:
+        self._storage, self._settings, self._seal = storage, settings, seal
         self._lock = threading.RLock()
         storage.ballast(settings.ballast_bytes)
         self._db = storage.connect("spool")
@@ -193,7 +195,7 @@ class Spool:
         Raises:
             StorageFull: the byte cap, the disk reserve or the disk is reached; nothing of it was kept.
         """
-        size = sum(len(data) for _, data in rows)
+        size = sum(len(data) for _, data in rows) + (OVERHEAD * len(rows) if self._seal.on else 0)
         with self._lock:
             self._make_room(size, alarms=bool(rows) and all(p is Priority.ALARM for p, _ in rows))
             try:
@@ -201,8 +203,8 @@ class Spool:
                 lanes = {p: self._live(p) for p in sorted({p for p, _ in rows})}
                 keyed = []
                 for priority, lane in lanes.items():
-                    own = [data for p, data in rows if p is priority]
                     first_key = lane.number * _KEY + lane.last + 1
+                    own = [self._sealed(key, data) for key, data in enumerate((d for p, d in rows if p is priority), first_key)]
                     keyed += [(key, zlib.crc32(data), now_us, data) for key, data in enumerate(own, first_key)]
                     lanes[priority] = replace(
                         lane,
@@ -227,9 +229,14 @@ class Spool:
             self._marks.update({(m.device, m.boot): m for m in marks})
 
     def read_after(self, boot: str, seq: int, *, rows_max: int = 500, bytes_max: int = 1_000_000) -> list[SpoolRow]:
-        """The next rows of a lane after `seq`, in order, up to either limit, but at least one if one waits."""
+        """The next rows of a lane after `seq`, in order, up to either limit, but at least one if one waits.
+
+        Raises:
+            KeyRefused: one is sealed under a key that was never here.
+        """
         rows: list[SpoolRow] = []
         size = 0
+        shut: list[tuple[str, Unreadable, bytes]] = []
         with self._lock:
             if (lane := self._lanes.get(boot)) is None:
                 return []
@@ -239,7 +246,16 @@ class Spool:
                 size += len(data)
                 if rows and size > bytes_max:
                     break
-                rows.append(SpoolRow(key - first, data if zlib.crc32(data) == crc else None))
+                opened = data if zlib.crc32(data) == crc else None
+                if opened is not None and self._seal.on:
+                    try:
+                        opened = self._seal.unseal(_place(key), data)
+                    except Unreadable as error:  # an erased subject's is as good as emptied
+                        opened = b"" if error.reason == sealed_rows.DESTROYED else None
+                        shut.append((f"spool {key}", error, data))
+                rows.append(SpoolRow(key - first, opened))
+            if shut:
+                sealed_rows.put_apart(self._db, shut)
         return rows
 
     def drop(self, unwanted: Callable[[bytes], bool]) -> int:
@@ -253,13 +269,65 @@ class Spool:
             with self._lock:
                 query = "SELECT key, data FROM waiting WHERE key > ? AND length(data) > 0 ORDER BY key LIMIT ?"
                 rows = self._db.execute(query, (after, LOOK_ROWS)).fetchall()
-                gone = [(key,) for key, data in rows if unwanted(data)]
+                gone = [(key,) for key, data in rows if self._is(unwanted, key, data)]
                 if gone:
                     self._empty(gone)
             dropped += len(gone)
             if len(rows) < LOOK_ROWS:
                 return dropped
             after = rows[-1][0]
+
+    def _is(self, unwanted: Callable[[bytes], bool], key: int, data: bytes) -> bool:
+        try:
+            return unwanted(self._seal.unseal(_place(key), data))
+        except Unreadable as error:
+            return error.reason == sealed_rows.DESTROYED  # what is damaged is put apart when its turn comes
+
+    def _sealed(self, key: int, data: bytes) -> bytes:
+        return self._seal.seal(head_of(data).subject, _place(key), data) if self._seal.on and data else data
+
+    def seal_some(self, after: int) -> int | None:
+        """Seal some of the rows from before the home was encrypted, in one transaction; where to go on, None: nowhere.
+
+        Raises:
+            StorageFull: the disk has no room for that; they stay as they are.
+        """
+        with self._lock:
+            query = "SELECT key, data FROM waiting WHERE key > ? ORDER BY key LIMIT ?"
+            rows = self._db.execute(query, (after, sealed_rows.STEP_ROWS)).fetchall()
+            if not rows:
+                return None
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                for key, data in rows:
+                    if sealed_rows.is_plain(data):
+                        sealed = self._sealed_if_sound(key, data)
+                        self._db.execute("UPDATE waiting SET crc = ?, data = ? WHERE key = ?", (zlib.crc32(sealed), sealed, key))
+                        lane = next(lane for lane in self._lanes.values() if lane.number == key // _KEY)
+                        self._lanes[lane.boot] = replace(lane, bytes=lane.bytes + len(sealed) - len(data))
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as exc:
+                self._roll_back()
+                self._lanes = _read_lanes(self._db)
+                raise _full(f"the spool's disk has no room to encrypt what waits: {exc}") from exc
+            return int(rows[-1][0])
+
+    def _sealed_if_sound(self, key: int, data: bytes) -> bytes:
+        """A row that names no subject is sealed under nobody's key."""
+        try:
+            return self._sealed(key, data)
+        except MALFORMED:
+            return self._seal.seal("", _place(key), data)
+
+    def is_sealed(self) -> bool:
+        """Whether no row from before the home was encrypted is left."""
+        with self._lock:
+            return sealed_rows.is_noted(self._db)
+
+    def note_sealed(self) -> None:
+        """None is."""
+        with self._lock:
+            sealed_rows.note(self._db)
 
     def _empty(self, keys: list[tuple[int]]) -> None:
         try:
@@ -386,7 +454,10 @@ class Spool:
         columns = {row[1] for row in self._db.execute("PRAGMA table_info(waiting)")}
         if "seq" in columns:
             self._db.executescript("BEGIN;" + _FIRST_SCHEMA_TO_LANES.format(schema=_SCHEMA, key=_KEY) + "COMMIT;")
-        self._db.executescript(_SCHEMA)
+        self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
+        ends = "SELECT * FROM (SELECT key, data FROM waiting WHERE length(data) > 0 ORDER BY key {} LIMIT 1)"
+        rows = self._db.execute(f"{ends.format('')} UNION {ends.format('DESC')}").fetchall()
+        sealed_rows.check_first(self._seal, [(_place(key), data) for key, data in rows], "the spool")
         for priority in Priority:
             missing = "SELECT ?, ?, 1, 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM lanes WHERE live AND priority = ?)"
             self._db.execute(_INTO_LANES + missing, (secrets.token_hex(8), priority, priority))
@@ -458,7 +529,7 @@ class Spool:
         query = "SELECT key, data FROM waiting WHERE key > ? AND key < ? ORDER BY key LIMIT ?"
         for key, data in self._db.execute(query, (first, first + _KEY, SHED_ROWS)):
             freed, upto, count = freed + len(data), key - first, count + 1
-            gone.append(_described(data))
+            gone.append(self._described(key, data))
             if freed >= size:
                 break
         try:
@@ -474,6 +545,14 @@ class Spool:
             lane, shed=upto, rows=lane.rows - count, bytes=lane.bytes - freed, oldest_us=_oldest_us(self._db, lane.number)
         )
         return freed
+
+    def _described(self, key: int, data: bytes) -> tuple[str, str, int, int, int]:
+        """Subject, code, hour, samples and size of a row that is given up."""
+        try:
+            o = decode_observation(self._seal.unseal(_place(key), data))
+        except (*MALFORMED, Unreadable):
+            return "", "", 0, 0, len(data)
+        return o.subject, o.code, o.t0_us // HOUR_US * HOUR_US, o.n, len(data)
 
     def _roll_back(self) -> None:
         if self._db.in_transaction:
@@ -547,13 +626,8 @@ def _oldest_us(db: sqlite3.Connection, number: int) -> int:
     return int(row[0]) if row else 0
 
 
-def _described(data: bytes) -> tuple[str, str, int, int, int]:
-    """Subject, code, hour, samples and size of a row that is given up."""
-    try:
-        o = decode_observation(data)
-    except MALFORMED:
-        return "", "", 0, 0, len(data)
-    return o.subject, o.code, o.t0_us // HOUR_US * HOUR_US, o.n, len(data)
+def _place(key: int) -> Place:
+    return ("spool", key)
 
 
 def _full(message: str) -> StorageFull:

@@ -28,6 +28,7 @@ from wardround.process.dask_runner import HereRunner
 from wardround.process.jobs import Jobs
 from wardround.process.lake import Lake
 from wardround.store import StudyRecord
+from wardround.trust.at_rest import open_seal
 
 RUN_DEADLINE_S = 240.0
 STUDY_STARTS_AT = {"ventricular-beats": 0.25, "activity": 0.6}  # share of the recording that has been sent
@@ -271,7 +272,7 @@ def _drained(run: Run) -> bool:
         db.close()
         if waiting:
             return False
-    inbox = Inbox(FolderStorage(run.hub_home / "inbox"))
+    inbox = Inbox(FolderStorage(run.hub_home / "inbox"), open_seal(run.hub_home))
     waiting = inbox.waiting()
     inbox.close()
     jobs = Jobs(Lake(run.hub_home / "lake"), HereRunner(), SystemClock(), run.folder / "staging", known())

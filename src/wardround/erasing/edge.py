@@ -15,8 +15,9 @@ from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
 from wardround.collect.spool import Spool
-from wardround.erasing.search import HOW, remove_until_gone
+from wardround.erasing.search import HOW, SHREDDED, remove_until_gone
 from wardround.records import SubjectId
+from wardround.trust.at_rest import PLAIN, Seal
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook, Receipt, digest_of
 
@@ -39,12 +40,13 @@ class EdgeErasing:
         imports: Imports,
         clock: Clock,
         forget: Callable[[str], int] = lambda _subject: 0,
+        seal: Seal = PLAIN,
     ) -> None:
         """`forget(subject)` takes the patient out of the bedside watch; how many alerts went."""
         self._name, self._home, self._book, self._clock = name, home, book, clock
         self._consents, self._registry, self._pseudonym = consents, registry, pseudonym
         self._spool, self._local, self._quarantine, self._imports = spool, local_store, quarantine, imports
-        self._forget = forget
+        self._forget, self._seal = forget, seal
 
     def erase(self, digest: bytes) -> Receipt:
         """Erase the subject of a digest; called again, it goes on where it was cut off, and answers again when it was done."""
@@ -78,13 +80,14 @@ class EdgeErasing:
             files=search.files,
             bytes_searched=search.bytes_searched,
             bytes_decoded=search.bytes_decoded,
-            how=HOW,
+            how=f"{HOW}; {SHREDDED}" if self._seal.on else HOW,
             found=(*search.found, *(f"not searched: {u}" for u in search.unread)),
         )
 
     def _remove(self, subject: str) -> dict[str, int]:
+        shredded = {"data keys": self._seal.shred(subject)} if self._seal.on else {}  # first: what is left is unreadable
         devices = self._devices_of(subject)
-        removed = {
+        removed = shredded | {
             "observations that waited for the hub": self._spool.forget(subject, devices),
             "observations kept for training": self._local.forget(subject),
             "messages set aside": self._quarantine.forget_devices(devices),

@@ -14,10 +14,11 @@ import structlog
 
 from wardround.clock import Clock
 from wardround.collect.inbox import Inbox
-from wardround.erasing.search import HOW, Look, remove_until_gone
+from wardround.erasing.search import HOW, SHREDDED, Look, remove_until_gone
 from wardround.process.lake import Lake
 from wardround.process.search import search_parquet
 from wardround.store import Store
+from wardround.trust.at_rest import PLAIN, Seal
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import Erasure, ErasureBook, Receipt, mask_of
 from wardround.trust.exports import Export, ExportBook
@@ -42,11 +43,13 @@ class HubErasing:
         store: Store,
         clock: Clock,
         forget: Callable[[str], None] = lambda _subject: None,
+        seal: Seal = PLAIN,
     ) -> None:
         """`forget(subject)` makes a running hub forget what it has in memory."""
         self._home, self._book, self._consents, self._clock = home, book, consents, clock
         self._inbox, self._lake, self._store, self._forget = inbox, lake, store, forget
         self._exports = exports
+        self._seal = seal
 
     def look(self) -> list[Erasure]:
         """Carry out what is asked for; those that are done now."""
@@ -70,7 +73,7 @@ class HubErasing:
             files=search.files,
             bytes_searched=search.bytes_searched,
             bytes_decoded=search.bytes_decoded,
-            how=HOW_HUB,
+            how=f"{HOW_HUB}; {SHREDDED} (the inbox alone is encrypted here)" if self._seal.on else HOW_HUB,
             found=(*search.found, *(f"not searched: {u}" for u in search.unread)),
             exports=tuple(_facts(e) for e in self._exports.of(erasure.digest)),
             models=tuple(self._models(set(edges))),
@@ -81,7 +84,8 @@ class HubErasing:
         return sorted(set(rows.column("edge").to_pylist()))
 
     def _remove(self, subject: str) -> dict[str, int]:
-        removed = {"observations in the inbox": self._inbox.forget(subject)}
+        removed = {"data keys": self._seal.shred(subject)} if self._seal.on else {}  # first: what is left is unreadable
+        removed["observations in the inbox"] = self._inbox.forget(subject)
         self._inbox.compact()
         staging = self._home / "staging"
         staged = [p for p in staging.rglob("*") if p.is_file()] if staging.is_dir() else []

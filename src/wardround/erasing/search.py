@@ -20,6 +20,9 @@ SQLITE = b"SQLite format 3\0"
 Look = Callable[[Path, str], tuple[bool, int]]  # (file, text) -> is it there, how many bytes were unpacked
 TURNS_MAX = 3
 WAIT_S = 0.5  # longer than a group commit, which may have been under way
+SHREDDED = (
+    "the data key was destroyed first: what copies elsewhere hold of encrypted values needs an older keys.sqlite to be read"
+)
 HOW = "every file read whole; every cell of every SQLite database read as well"
 
 

@@ -17,6 +17,7 @@ from wardround.collect.spool import Spool
 from wardround.collect.storage import MemoryStorage
 from wardround.records import Consent, SubjectId, decode_observation
 from wardround.settings import SpoolSettings
+from wardround.trust.at_rest import PLAIN, Seal
 
 
 @dataclass
@@ -27,15 +28,16 @@ class Gate:
     clock: ManualClock = field(default_factory=ManualClock)
     consents: dict[str, Consent] = field(default_factory=lambda: {"P1": Consent.RAW, "P2": Consent.LOCAL})
     settings: SpoolSettings = field(default_factory=SpoolSettings)
+    seal: Seal = PLAIN
 
     def __post_init__(self):
         self.open()
 
     def open(self):
         """From disk, as after a restart."""
-        self.spool = Spool(self.storage, self.settings)
-        self.local = LocalStore(self.storage)
-        self.quarantine = Quarantine(self.storage)
+        self.spool = Spool(self.storage, self.settings, self.seal)
+        self.local = LocalStore(self.storage, self.seal)
+        self.quarantine = Quarantine(self.storage, self.seal, lambda device: {"d1": "P1", "d2": "P2"}.get(device, ""))
         self.gateway = Gateway(
             edge="icu-a",
             registry={"d1": Device("d1", "P1", "", ""), "d2": Device("d2", "P2", "", ""), "d3": Device("d3", "P3", "", "")},

@@ -29,6 +29,7 @@ from wardround.process.tables import BRONZE, DEAD, DEAD_LETTERS, VITAL_WINDOWS, 
 from wardround.records import Consent, Observation, bucket_of, encode_observation
 from wardround.settings import SpoolSettings
 from wardround.store import Happening, RoundRecord, StudyRecord, open_store
+from wardround.trust.at_rest import PLAIN, turn_on
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook, digest_of, mask_of
 from wardround.trust.exports import ExportBook
@@ -144,10 +145,12 @@ def test_who_shares_files_with_the_erased_can_still_be_found(tmp_path):
 # -- the hub
 
 
-def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learnt(lake, tmp_path):
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learnt(lake, tmp_path, tmp_path_factory, encrypted):
     home, clock = tmp_path, ManualClock()
+    seal = turn_on(home, f"file:{tmp_path_factory.mktemp('elsewhere')}/kek" if encrypted else "")
     book, consents = ErasureBook(home / "erasures.sqlite"), ConsentRegister(home / "consent.sqlite")
-    inbox, store = Inbox(FolderStorage(home / "inbox")), open_store(home / "hub.sqlite")
+    inbox, store = Inbox(FolderStorage(home / "inbox"), seal), open_store(home / "hub.sqlite")
     edge = ConsentRegister(":memory:")
     for subject in (GONE, STAYS):
         edge.set(subject, "*", Consent.RAW)
@@ -181,6 +184,7 @@ def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learn
         store=store,
         clock=clock,
         forget=forgotten.append,
+        seal=seal,
     )
     assert [e.number for e in erasing.look()] == [number]
     receipt = book.get(number).receipt
@@ -190,6 +194,8 @@ def test_the_hub_erases_all_of_its_home_and_lists_the_models_that_may_have_learn
     assert receipt.bytes_decoded > 0
     assert receipt.removed[f"rows of {BRONZE}"] == 30
     assert receipt.removed["observations in the inbox"] == 1
+    assert receipt.removed.get("data keys", 0) == int(encrypted)
+    assert ("the data key was destroyed first" in receipt.how) == encrypted
     assert [m["round"] for m in receipt.models] == [2, 3]  # the first that its edge was in, and all that descend from it
     assert [(e["study"], e["export"]) for e in receipt.exports] == [("trial-a", 1), ("", 3)]
     assert forgotten == [GONE]
@@ -222,13 +228,16 @@ def home(tmp_path):
 class Edge:
     """The parts of an edge that keep something, in a folder."""
 
-    def __init__(self, home):
+    def __init__(self, home, kek):
+        self.seal = turn_on(home, kek)
         self.clock = ManualClock()
         self.registry = DeviceRegistry(home / "devices.toml")
         self.consents = ConsentRegister(home / "consent.sqlite")
         self.pseudonyms = Pseudonyms.open(home / "pseudonym.key")
-        self.spool = Spool(FolderStorage(home / "spool"), SpoolSettings(disk_reserve_bytes=0))
-        self.local, self.quarantine = LocalStore(FolderStorage(home / "local")), Quarantine(FolderStorage(home / "spool"))
+        self.spool = Spool(FolderStorage(home / "spool"), SpoolSettings(disk_reserve_bytes=0), self.seal)
+        self.local = LocalStore(FolderStorage(home / "local"), self.seal)
+        patients = {"d1": "P1", "d2": "P2", "d9": "P1"}
+        self.quarantine = Quarantine(FolderStorage(home / "spool"), self.seal, lambda d: self.pseudonyms.of(patients[d]))
         self.book, self.imports = ErasureBook(home / "erasures.sqlite"), Imports(FolderStorage(home / "spool"))
         self.gateway = Gateway(
             edge="icu-a",
@@ -255,6 +264,7 @@ class Edge:
             quarantine=self.quarantine,
             imports=self.imports,
             clock=self.clock,
+            seal=self.seal,
         )
 
     def send(self, device, seq):
@@ -268,9 +278,9 @@ class Edge:
             part.close()
 
 
-@pytest.fixture
-def edge(home):
-    edge = Edge(home)
+@pytest.fixture(params=["plain", "encrypted"])
+def edge(home, tmp_path, request):
+    edge = Edge(home, f"file:{tmp_path}/kek" if request.param == "encrypted" else "")
     for device, patient in (("d1", "P1"), ("d2", "P2")):
         edge.registry.add(device, patient)
         edge.consents.set(edge.pseudonyms.of(patient), "*", Consent.RAW)
@@ -290,6 +300,8 @@ def test_an_edge_erases_all_of_its_home_by_digest_and_takes_nothing_more(edge, h
     assert receipt.removed["observations kept for training"] == 39
     assert receipt.removed["messages set aside"] == 39
     assert receipt.removed["devices"] == 1
+    assert receipt.removed.get("data keys", 0) == int(edge.seal is not PLAIN)
+    assert ("the data key was destroyed first" in receipt.how) == (edge.seal is not PLAIN)
     assert bytes_with(home, gone) == []
     devices = tomllib.loads((home / "devices.toml").read_text())
     assert {device: row["patient"] for device, row in devices.items()} == {"d2": "P2"}
