@@ -18,6 +18,7 @@ PRIVACY = {
     "clear": "the hub saw every update; no differential privacy",
     "clear-dp": "the hub saw every update; central differential privacy: `wardround study budget` has what it cost",
     "blind": "the hub saw sums of updates alone (secure aggregation); no differential privacy",
+    "blind-groups": "the hub saw sums of groups of updates alone (secure aggregation); no differential privacy",
 }
 LIMITS = (
     "Research software: no medical device, and no basis for a decision about a patient.",

@@ -26,7 +26,7 @@ from wardround.learn.models import CONTROL_PREFIX, MemoryTensors, Parameters, St
 from wardround.learn.pace import RETRY_S, RETRY_S_MAX
 from wardround.learn.privacy.dp_rounds import made_central, with_public_scale
 from wardround.learn.privacy.ledger import MemoryLedger
-from wardround.learn.privacy.rehearsed import mean_of_sum, sees_updates, words_of
+from wardround.learn.privacy.rehearsed import grouped, mean_of_sum, sees_updates, words_of
 from wardround.learn.rollbacks import is_paired
 from wardround.learn.scaling import fold_sums, with_scaling
 from wardround.learn.schedule import is_open, lacks, opens_us
@@ -412,7 +412,10 @@ class Fleet:
     def _updates(self, folded: Mapping[str, _Work], number: int) -> tuple[list[WeightedUpdate], dict[str, float]]:
         """What the strategy folds; those of one base together where means do."""
         if self._blind:
-            return [self._sum([w.made for w in folded.values() if w.made is not None], self._bases[number])], {}
+            made_all = [w.made for w in folded.values() if w.made is not None]
+            seed = f"{self.study.learner.seed}/{number}"
+            groups, circle = grouped(made_all, self.study.privacy, self._circle, seed)
+            return [self._sum(group, self._bases[number], circle) for group in groups], {}
         if not self._means_do:
             made = [(w.made, number - w.number) for w in folded.values() if w.made is not None]
             total = sum(m.examples for m, _ in made)
@@ -428,10 +431,10 @@ class Fleet:
                 loss, examples = loss + mean.loss * mean.examples, examples + mean.examples
         return updates, {"loss": loss / examples}
 
-    def _sum(self, made: Sequence[Made], base: Parameters) -> WeightedUpdate:
-        """All that the hub of a blind study has of a round."""
+    def _sum(self, made: Sequence[Made], base: Parameters, circle: int) -> WeightedUpdate:
+        """All that the hub of a blind study has of a round, or of a group."""
         own, names = [(m.tensors, m.examples) for m in made], sent_names(self._strategy.rule, list(base))
-        mean, weight = mean_of_sum(own, self.study.privacy, self._circle, MemoryTensors(base), names)
+        mean, weight = mean_of_sum(own, self.study.privacy, circle, MemoryTensors(base), names)
         return WeightedUpdate(MemoryTensors(mean), weight)
 
     def _reference_update(self, base: Parameters, number: int) -> Parameters | None:

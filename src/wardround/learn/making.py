@@ -143,16 +143,16 @@ class Making:
             return self._strategy.fold(Fold(base, updates, self._memory(open_.base), self._journal.fleet(), reference))
 
     def _folded_blind(self, blind: Blind, open_: OpenRound, sources: Mapping[EdgeId, TensorSource], opened: ExitStack) -> Folded:
-        """The next model, of the sum of masked updates alone."""
-        total = blind.unmasked(sources)
+        """The next model, of the sum of masked updates alone, or of the sums of groups."""
+        totals = blind.unmasked(sources)
         if open_.task == "statistics":
-            sums = blind.sums(total, self._reception.shape)
+            sums = blind.sums(totals[0], self._reception.shape)
             check_sums(sums, *self._reception.shape)
             return Folded(with_scaling(self._initial(), sums, class_weighting=self._study.learner.class_weighting))
         base = opened.enter_context(self._models.tensors(open_.base))
-        mean, examples = blind.mean(total, base, self._reception.expected(open_.base, base))
-        update = WeightedUpdate(MemoryTensors(mean), examples)
-        return self._strategy.fold(Fold(base, [update], self._memory(open_.base), self._journal.fleet()))
+        means = [blind.mean(total, base, self._reception.expected(open_.base, base)) for total in totals]
+        updates = [WeightedUpdate(MemoryTensors(mean), examples) for mean, examples in means]
+        return self._strategy.fold(Fold(base, updates, self._memory(open_.base), self._journal.fleet()))
 
     def _memory(self, model: str) -> Parameters:
         """What the strategy remembers beside a model; nothing at the start, and nothing without its other half."""

@@ -262,6 +262,26 @@ def test_a_blind_rehearsal_gives_the_clear_model_to_rounding_and_no_screen_looks
         assert not done.metrics  # nor does it learn a loss
 
 
+def test_a_rehearsal_in_groups_folds_their_sums_and_not_the_updates():
+    """Six edges in groups of two (live none is so small): the median is of three means."""
+    folded = []
+
+    class Watched(Fleet):
+        def _sum(self, made, base, circle):
+            folded.append((len(made), circle))
+            return super()._sum(made, base, circle)
+
+    grouped = msgspec.structs.replace(study("coordinate-median"), privacy=PrivacySettings(mode="blind-groups", group_edges=2))
+    fleet = Watched(grouped, EDGES, classes=CLASSES)
+    done = next(iter(fleet.run()))
+    number = max(1, len(fleet.names) // 2)
+    assert len(folded) == number
+    assert sum(n for n, _ in folded) == len(fleet.names)
+    assert max(n for n, _ in folded) <= folded[0][1]
+    alone = next(iter(Fleet(study("coordinate-median"), EDGES, classes=CLASSES).run())).model
+    assert moved(done.model, alone) > 1e-4
+
+
 def test_a_blind_update_that_is_clipped_or_not_finite_is_what_it_is_live():
     first = next(iter(Fleet(study(), EDGES, classes=CLASSES).run())).model
     tight = Fleet(blind(study(), clip=1e-3), EDGES, classes=CLASSES)

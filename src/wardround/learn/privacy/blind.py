@@ -20,6 +20,7 @@ from wardround.learn.journal import OpenRound
 from wardround.learn.messages import MaskStep
 from wardround.learn.models import Parameters, TensorSource
 from wardround.learn.privacy.edge_masks import Verify
+from wardround.learn.privacy.groups import GROUPS_MIN
 from wardround.learn.privacy.hub_masks import HubMasks, HubState
 from wardround.learn.privacy.modes import decode_mask_settings, mask_settings, session_of
 from wardround.learn.privacy.ring import Words
@@ -40,6 +41,14 @@ class _Saved(msgspec.Struct):
     settings: bytes
     step: str
     hub: HubState
+    parts: list[HubState] = []
+
+
+class Sum(NamedTuple):
+    """An unmasked sum, and how many edges its circle had."""
+
+    words: Words
+    edges: int
 
 
 class Masking(NamedTuple):
@@ -62,7 +71,8 @@ class Blind:
         self.settings = b""  # of the round in progress, as Order.masks holds them
         self._step_s = min(STEP_S_MAX, study.rounds.deadline_s / 3)
         self._step = KEYS
-        self._hub: HubMasks | None = None
+        self._hub: HubMasks | None = None  # of the whole circle, until it is closed
+        self._parts: list[HubMasks] = []  # it, or one for each group that is still in the round
         self._participants: frozenset[EdgeId] = frozenset()
         self._lost: set[EdgeId] = set()
         self._out: set[EdgeId] = set()  # known to the round as failed
@@ -89,28 +99,30 @@ class Blind:
 
         saved = self._saved()
         if saved is not None and saved.hub.session == session(saved.settings):
-            self.settings, self._step, state = saved.settings, saved.step, saved.hub
+            self.settings, self._step, state, parts = saved.settings, saved.step, saved.hub, saved.parts
         else:
             self.settings, self._step = mask_settings(self._study, secrets.token_bytes(16)), KEYS
-            state = HubState(session(self.settings), self._masking.roster())
+            state, parts = HubState(session(self.settings), self._masking.roster()), []
         self._hub = HubMasks(state, verify=self._masking.verify, admit=admit_shown)
+        grouped = [HubMasks(part, verify=self._masking.verify, admit=admit_shown) for part in parts]
+        self._parts = grouped if state.session.group_edges else [self._hub]
         self._participants, self._lost, self._out = frozenset(open_.participants), set(), set()
         self._begin_wait()
 
     def close(self) -> None:
         """The round is over: what was shared for it is forgotten."""
-        self._hub = None
+        self._hub, self._parts = None, []
         self._blobs.delete(STATE)
 
     @property
     def survivors(self) -> tuple[EdgeId, ...]:
         """Whose updates are in the sum; empty before that is decided."""
-        return tuple(EdgeId(e) for e in self._hub.state.survivors) if self._hub is not None else ()
+        return tuple(EdgeId(e) for e in sorted(e for part in self._parts for e in part.state.survivors))
 
     @property
     def opened(self) -> bool:
         """Whether the sum can be unmasked."""
-        return self._step == OPENING and self._hub is not None and self._hub.ready
+        return self._step == OPENING and bool(self._parts) and all(part.ready for part in self._parts)
 
     @property
     def asked_to_open(self) -> bool:
@@ -134,12 +146,17 @@ class Blind:
         if isinstance(message, Offer):
             hub.offer(edge, message)
             self.again(edge)
-        elif isinstance(message, Deal):
-            hub.deal(edge, message)
+            return
+        part = self._part(edge)
+        if part is None and edge in hub.members:  # its group has come to nothing
+            return
+        part = part or hub
+        if isinstance(message, Deal):
+            part.deal(edge, message)
         elif isinstance(message, Vote):
-            hub.vote(edge, message)
+            part.vote(edge, message)
         elif isinstance(message, Opening):
-            hub.opening(edge, message)
+            part.opening(edge, message)
 
     def attach(self, edge: EdgeId) -> None:
         """An edge is there, perhaps after a restart of either side: say again where the session stands."""
@@ -168,15 +185,21 @@ class Blind:
         late = self._clock.monotonic_s() >= self._deadline_s
         if self._step == KEYS and (late or not self._waits(hub.state.offers, self._participants)):
             circle = [EdgeId(keys.edge) for keys in hub.close_circle().keys]
+            self._parts = hub.groups()
             return self._next(SHARES, circle, self._participants)
         if self._step == SHARES and hub.state.circle is not None:
-            members = frozenset(EdgeId(keys.edge) for keys in hub.state.circle.keys)
-            if late or not self._waits(hub.state.deals, members):
-                return self._next(UPDATES, [EdgeId(e) for e in hub.close_deals()], members)
-        if self._step == VOTES and hub.votes is not None:
-            return self._next(OPENING, self.survivors, ())
-        if late and self._step in (VOTES, OPENING) and not self.opened:
-            raise MasksRefused("too-few", f"the step `{self._step}` was not answered by enough edges in {self._step_s:.0f} s")
+            members = frozenset(EdgeId(edge) for edge in hub.members)
+            if late or not self._waits([e for part in self._parts for e in part.state.deals], members):
+                self._go_on_with(lambda part: part.close_deals())
+                return self._next(UPDATES, [EdgeId(e) for part in self._parts for e in part.state.dealt], members)
+        if self._step == VOTES and (late or all(part.votes is not None for part in self._parts)):
+            before = self.survivors
+            self._go_on_with(lambda part: self._answered(part.votes is not None))
+            return self._next(OPENING, self.survivors, before)
+        if self._step == OPENING and late and not self.opened:
+            before = self.survivors
+            self._go_on_with(lambda part: self._answered(part.ready))
+            return sorted(set(before) - set(self.survivors))
         return []
 
     def survive(self, edges: Collection[EdgeId]) -> None:
@@ -185,62 +208,87 @@ class Blind:
         Raises:
             MasksRefused: they are too few.
         """
-        hub = self._hub
-        assert hub is not None  # noqa: S101 - a round that ends was open
+        assert self._hub is not None  # noqa: S101 - a round that ends was open
         if self._step != UPDATES:
             raise MasksRefused("order", "the round ends before anybody could mask")
-        hub.survive(edges)
+        self._go_on_with(lambda part: part.survive([edge for edge in edges if edge in part.members]))
         self._next(VOTES, self.survivors, ())
 
     def again(self, edge: EdgeId) -> None:
         """Send an edge the message of the step that it is in; an edge that has answered answers the same."""
-        hub = self._hub
-        if hub is None:
+        hub, part = self._hub, self._part(edge)
+        if hub is None or part is None:
             return
-        state, message = hub.state, None
-        if state.circle is not None and self._step in (SHARES, UPDATES) and state.offers.get(edge) in state.circle.keys:
-            message = state.circle
-        messages: list[FromHub] = [message] if message is not None else []
+        state = part.state
+        messages: list[FromHub] = []
+        if hub.state.circle is not None and self._step in (SHARES, UPDATES):
+            messages.append(hub.state.circle)
         if self._step == UPDATES and edge in state.dealt:
-            messages.append(hub.inbox(edge))
+            messages.append(part.inbox(edge))
         if edge in state.survivors:
-            messages.append(hub.survive(()))
-            if self._step == OPENING and hub.votes is not None:
-                messages.append(hub.votes)
+            messages.append(part.survive(()))
+            if self._step == OPENING and part.votes is not None:
+                messages.append(part.votes)
         for each in messages:
             self._say(edge, each)
 
     # -- the sum
 
-    def unmasked(self, sources: Mapping[EdgeId, TensorSource]) -> Words:
-        """The sum of the survivors' updates.
+    def unmasked(self, sources: Mapping[EdgeId, TensorSource]) -> list[Sum]:
+        """The sum of the survivors' updates; of each group its own.
 
         Raises:
             MasksRefused: a dealer has dealt shares of something else.
         """
-        hub = self._hub
-        assert hub is not None  # noqa: S101 - the sum is of an open round
-        task = hub.state.session.task
-        total = added([sources[edge] for edge in self.survivors], task)
-        hub.unmask(total, limbs=limbs_of(task))
-        return total
+        found = []
+        for part in self._parts:
+            task = part.state.session.task
+            total = added([sources[EdgeId(edge)] for edge in part.state.survivors], task)
+            part.unmask(total, limbs=limbs_of(task))
+            found.append(Sum(total, len(part.members)))
+        return found
 
-    def mean(self, total: Words, base: TensorSource, names: Collection[str]) -> tuple[Parameters, int]:
+    def mean(self, total: Sum, base: TensorSource, names: Collection[str]) -> tuple[Parameters, int]:
         """The mean update by examples of an unmasked sum, and the examples.
 
         Raises:
             MasksRefused: it is no sum of updates.
         """
-        hub = self._hub
-        assert hub is not None  # noqa: S101
-        assert hub.state.circle is not None  # noqa: S101 - a sum has a circle
-        return mean_of(total, decode_mask_settings(self.settings), len(hub.state.circle.keys), base, names)
+        return mean_of(total.words, decode_mask_settings(self.settings), total.edges, base, names)
 
-    def sums(self, total: Words, shape: tuple[int, int]) -> Parameters:
+    def sums(self, total: Sum, shape: tuple[int, int]) -> Parameters:
         """The federated sums of an unmasked sum."""
-        return sums_of(total, shape)
+        return sums_of(total.words, shape)
 
     # -- parts
+
+    def _part(self, edge: str) -> HubMasks | None:
+        """The hub in an edge's group; None before the circle is closed, or where that group has come to nothing."""
+        return next((part for part in self._parts if edge in part.members), None)
+
+    def _answered(self, enough: bool) -> None:
+        if not enough:
+            raise MasksRefused("too-few", f"the step `{self._step}` was not answered by enough edges in {self._step_s:.0f} s")
+
+    def _go_on_with(self, step: Callable[[HubMasks], object]) -> None:
+        """Take a step in every group. One that cannot is out of the round, and the others go on if a rule can still compare them.
+
+        Raises:
+            MasksRefused: too few groups are left; or the one circle there is cannot.
+        """
+        assert self._hub is not None  # noqa: S101
+        left, refused = [], MasksRefused("too-few", "no group is left")
+        for part in self._parts:
+            try:
+                step(part)
+                left.append(part)
+            except MasksRefused as error:
+                refused = error
+        if len(left) < (GROUPS_MIN if self._hub.state.session.group_edges else 1):
+            raise refused
+        if len(left) < len(self._parts):
+            log.warning("groups are out of a masked round", study=self._study.name, left=len(left), reason=str(refused))
+        self._parts = left
 
     def _waits(self, answered: Collection[str], asked: Collection[EdgeId]) -> bool:
         return bool(set(asked) - set(answered) - self._lost - self._out)
@@ -249,7 +297,7 @@ class Blind:
         """The step is on disk, then every member is told; who is out by it."""
         assert self._hub is not None  # noqa: S101
         self._step = step
-        self._blobs.write(STATE, msgspec.msgpack.encode(_Saved(self.settings, step, self._hub.state)))
+        self._blobs.write(STATE, msgspec.msgpack.encode(self._state(step)))
         self._begin_wait()
         log.info("masked round", study=self._study.name, round_number=self._hub.state.session.round_number, step=step)
         for edge in members:
@@ -260,10 +308,11 @@ class Blind:
 
     def _tell(self, edge: EdgeId) -> None:
         """The message that begins a step."""
-        hub = self._hub
-        assert hub is not None  # noqa: S101
+        hub = self._part(edge)
+        assert self._hub is not None  # noqa: S101
+        assert hub is not None  # noqa: S101 - whoever is out is told nothing
         if self._step == SHARES:
-            self._say(edge, hub.close_circle())
+            self._say(edge, self._hub.close_circle())
         elif self._step == UPDATES:
             self._say(edge, hub.inbox(edge))
         elif self._step == VOTES:
@@ -281,6 +330,11 @@ class Blind:
     def _begin_wait(self) -> None:
         self._deadline_s = self._clock.monotonic_s() + self._step_s
 
+    def _state(self, step: str) -> _Saved:
+        assert self._hub is not None  # noqa: S101
+        grouped = bool(self._hub.state.session.group_edges)
+        return _Saved(self.settings, step, self._hub.state, [part.state for part in self._parts] if grouped else [])
+
     def _saved(self) -> _Saved | None:
         try:
             return msgspec.msgpack.decode(self._blobs.read(STATE), type=_Saved)
@@ -294,10 +348,11 @@ def make_blind(study: Study, masking: Masking | None, *, blobs: Blobs, clock: Cl
     Raises:
         StudyError: the study is blind, and this hub has no way to carry masks.
     """
-    if study.privacy.mode != "blind":
+    if not study.privacy.mode.startswith("blind"):
         return None
     if masking is None:
         raise StudyError(
-            "privacy.mode is `blind`, and masks are not carried here", remedy="run it on Wardround's own edges and hub"
+            f"privacy.mode is `{study.privacy.mode}`, and masks are not carried here",
+            remedy="run it on Wardround's own edges and hub",
         )
     return Blind(study, masking, blobs=blobs, clock=clock)

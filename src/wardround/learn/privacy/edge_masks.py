@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from wardround.errors import TrustError
 from wardround.learn.privacy.graph import EDGES_MAX, EDGES_MIN, Plan, plan
+from wardround.learn.privacy.groups import check_group_edges, own_circle
 from wardround.learn.privacy.ring import Words, add_masks
 from wardround.learn.privacy.shamir import SHARE_BYTES, split
 from wardround.learn.privacy.wire import (
@@ -76,7 +77,7 @@ class EdgeState(msgspec.Struct):
     seal_secret: bytes
     seed: bytes
     keys: Keys
-    circle: Circle | None = None
+    circle: Circle | None = None  # of its own group, where there are groups
     deal: Deal | None = None
     inbox: bytes = b""  # digest of the one that was taken
     dealt: tuple[str, ...] = ()
@@ -108,6 +109,7 @@ class EdgeMasks:
                 f"round {session.round_number} of {session.study}: this edge has opened round {opened} already",
                 lie=True,
             )
+        check_group_edges(session.group_edges)
         if session.edges_min < EDGES_MIN:
             raise MasksRefused("too-few", f"a sum of {session.edges_min} edges hides nobody: {EDGES_MIN} are the least", lie=True)
         mask, seal, seed = X25519PrivateKey.generate(), X25519PrivateKey.generate(), secrets.token_bytes(32)
@@ -137,19 +139,22 @@ class EdgeMasks:
         """
         state = self.state
         self._check_session(circle.session)
+        shown = circle_digest(circle)
         if state.circle is not None and state.deal is not None:
-            if circle_digest(circle) != circle_digest(state.circle):
+            if shown != state.deal.circle:
                 raise MasksRefused("circle", "the hub shows two circles in one session", lie=True)
             return state.deal
-        sizes = self._check_circle(circle)
-        names = [keys.edge for keys in circle.keys]
+        self._check_circle(circle)
+        own = own_circle(circle, state.session.group_edges, state.edge)
+        names = [keys.edge for keys in own.keys]
+        sizes = plan(len(names))
         others = [name for name in names if name != state.edge]
         holders = others if sizes.complete else secrets.SystemRandom().sample(others, sizes.holders)
         partners = frozenset(holders[: sizes.partners])
         place = {name: number + 1 for number, name in enumerate(names)}
         spots = [place[name] for name in (state.edge, *holders)]
         seeds, secrets_ = (split(secret, sizes.threshold, spots) for secret in (state.seed, state.mask_secret))
-        seal_keys = {keys.edge: keys.seal_key for keys in circle.keys}
+        seal_keys = {keys.edge: keys.seal_key for keys in own.keys}
         state.held[state.edge] = Shares(seeds[place[state.edge]], secrets_[place[state.edge]], False)
         sealed = []
         for holder in (state.edge, *sorted(holders)):
@@ -158,7 +163,7 @@ class EdgeMasks:
             box = b"" if holder == state.edge else self._box(seal_keys[holder], holder, seed + key + bytes([partner]))
             seed_digest, key_digest = (share_digest(self._digest, state.edge, holder, share) for share in (seed, key))
             sealed.append(Sealed(holder, box, seed_digest, key_digest, partner))
-        state.circle, state.deal = circle, Deal(self._digest, circle_digest(circle), tuple(sealed))
+        state.circle, state.deal = own, Deal(self._digest, shown, tuple(sealed))
         return state.deal
 
     def take(self, inbox: Inbox) -> None:
@@ -259,7 +264,7 @@ class EdgeMasks:
         if digest != self._digest:
             raise MasksRefused("session", "the message belongs to another session")
 
-    def _check_circle(self, circle: Circle) -> Plan:
+    def _check_circle(self, circle: Circle) -> None:
         state, names = self.state, [keys.edge for keys in circle.keys]
         if names != sorted(set(names)) or len(names) > EDGES_MAX or state.keys not in circle.keys:
             raise MasksRefused("circle", "the circle is not in order, or lacks this edge's own keys", lie=True)
@@ -271,12 +276,11 @@ class EdgeMasks:
             ):
                 raise MasksRefused("signature", f"the keys of {keys.edge[:60]} are not signed by {keys.edge[:60]}", lie=True)
         check_admitted(self._rostered.admit, circle.roster, circle.keys)
-        return plan(len(names))
 
     def _check_enough(self, edges: Collection[str], what: str) -> None:
         """A quorum in all, and enough of those that this edge itself picked: else what is left could all be the hub's."""
         sizes, state = self._sizes(), self.state
-        least = max(sizes.quorum, state.session.edges_min)
+        least = sizes.quorum if state.session.group_edges else max(sizes.quorum, state.session.edges_min)
         own = {s.holder for s in self._deal().sealed if s.holder != state.edge} & set(edges)
         wanted = sizes.threshold - sizes.complete  # of a complete circle this edge itself is one
         if len(edges) < least or len(own) < wanted:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from wardround.errors import TrustError
 from wardround.learn.privacy.edge_masks import ANYBODY, Admit, Verify, check_admitted, exchange, pair_seed
 from wardround.learn.privacy.graph import EDGES_MIN, Plan, plan
+from wardround.learn.privacy.groups import split
 from wardround.learn.privacy.ring import Words, add_masks
 from wardround.learn.privacy.shamir import SHARE_BYTES, join
 from wardround.learn.privacy.wire import (
@@ -46,7 +47,8 @@ class HubState(msgspec.Struct):
     session: Session
     roster: bytes = b""  # shown with the circle; the same for the whole session
     offers: dict[str, Keys] = msgspec.field(default_factory=dict)
-    circle: Circle | None = None
+    circle: Circle | None = None  # of one group, where there are groups
+    shown: bytes = b""  # digest of the circle that edges were shown, where it is another
     deals: dict[str, Deal] = msgspec.field(default_factory=dict)
     dealt: tuple[str, ...] = ()  # who is in it when masking begins
     survivors: tuple[str, ...] = ()
@@ -62,7 +64,8 @@ class HubMasks:
         """`admit` is asked as edges ask it: one who would spoil the circle for all others is out before it closes."""
         self.state, self._verify, self._admit = state, verify, admit
         self._digest = state.session.digest
-        self._shown: bytes = b""  # digest of the circle
+        self._shown = state.shown  # digest of the circle
+        self._members = frozenset[str]()
         self._boxes: dict[str, dict[str, Sealed]] = {}  # holder: dealer; made when masking begins
 
     # -- keys
@@ -103,6 +106,26 @@ class HubMasks:
                 raise MasksRefused("too-few", f"{len(state.offers)} of {least} edges have offered keys")
             state.circle = Circle(self._digest, tuple(keys for _, keys in sorted(state.offers.items())), state.roster)
         return state.circle
+
+    def groups(self) -> list[HubMasks]:
+        """The hub in each group of the circle that is closed: itself, where there are none."""
+        state, circle = self.state, self._circle()
+        if not state.session.group_edges:
+            return [self]
+        found = []
+        for own in split(circle, state.session.group_edges):
+            offers = {keys.edge: keys for keys in own.keys}
+            part = HubState(state.session, state.roster, offers, own, self._circle_digest())
+            found.append(HubMasks(part, verify=self._verify, admit=self._admit))
+        return found
+
+    @property
+    def members(self) -> frozenset[str]:
+        """Who is in the circle, once it is closed."""
+        circle = self.state.circle
+        if circle is not None and not self._members:
+            self._members = frozenset(keys.edge for keys in circle.keys)
+        return self._members
 
     # -- shares
 
@@ -266,7 +289,8 @@ class HubMasks:
             raise MasksRefused("session", "the message belongs to another session")
 
     def _check_enough(self, edges: Collection[str], what: str) -> None:
-        least = max(self._sizes().quorum, self.state.session.edges_min)
+        session, quorum = self.state.session, self._sizes().quorum
+        least = quorum if session.group_edges else max(quorum, session.edges_min)
         if len(edges) < least:
             raise MasksRefused("too-few", f"{len(edges)} of {least} edges needed {what}")
 

@@ -15,6 +15,7 @@ import msgspec
 from wardround.errors import LearnError, StudyError
 from wardround.learn.privacy.dp_checks import check_dp
 from wardround.learn.privacy.graph import CIRCLE_MAX, EDGES_MIN
+from wardround.learn.privacy.groups import GROUP_EDGES_MIN, GROUPS_MIN
 from wardround.learn.privacy.wire import Session
 from wardround.malformed import MALFORMED
 from wardround.settings import Settings
@@ -22,9 +23,11 @@ from wardround.settings import Settings
 if TYPE_CHECKING:
     from wardround.learn.study import Study
 
-MODES = ("clear", "clear-dp", "blind")
+MODES = ("clear", "clear-dp", "blind", "blind-groups")
 # Their fold looks at the updates' mean by examples alone, and nothing that an edge keeps hangs on whether its own update counted.
 BLIND_STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedbn", "ditto", "fine-tuning")
+# These fold the sums of groups, as they fold updates where the hub sees them.
+GROUP_STRATEGIES = ("coordinate-median", "trimmed-mean", "geometric-median", "centered-clipping")
 WEIGHT_MAX, CLIP_MAX = 35_000, 1e6
 
 
@@ -34,6 +37,7 @@ class PrivacySettings(Settings, frozen=True):
     mode: str = "clear"  # blind: the hub learns the sum of a round's updates; clear-dp: noise hides each unit in the model
     clip: float = 8.0  # blind: of a value of an update; an update with a larger one is scaled down as a whole
     weight_max: int = 10_000  # blind: examples that an edge counts for at most
+    group_edges: int = 10  # blind-groups: edges of a group at least, whose sum the hub learns
     unit: str = "edge"  # clear-dp, as all that follows: what the noise hides
     clip_norm: float = 1.0  # L2 length that a unit's update is clipped to; of the first round, where it adapts
     clip_quantile: float = 0.0  # share of units that the clip should leave as they are; 0: the clip stays
@@ -54,12 +58,14 @@ class MaskSettings(msgspec.Struct, frozen=True):
     weight_max: int
     edges_min: int
     nonce: bytes
+    group_edges: int = 0
 
 
 def mask_settings(study: Study, nonce: bytes) -> bytes:
     """As Order.masks holds them."""
     own = study.privacy
-    return msgspec.msgpack.encode(MaskSettings(own.clip, own.weight_max, study.rounds.edges_min, nonce))
+    group_edges = own.group_edges if own.mode == "blind-groups" else 0
+    return msgspec.msgpack.encode(MaskSettings(own.clip, own.weight_max, study.rounds.edges_min, nonce, group_edges))
 
 
 def decode_mask_settings(data: bytes) -> MaskSettings:
@@ -77,7 +83,9 @@ def decode_mask_settings(data: bytes) -> MaskSettings:
 def session_of(study: str, round_number: int, attempt: int, task: str, base: str, settings: bytes, masks: bytes) -> Session:
     """The session of an order: hub and edge make it each for themselves."""
     digest = hashlib.sha256(len(settings).to_bytes(8) + settings + masks).hexdigest()
-    return Session(study, round_number, attempt, task, base, digest, decode_mask_settings(masks).edges_min)
+    own = decode_mask_settings(masks)
+    groups = own.group_edges if task == "train" else 0  # sums of round 0 are added in any case: one circle hides them better
+    return Session(study, round_number, attempt, task, base, digest, own.edges_min, groups)
 
 
 def check_privacy(study: Study) -> None:
@@ -92,14 +100,16 @@ def check_privacy(study: Study) -> None:
     _check(1 <= own.weight_max <= WEIGHT_MAX, f"privacy.weight_max is {own.weight_max}", f"choose a value from 1 to {WEIGHT_MAX}")
     if own.mode == "clear-dp":
         check_dp(study)
-    if own.mode != "blind":
+    if not own.mode.startswith("blind"):
         return
-    blind = "privacy.mode is `blind`"
+    blind, grouped = f"privacy.mode is `{own.mode}`", own.mode == "blind-groups"
     _check(
         study.kind == "model", f"{blind} and kind is `{study.kind}`: who answers for a signal would be seen", 'use kind = "model"'
     )
+    if grouped:
+        _check_groups(study)
     _check(
-        study.strategy.name in BLIND_STRATEGIES,
+        grouped or study.strategy.name in BLIND_STRATEGIES,
         f"{blind} and strategy.name is `{study.strategy.name}`: it looks at single updates, and the hub sees their sum alone",
         f"choose one of: {', '.join(BLIND_STRATEGIES)}",
     )
@@ -128,6 +138,27 @@ def check_privacy(study: Study) -> None:
         study.compression.update == "none" and not study.compression.zstd,
         f"{blind} and compression is asked for: masked updates look like noise, and do not shrink",
         'choose compression.update = "none" and compression.zstd = false',
+    )
+
+
+def _check_groups(study: Study) -> None:
+    group, name = study.privacy.group_edges, study.strategy.name
+    mode = "privacy.mode is `blind-groups`"
+    _check(
+        name in GROUP_STRATEGIES,
+        f"{mode} and strategy.name is `{name}`: "
+        + ("it gains nothing from groups" if name in BLIND_STRATEGIES else "it looks at single updates, not at sums of groups"),
+        f"choose one of: {', '.join(GROUP_STRATEGIES)}" + ('; or mode = "blind"' if name in BLIND_STRATEGIES else ""),
+    )
+    _check(
+        group >= GROUP_EDGES_MIN,
+        f"{mode} and privacy.group_edges is {group}: so small a group hides nobody well",
+        f"choose {GROUP_EDGES_MIN} or more",
+    )
+    _check(
+        study.rounds.edges_min >= GROUPS_MIN * group,
+        f"{mode} and rounds.edges_min is {study.rounds.edges_min}: a rule compares {GROUPS_MIN} groups of {group} at least",
+        f"choose rounds.edges_min = {GROUPS_MIN * group} or more",
     )
 
 

@@ -6,7 +6,9 @@ federated sums of round 0 are exact to 2^-80 live, and are left as they are here
 
 from __future__ import annotations
 
+import random
 from collections.abc import Collection, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from wardround.learn.privacy.ring import Scale, Words, add_vector
 from wardround.learn.privacy.vectors import mean_of
 from wardround.learn.triage import load
 
+T = TypeVar("T")
 NEVER_ALONE = "blind"  # what the names of all modes begin with in which a hub sees no single update
 
 
@@ -37,6 +40,16 @@ def words_of(update: TensorSource, examples: int, privacy: PrivacySettings, edge
         return scale.encode([tensors[name] for name in sorted(tensors)], examples)[0]
     except ValueError as error:
         raise UpdateRefused("not-finite", str(error)) from error
+
+
+def grouped(made: Sequence[T], privacy: PrivacySettings, edges: int, seed: str) -> tuple[list[list[T]], int]:
+    """What each masked sum is of, and how many edges each circle has: one of so many `edges`, or groups drawn by chance."""
+    if privacy.mode != "blind-groups":
+        return [list(made)], edges
+    count = max(1, edges // privacy.group_edges)
+    drawn = list(made)
+    random.Random(f"{seed}/groups").shuffle(drawn)  # noqa: S311 - a rehearsal hides nothing
+    return [group for i in range(count) if (group := drawn[i::count])], -(-edges // count)
 
 
 def mean_of_sum(

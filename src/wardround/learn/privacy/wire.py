@@ -37,6 +37,7 @@ class Session(msgspec.Struct, frozen=True):
     base: str
     settings_sha256: str  # of Order.settings and Order.masks: clip, weights and a nonce are in there
     edges_min: int
+    group_edges: int = 0  # edges of a group at least; 0: the circle is one
 
     @property
     def digest(self) -> bytes:

@@ -85,12 +85,13 @@ class Ward:
 
     def start_hub(self):
         self.post.clear()
+        study = parse_study(self.text, where="test")
         self.coordinator = Coordinator(
-            parse_study(self.text, where="test"),
+            study,
             settings=b"settings",
             initial=lambda: toy_model(0),
             shape=(FEATURES, CLASSES),
-            strategy=make_strategy(StrategySettings(), LearnerSettings()),
+            strategy=make_strategy(study.strategy, study.learner),
             screen=Screens("test"),
             journal=Journal(self.storage.connect),
             blobs=self.blobs,
