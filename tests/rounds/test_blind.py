@@ -25,6 +25,7 @@ from wardround.simulation.toy import toy_training
 RUNS = int(os.environ.get("WARDROUND_BLIND_RUNS", "2"))
 WARD = int(os.environ.get("WARDROUND_BLIND_EDGES", "10"))
 WARD_RUNS = int(os.environ.get("WARDROUND_BLIND_WARD_RUNS", "1"))
+GROUP_RUNS = int(os.environ.get("WARDROUND_BLIND_GROUP_RUNS", "0"))
 FIRST = int(os.environ.get("WARDROUND_SEED", "0"))
 STUDY = """\
 name = "blind"
@@ -111,9 +112,12 @@ def at(world):
 
 
 def check_sums(world):
-    """Every round is the exact mean of those it names, or comes to nothing and leaves the model as it was; how many are."""
+    """Every round is the exact mean of those it names, or comes to nothing and leaves the model as it was; how many are.
+
+    Before the first model there is none to leave: where the sums of round 0 come to nothing, the next round asks for them again.
+    """
     committed, blobs = world.journal().committed(), FolderBlobs(world.home / "study")
-    for before, after in itertools.pairwise(committed):
+    for before, after in itertools.pairwise(itertools.dropwhile(lambda c: not c.model, committed)):
         base, made = (decode_model(blobs.read(model_name(c.model))) for c in (before, after))
         order = Order("blind", after.number, 1, "train", before.model, b"", 1.0)
         done = [toy_training(edge, order, encode_model(base), b"") for edge in after.folded]
@@ -149,3 +153,33 @@ def test_a_fifth_of_a_ward_and_the_hub_killed_at_any_step_leave_exact_sums_or_no
         done = check_sums(world)
         print(f"{said}: {done} of {len(world.journal().committed())} rounds folded")
         assert done >= rounds - 1, said
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not GROUP_RUNS, reason="36 processes: make test-blind")
+@pytest.mark.parametrize("seed", range(FIRST, FIRST + GROUP_RUNS))
+def test_groups_over_real_processes_withstand_kills_of_edges_and_the_hub(seed, tmp_path):
+    """The middle of the groups' means lies, in each coordinate, between the least and the largest update of its edges."""
+    chance, names, rounds = random.Random(f"groups/{seed}"), edges(36), 3
+    text = STUDY.format(rounds=rounds, deadline=20.0, mode="blind-groups").replace("edges_min = 3", "edges_min = 30")
+    text += '[strategy]\nname = "coordinate-median"\n'
+    due = sorted((chance.randrange(1, rounds), name) for name in ("hub", *chance.sample(names, 3)))
+    with World(tmp_path, text, names, seed=seed, train_s=0.3) as world:
+        for number, name in due:
+            assert world.wait(lambda number=number: world.finished() or world.rounds() >= number, 90), f"WARDROUND_SEED={seed}"
+            world.kill(name)
+            if name == "hub":
+                world.start(name)
+        assert world.wait(world.finished, 120), f"WARDROUND_SEED={seed}, killed at {due}: stuck after {world.rounds()} rounds"
+        committed, blobs = world.journal().committed(), FolderBlobs(world.home / "study")
+        for before, after in itertools.pairwise(itertools.dropwhile(lambda c: not c.model, committed)):
+            base, made = (decode_model(blobs.read(model_name(c.model))) for c in (before, after))
+            assert len(after.folded) >= 21 or not after.folded  # three groups of a quorum of ten
+            order = Order("blind", after.number, 1, "train", before.model, b"", 1.0)
+            updates = [decode_model(toy_training(edge, order, encode_model(base), b"").data) for edge in after.folded]
+            for name in ("w", "b") if updates else ():
+                all_ = np.stack([update[name] for update in updates])
+                step = made[name] - base[name]
+                assert (step >= all_.min(0) - 2e-6).all()
+                assert (step <= all_.max(0) + 2e-6).all()
+                assert np.abs(step).max() > 0

@@ -152,9 +152,8 @@ def test_one_edge_that_sends_anything_moves_a_blind_sum_and_not_the_middle_of_gr
     honest = model_after_one_round(TRIMMED)
     spoilt = model_after_one_round(TRIMMED, liars=MANY[:1])
     blind = model_after_one_round(TRIMMED.replace("blind-groups", "blind").replace("trimmed-mean", "fedavg"), liars=MANY[:1])
-    size = float(np.abs(honest).max())
-    assert float(np.abs(blind - honest).max()) > 10 * size
-    assert float(np.abs(spoilt - honest).max()) < 2 * size
+    assert float(np.abs(blind - honest).max()) > 1.5  # 8 by a share of the weights of two sevenths
+    assert float(np.abs(spoilt - honest).max()) < 0.5  # an honest group's mean is of ten steps of some 0.1
 
 
 def test_a_group_that_comes_to_nothing_is_out_and_the_others_go_on():
