@@ -8,7 +8,7 @@ DATA ?= ../shared/data
 # Outside the lock, as its wheels differ by machine; its index for a machine without a GPU: TORCH="torch==2.13.0 --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-blind test-privacy test-fuzz drill test-wifi
+.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-blind test-privacy test-fuzz drill test-wifi test-restore
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -40,6 +40,9 @@ test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts,
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -qy mosquitto >/dev/null
 	@WARDROUND_DURABILITY_RUNS=200 scripts/test tests/durability -s $(ARGS)
 	@WARDROUND_SCHEDULES=20000 WARDROUND_FAULT_RUNS=20 scripts/test tests/simulation tests/integration/test_process.py tests/nodes
+
+test-restore: $(VENV)/.dev  ## a running hub is backed up, lost and restored, with an erasure in between
+	@WARDROUND_RESTORE=1 scripts/test tests/integration/test_backup.py $(ARGS)
 
 test-wifi: $(VENV)/.dev  ## WPA3-Enterprise in the air: an edge joins and trains over simulated radios in a virtual machine (root, Debian)
 	@scripts/install-packages qemu-system-x86 mmdebstrap e2fsprogs

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from wardround.backup.service import Backups
 from wardround.clock import Clock
 from wardround.errors import WardroundError
 from wardround.processing import UPKEEP_S, Processing
@@ -32,7 +33,8 @@ from wardround.watch.watcher import Watch
 
 log = structlog.get_logger(__name__)
 RUNS_STATE, ROWS_STATE = "routine-runs", "routine-rows"
-COMPACTION, RETENTION = "compaction", "retention"
+COMPACTION, RETENTION, BACKUP = "compaction", "retention", "backup"
+BACKUP_SOON_S, BACKUP_AGAIN_S = 30.0, 600.0  # after a start; after one that failed
 LOOK_S = 5.0
 HOUR_S = 3600.0
 GRACE_S = 600.0
@@ -59,11 +61,14 @@ class Automation:
         watch: Watch,
         processing: Processing,
         studies: Studies,
+        backups: Backups,
         attached: Callable[[], Collection[str]],
     ) -> None:
         """`attached` are the edges that are connected now."""
         self._home, self._settings, self._store, self._clock, self._watch = home, settings, store, clock, watch
         self._processing, self._studies, self._attached = processing, studies, attached
+        self._started_us = clock.now_us()
+        self._backups, self._backup_after_us = backups, clock.now_us() + round(BACKUP_SOON_S * 1e6)
         self._lock = threading.Lock()
         self._timetable = Timetable(clock.now_us(), store.load_state(RUNS_STATE) or b"")
         self._saved = self._shown = b""
@@ -104,6 +109,18 @@ class Automation:
         with self.running(RETENTION, COMPACTION) as run:
             run.detail = str(self._processing.keep_up())
 
+    def back_up(self) -> None:
+        """Make a backup when its time has come.
+
+        Raises:
+            WardroundError: it could not be made; the next try is after BACKUP_AGAIN_S.
+        """
+        if not self._settings.backup.folder or self._clock.now_us() < max(self._backup_due_us(), self._backup_after_us):
+            return
+        self._backup_after_us = self._clock.now_us() + round(BACKUP_AGAIN_S * 1e6)
+        with self.running(BACKUP) as run:
+            run.detail = self._backups.by_the_clock()
+
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
         while True:
@@ -136,7 +153,7 @@ class Automation:
 
     def _expected(self) -> list[Routine]:
         running = list(self._studies.running.values())
-        found = [*self._jobs(running), *self._upkeep(), *self._certificates(), self._audit()]
+        found = [*self._jobs(running), *self._upkeep(), *self._backup(), *self._certificates(), self._audit()]
         for study in running:
             found += [self._rounds(study), *self._scores(study), *self._thresholds(study)]
         return found
@@ -160,6 +177,18 @@ class Automation:
             (RETENTION, "Rows past their retention", words),
         ):
             yield Routine(name=name, title=title, schedule=schedule, next_us=self._due_us(name, UPKEEP_S), grace_s=HOUR_S)
+
+    def _backup(self) -> Iterator[Routine]:
+        wanted = self._settings.backup
+        if wanted.folder:
+            schedule = f"every {wanted.every_h:g} h, {wanted.keep} kept"
+            yield Routine(name=BACKUP, title="Backup", schedule=schedule, next_us=self._backup_due_us(), grace_s=HOUR_S)
+
+    def _backup_due_us(self) -> int:
+        """An interval after the last; soon after a start where there is none."""
+        with self._lock:
+            last_us = self._timetable.last_ok_us(BACKUP)
+        return last_us + round(self._settings.backup.every_h * HOUR_S * 1e6) if last_us else self._started_us
 
     def _certificates(self) -> Iterator[Routine]:
         own = describe((self._home / "pki" / "hub.pem").read_bytes())

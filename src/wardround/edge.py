@@ -73,10 +73,11 @@ from wardround.trust.certificates import check_certificate, check_key_files
 from wardround.trust.channel import HubChannel, peer_name, start_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.denied import DenyList
-from wardround.trust.duties import erased_to_wire, head_of, head_to_wire, wishes_of
+from wardround.trust.duties import erased_here, erased_to_wire, head_of, head_to_wire, known_of, wishes_of
 from wardround.trust.erasures import ErasureBook
 from wardround.trust.identity import IdentityFolder
 from wardround.trust.peers import Peers
+from wardround.trust.pseudonym_key import pseudonyms_of
 from wardround.trust.pseudonyms import Pseudonyms
 from wardround.trust.renewal import Renewer
 from wardround.trust.renewal_link import ask_renewal
@@ -152,8 +153,12 @@ class EdgeHome:
         return Participant(FolderBlobs(self.path / "learn")).receipts.newest()
 
     def pseudonyms(self) -> Pseudonyms:
-        """Patients to subjects."""
-        return Pseudonyms.open(self.path / "pseudonym.key")
+        """Patients to subjects.
+
+        Raises:
+            TrustError: this home was restored from a backup, and its key is not back.
+        """
+        return pseudonyms_of(self.path)
 
     def imports(self, seal: Seal | None = None) -> Imports:
         """What the command line hands over from files."""
@@ -556,17 +561,20 @@ class Edge:
             return erased_to_wire(message.erasure.number, receipt)
         elif kind == "audit_head":
             self._keep_head(message.audit_head)
+        elif kind == "known_consents":
+            if changed := self._consents.apply(known_of(message.known_consents)):
+                self._audit.add("change", "newer consents taken over", "hub", changed=changed)
+                self._follow_consents()
         elif kind == "names_asked":
             names = self._home.pseudonyms()
             return give_names(message.names_asked, edge=self.name, pseudonyms=names, consents=self._consents, audit=self._audit)
         return None
 
-    def _greet(self) -> pb.EdgeMessage | None:
-        """The newest head of the hub's audit log that is kept here: the hub cannot have a shorter one."""
+    def _greet(self) -> list[pb.EdgeMessage]:
+        """What a hub must not have lost: the newest head of its audit log that is kept here, and whom it has erased."""
         kept = self._heads.all()
-        if not kept:
-            return None
-        return pb.EdgeMessage(kept_head=head_to_wire(Head(kept[-1].entries, bytes.fromhex(kept[-1].hash))))
+        heads = [head_to_wire(Head(kept[-1].entries, bytes.fromhex(kept[-1].hash)))] if kept else []
+        return [*(pb.EdgeMessage(kept_head=head) for head in heads), *erased_here([e.digest for e in self._erasures.all()])]
 
     def _keep_head(self, message: pb.AuditHead) -> None:
         head, now_us = head_of(message), self._clock.now_us()

@@ -20,6 +20,7 @@ from wardround import __version__
 from wardround.api.app import make_api
 from wardround.api_desk import ApiDesk
 from wardround.automation import Automation
+from wardround.backup.service import Backups
 from wardround.clock import Clock, SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
@@ -56,6 +57,7 @@ from wardround.trust import renewal
 from wardround.trust.at_rest import turn_on
 from wardround.trust.audit import Head
 from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_log
+from wardround.trust.authority_again import give_authority
 from wardround.trust.certificates import (
     HUB_NAME,
     Authority,
@@ -77,6 +79,7 @@ from wardround.trust.offline import install_authority, request_authority
 from wardround.trust.peers import Peers
 from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
+from wardround.trust.restored import restored
 from wardround.trust.signatures import HubSigner
 from wardround.watch.alerts import Alert
 from wardround.watch.delivery.messages import Origin
@@ -123,6 +126,18 @@ def take_authority(home: Path, pem: bytes) -> Authority:
     authority = Authority.load(home / "pki")
     _issue_hub_certificate(home, authority, load_settings(home / "hub.toml", HubSettings))
     return authority
+
+
+def give_home_keys(home: Path, ca_key: Path | None, clock: Clock) -> None:
+    """What a backup has not: the hub's authority, from the key that was kept or anew, its certificate, an entry in its log.
+
+    Raises:
+        TrustError: the key is another authority's.
+    """
+    settings = load_settings(home / "hub.toml", HubSettings)
+    _issue_hub_certificate(home, give_authority(home, settings.name, ca_key), settings)
+    with contextlib.closing(open_log(home, clock)) as audit:
+        audit.add("system", "restored from a backup", "restore", new_authority=ca_key is None)
 
 
 def _issue_hub_certificate(home: Path, authority: Authority, settings: HubSettings) -> None:
@@ -224,6 +239,9 @@ class Hub:
             record=self.record,
             tell=self._tell,
         )
+        self.backups = Backups(
+            home, self.settings, lake=self.lake, store=self.store, clock=self.clock, still=self.committer.still
+        )
         self.automation = Automation(
             home,
             self.settings,
@@ -232,6 +250,7 @@ class Hub:
             watch=self.watch,
             processing=self.processing,
             studies=self.studies,
+            backups=self.backups,
             attached=lambda: set(self.link.attached) if self.link is not None else set(),
         )
         self.beats: dict[str, Beat] = {}
@@ -506,6 +525,7 @@ class Hub:
         while True:
             await asyncio.to_thread(self._erase)
             await asyncio.to_thread(self._process)
+            await asyncio.to_thread(self._back_up)
             for running in list(self.studies.running.values()):
                 await asyncio.to_thread(running.score_pending)
                 if running.releases is not None:
@@ -539,6 +559,15 @@ class Hub:
             self.automation.keep_up()
         except WardroundError as error:  # the lake is slower for it, and the next hour tries again
             log.error("upkeep failed", error=str(error))
+
+    def _back_up(self) -> None:
+        """Between two jobs: what is asked for, then what is due."""
+        self.backups.answer()
+        try:
+            self.automation.back_up()
+        except (WardroundError, OSError) as error:  # earlier ones stay; it is late until one succeeds
+            self.happened("The backup failed", str(error))
+            log.error("backup failed", error=str(error))
 
     # -- what the parts say
 
@@ -574,6 +603,9 @@ class Hub:
         """What an edge says beside rounds."""
         if message.WhichOneof("kind") == "names_given":
             self.naming.answered(edge, message.names_given)
+        elif message.WhichOneof("kind") == "erased_here":
+            if restored(self.home) is not None and (back := self.erasing.again(edge, message.erased_here.digests)):
+                self.happened(f"{back} erased patients were back", "the hub was restored from a backup: they are erased again")
         else:
             self.duties.answered(edge, message)
 
@@ -643,6 +675,7 @@ class Hub:
     def _edge_joined(self, name: str, certificate: bytes) -> None:
         facts = describe(certificate)
         self.record("change", "edge joined", name, serial=facts.serial)
+        self.erasures.joined(name, self.clock.now_us())
         self.store.joined(CertificateRecord(facts.serial, name, self.clock.now_us(), facts.not_after_us))
         self.happened(f"{name} joined", "its certificate is issued")
 

@@ -248,6 +248,18 @@ class TracingSettings(Settings, frozen=True, kw_only=True):
     endpoint: str = ""  # of a collector, for OTLP over HTTP: http://127.0.0.1:4318/v1/traces; empty: nowhere
 
 
+class BackupSettings(Settings, frozen=True, kw_only=True):
+    """When a hub backs itself up, and where to."""
+
+    folder: str = ""  # absolute, on another disk; empty: never by itself
+    every_h: float = 24.0
+    keep: int = 7  # older ones are removed
+
+    def __post_init__(self) -> None:
+        if self.every_h <= 0 or self.keep < 1:
+            raise ValueError("backup.every_h is above 0, and backup.keep at least 1")
+
+
 class HubSettings(Settings, frozen=True, kw_only=True):
     """hub.toml: the central hub."""
 
@@ -266,6 +278,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     notify: tuple[NotifySettings, ...] = ()
     tracing: TracingSettings = TracingSettings()
     at_rest: AtRestSettings = AtRestSettings()
+    backup: BackupSettings = BackupSettings()
 
 
 def load_settings(path: Path, kind: type[T]) -> T:

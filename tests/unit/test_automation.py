@@ -71,6 +71,7 @@ class Site:
             watch=self.watch,
             processing=self.work,
             studies=SimpleNamespace(running={"s": self.study}),
+            backups=SimpleNamespace(by_the_clock=lambda: "made"),
             attached=lambda: self.attached,
         )
 

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wardround.cli import ble, edge_alerts
+from wardround.cli import ble, edge_alerts, edge_key
 from wardround.cli.completeness import edge_completeness
 from wardround.cli.consent import edge_consent
 from wardround.cli.edge_status import DEFAULT_HOME, Home, status
@@ -36,6 +36,7 @@ app.command("import")(import_files)
 app.command()(status)
 app.add_typer(ble.app, name="ble")
 app.add_typer(edge_alerts.app, name="alerts")
+app.add_typer(edge_key.app, name="key")
 app.command("completeness")(edge_completeness)
 app.command("consent")(edge_consent)
 app.command("roster")(edge_roster)

@@ -19,6 +19,7 @@ from wardround.cli import (
     alert,
     audit,
     automation,
+    backup,
     demo,
     doctor,
     drill,
@@ -71,6 +72,8 @@ app.add_typer(token.app, name="token")
 app.add_typer(keys.app, name="keys")
 app.command("trend")(trend.trend)
 app.command("automation")(automation.automation)
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("drill")(drill.drill)
 app.command("doctor")(doctor.doctor)
 

@@ -32,6 +32,7 @@ class _Act:
 CHANGE, VIEW, EXPORT = _Act("change"), _Act("view"), _Act("export")
 _SECRET = _Act("change", named=False)
 ACTS: dict[tuple[str, ...], _Act] = {
+    ("backup",): EXPORT,
     ("erase",): _Act("delete", subject=True),
     ("trend",): _Act("view", subject=True),
     ("alert", "ack"): CHANGE,
@@ -49,6 +50,8 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("edge", "devices", "revoke"): CHANGE,
     ("edge", "export"): _Act("export", named=False),
     ("edge", "import"): _SECRET,
+    ("edge", "key", "export"): _Act("export", named=False),
+    ("edge", "key", "import"): _SECRET,
     ("edge", "map"): CHANGE,
     ("edge", "quarantine", "replay"): CHANGE,
     ("edge", "quarantine", "show"): VIEW,

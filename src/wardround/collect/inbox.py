@@ -107,6 +107,7 @@ class Inbox:
         self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
         self._db.execute("INSERT OR IGNORE INTO facts VALUES ('inbox_id', ?)", (secrets.token_hex(8),))
         self.inbox_id = str(self._db.execute("SELECT value FROM facts WHERE key = 'inbox_id'").fetchone()[0])
+        self.restored = bool(self._db.execute("SELECT 1 FROM facts WHERE key = 'restored'").fetchone())  # from a backup
         self._take_over_first_form()
         for number in self._db.execute("SELECT min(number) FROM batches UNION SELECT max(number) FROM batches").fetchall():
             row = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE number = ?", number).fetchone()  # noqa: S608

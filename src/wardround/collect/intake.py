@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -13,6 +14,7 @@ from wardround.malformed import MALFORMED
 from wardround.records import Consent, Observation, decode_observation, decode_observations
 
 TRIES = 10
+LOST = "lost-with-the-hub"  # between its last backup and its end
 COMMIT_BYTES_MAX = 64_000_000  # in memory at once, several times over
 _owner = attrgetter("edge", "subject", "code")
 
@@ -50,6 +52,7 @@ class Intake:
         `on_committed` feeds the alert path and must return at once."""
         self._inbox, self._consent, self._clock = inbox, consent, clock
         self._on_refused, self._on_committed = on_refused, on_committed
+        self._resumed: set[tuple[str, str]] = set()  # lanes that a restored hub has heard of again
 
     def receive(
         self, edge: str, boot: str, first_seq: int, observations: Sequence[bytes], gaps: Sequence[Gap] = ()
@@ -61,6 +64,7 @@ class Intake:
         """
         for _ in range(TRIES):
             watermark = self._inbox.watermark(edge, boot)
+            gaps = self._with_what_was_lost(edge, boot, watermark, first_seq, gaps)
             pieces, taken_gaps, upto = _new(watermark, first_seq, len(observations), gaps)
             rows: list[bytes] = []
             taken: list[Observation] = []
@@ -93,6 +97,15 @@ class Intake:
         if taken:
             self._on_committed(taken)
         return ForwardReceipt(boot, upto, tuple(refusals))
+
+    def _with_what_was_lost(self, edge: str, boot: str, watermark: int, first_seq: int, gaps: Sequence[Gap]) -> Sequence[Gap]:
+        """In a hub that was restored from a backup an edge goes on where its receipts end, beyond what this inbox knows: what is
+        between was acknowledged by the hub that is lost, and nobody has it. It is noted, once for each lane."""
+        if not self._inbox.restored or (edge, boot) in self._resumed:
+            return gaps
+        self._resumed.add((edge, boot))
+        first = min([first_seq, *(gap.first_seq for gap in gaps)])
+        return [Gap(watermark + 1, first - 1, LOST), *gaps] if first > watermark + 1 else gaps
 
     def _check(self, edge: str, data: Sequence[bytes], rows: list[bytes]) -> tuple[list[Observation], dict[int, str]]:
         """What may be taken, and by place why the rest is refused; `rows` gets each row, empty where it is refused.
@@ -154,10 +167,15 @@ class Committer:
         self._inbox, self._rows_max = inbox, rows_max
         self._lake_version, self._lake_append = lake_version, lake_append
         self._app = f"inbox-{inbox.inbox_id}"
+        self.still = threading.Lock()  # who holds it sees inbox and lake of one moment
         self._recovered = False
 
     def run_once(self) -> int:
         """Move some batches; how many observations they had."""
+        with self.still:
+            return self._move()
+
+    def _move(self) -> int:
         if not self._recovered:
             done = self._lake_version(self._app)
             if done >= 0:

@@ -7,7 +7,7 @@ caught by a second turn. Models are not changed: those that were, or may have be
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -20,10 +20,11 @@ from wardround.process.search import search_parquet
 from wardround.store import Store
 from wardround.trust.at_rest import PLAIN, Seal
 from wardround.trust.consent import ConsentRegister
-from wardround.trust.erasures import Erasure, ErasureBook, Receipt, mask_of
+from wardround.trust.erasures import Erasure, ErasureBook, Receipt, digest_of, mask_of
 from wardround.trust.exports import Export, ExportBook
 
 log = structlog.get_logger(__name__)
+DIGEST_BYTES = 32
 LOOKS: dict[str, Look] = {".parquet": search_parquet}
 HOW_HUB = f"{HOW}; every page of every Parquet file unpacked, and every byte of its columns of text"
 
@@ -57,6 +58,24 @@ class HubErasing:
         for erasure in pending:
             self._book.settle(erasure.number, self._carry_out(erasure))
         return pending
+
+    def again(self, edge: str, digests: Sequence[bytes]) -> int:
+        """A hub that was restored from a backup hears from an edge who was erased since: they are erased once more; how many.
+
+        The tombstone stands at once; what is here of them goes with the next `look`.
+        """
+        known = {e.digest for e in self._book.all()}
+        new = {d for d in digests if len(d) == DIGEST_BYTES} - known
+        for digest in new:
+            self._consents.erase(digest)
+        there = {s for table in self._lake.tables() for s in self._subjects(table)} if new else set()
+        back = [s for s in sorted(there) if digest_of(s) in new]
+        for subject in back:
+            self._book.ask(subject, edge, "erased before: the hub was restored from a backup", self._clock.now_us())
+        return len(back)
+
+    def _subjects(self, table: str) -> set[str]:
+        return set(self._lake.read(table, columns=["subject"]).column("subject").unique().to_pylist())
 
     def _carry_out(self, erasure: Erasure) -> Receipt:
         subject = erasure.subject

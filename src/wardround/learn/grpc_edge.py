@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 2.0
 UPLOAD_TRIES = 20
 OTHERS_MAX = 1_000
-OTHERS = ("wishes", "erasure", "audit_head", "names_asked")
+OTHERS = ("wishes", "erasure", "audit_head", "names_asked", "known_consents")
 
 
 class Declined(LearnError):
@@ -72,7 +72,7 @@ class EdgeLink:
         hold: Callable[[Release], Awaitable[None]] | None = None,
         on_denied: Callable[[DenyList], None] = lambda _denied: None,
         on_other: Callable[[pb.HubMessage], pb.EdgeMessage | None] = lambda _message: None,
-        greet: Callable[[], pb.EdgeMessage | None] = lambda: None,
+        greet: Callable[[], Sequence[pb.EdgeMessage]] = lambda: (),
         masks: MaskAgent | None = None,
         on_lie: Callable[[str, int, MasksRefused], None] = lambda _study, _round, _error: None,
     ) -> None:
@@ -142,7 +142,7 @@ class EdgeLink:
         )()
         self._call = call
         await call.write(pb.EdgeMessage(hello=hello))
-        if (greeting := await asyncio.to_thread(self._greet)) is not None:
+        for greeting in await asyncio.to_thread(self._greet):
             await call.write(greeting)
         beating = asyncio.create_task(self._heartbeats(call))
         answering = asyncio.create_task(self._answer_others(call))

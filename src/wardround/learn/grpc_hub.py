@@ -232,7 +232,7 @@ class HubLink:
                     for coordinator in list(self._studies().values()):
                         if beat.condition is not None:
                             coordinator.note(edge, beat.condition)
-                elif kind in ("erased", "kept_head", "names_given"):
+                elif kind in ("erased", "kept_head", "names_given", "erased_here"):
                     await asyncio.to_thread(self._on_other, edge, message)
                 else:
                     await self._take(edge, message)

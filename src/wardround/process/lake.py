@@ -14,7 +14,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
+import msgspec
 import pyarrow as pa
 import pyarrow.dataset as ds
 from deltalake import ColumnProperties, CommitProperties, DeltaTable, Schema, Transaction, WriterProperties, write_deltalake
@@ -52,6 +54,13 @@ class BrokenFile(NamedTuple):
     day: str
     bucket: int
     words: str
+
+
+class Snapshot(NamedTuple):
+    """A table at one version: every file that it needs, by its name in the table's folder."""
+
+    version: int
+    files: list[tuple[str, Path]]
 
 
 class Lake:
@@ -269,6 +278,27 @@ class Lake:
 
     # -- how
 
+    def tables(self) -> list[str]:
+        """The tables that there are."""
+        return [name for name in SCHEMAS if DeltaTable.is_deltatable(f"{self._uri}/{name}", self._options)]
+
+    def snapshot(self, table: str) -> Snapshot:
+        """A table as it stands now, file by file; of a lake in an object store the version alone.
+
+        The files stay until the table is put in order or somebody is erased from it.
+        """
+        with self._locks[table]:
+            version = int(self._fresh(table).version())
+            if "://" in self._uri:
+                return Snapshot(version, [])
+            folder = Path(self._uri, table)
+            handle = DeltaTable(str(folder), version=version)
+            files = [Path(unquote(urlsplit(uri).path) if uri.startswith("file:") else uri) for uri in handle.file_uris()]
+            files += [path for path in sorted((folder / "_delta_log").iterdir()) if _log_version(path) <= version]
+            return Snapshot(
+                version, [(path.relative_to(folder.absolute()).as_posix(), path) for path in map(Path.absolute, files)]
+            )
+
     def _write(
         self,
         table: str,
@@ -387,6 +417,14 @@ class _Log:
     def _read(self, path: str) -> bytes:
         with self._files.open_input_stream(path) as file:
             return bytes(file.read())
+
+
+def _log_version(path: Path) -> int:
+    """The version that a file of a log is of: its number, or the one that `_last_checkpoint` names."""
+    if path.name == "_last_checkpoint":
+        return int(msgspec.json.decode(path.read_bytes())["version"])
+    number = path.name.partition(".")[0]
+    return int(number) if number.isdigit() and path.suffix in (".json", ".parquet") else 1 << 62
 
 
 @contextlib.contextmanager

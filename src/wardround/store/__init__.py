@@ -228,6 +228,10 @@ class Store:
         """Add or change someone."""
         self._upsert(schema.people, ["name"], _values(person))
 
+    def people(self) -> list[Person]:
+        """Everybody who may sign in, by name."""
+        return [Person(**row) for row in self._rows(sa.select(schema.people).order_by(schema.people.c.name))]
+
     def person(self, name: str) -> Person | None:
         """Someone by name."""
         rows = list(self._rows(sa.select(schema.people).where(schema.people.c.name == name)))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from wardround.clock import Clock
-from wardround.errors import SettingsError
+from wardround.errors import CertificateRefused, SettingsError
 from wardround.trust.audit import AuditLog, Head, Verdict, verify
 from wardround.trust.certificates import write_private
 from wardround.trust.signatures import EdgeSigner, HubSigner, check_audit_signature
 
 FOLDER = "audit"
+AUTHORITIES = "audit/authorities.pem"  # earlier ones
+END = b"-----END CERTIFICATE-----\n"
 HEADS_STATE = "audit-heads"  # in the hub's store: the newest head that each edge has said it keeps
 HEADS_MAX = 500
 
@@ -51,7 +54,13 @@ def verify_log(home: Path, anchors: Sequence[Head] = ()) -> Verdict:
         raise SettingsError(f"{path} does not exist", remedy="a hub or an edge writes it when it runs")
     authority = (home / ("pki" if role == "hub" else "identity") / "ca.pem").read_bytes()
 
+    earlier = _authorities(home)
+
     def check(head: bytes, signature: bytes, certificate: bytes, t_us: int) -> None:
+        for before in earlier:  # a home whose authority is another since a restore: what the older one signed still holds
+            with contextlib.suppress(CertificateRefused):
+                check_audit_signature(head, signature, certificate, before, role=role, now_us=t_us)
+                return
         check_audit_signature(head, signature, certificate, authority, role=role, now_us=t_us)
 
     return verify(path.read_bytes(), check, anchors)
@@ -67,6 +76,22 @@ def role_of(home: Path) -> str:
         if (home / f"{role}.toml").exists():
             return role
     raise SettingsError(f"{home} is no hub's and no edge's folder", remedy="give --home the folder with hub.toml or edge.toml")
+
+
+def remember_authority(home: Path, pem: bytes) -> None:
+    """Keep the certificate (PEM) of an authority that is no longer this home's, for what it has signed in the audit log."""
+    known = _authorities(home)
+    if pem.strip() not in [k.strip() for k in known]:
+        (home / FOLDER).mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(home / AUTHORITIES, b"".join([*known, pem]), 0o644)
+
+
+def _authorities(home: Path) -> list[bytes]:
+    try:
+        data = (home / AUTHORITIES).read_bytes()
+    except FileNotFoundError:
+        return []
+    return [before + END for before in data.split(END)[:-1]]
 
 
 class KeptHeads:

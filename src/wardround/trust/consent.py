@@ -123,6 +123,15 @@ class ConsentRegister:
                 for (purpose, code), (choice, version) in sorted(rules.items())
             ]
 
+    def records_of(self, edge: str) -> list[ConsentRecord]:
+        """At the hub: its copy of an edge's register."""
+        with self._lock:
+            return [
+                ConsentRecord(subject, code, choice, version, purpose)
+                for subject, owners in sorted(self._choices.items())
+                for (purpose, code), (choice, version) in sorted(owners.get(edge, {}).items())
+            ]
+
     def edges_of(self, subject: str) -> list[str]:
         """The edges that know a subject."""
         with self._lock:

@@ -16,12 +16,13 @@ from wardround.clock import Clock
 from wardround.malformed import MALFORMED
 from wardround.records import Consent
 from wardround.trust.audit import AuditLog, Head
-from wardround.trust.consent import ConsentRegister, Wish
+from wardround.trust.consent import ConsentRecord, ConsentRegister, Wish
 from wardround.trust.erasures import Erasure, ErasureBook, Receipt
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
 HEAD_S = 30.0  # between two heads of a log that grows
+RECORDS_MAX, DIGESTS_MAX = 2_000, 10_000  # of one message
 
 
 @dataclass
@@ -68,10 +69,12 @@ class Duties:
         return [(edge, message) for edge in sorted(attached) for message in self._for(edge)]
 
     def _for(self, edge: str) -> list[pb.HubMessage]:
+        new = edge not in self._told and self._erasures.has_joined(edge)
         told = self._told.setdefault(edge, _Told())
         wishes = [w for w in self._consents.wishes(edge) if w.number > told.wish]
         owed = [e for e in self._erasures.owed(edge) if e.number > told.erasure]
-        messages = [wishes_to_wire(wishes)] if wishes else []
+        messages = known_to_wire(self._consents.records_of(edge)) if new else []
+        messages += [wishes_to_wire(wishes)] if wishes else []
         messages += [erasure_to_wire(e) for e in owed]
         if self._head.entries > told.head:
             messages.append(pb.HubMessage(audit_head=head_to_wire(self._head, self._certificate())))
@@ -104,6 +107,27 @@ def wishes_to_wire(wishes: Sequence[Wish]) -> pb.HubMessage:
 def wishes_of(message: pb.Wishes) -> list[Wish]:
     """The inverse of wishes_to_wire."""
     return [Wish(w.number, w.subject, w.purpose, w.code, Consent(w.choice)) for w in message.wishes]
+
+
+def known_to_wire(records: Sequence[ConsentRecord]) -> list[pb.HubMessage]:
+    """The hub's copy of an edge's register, in messages of RECORDS_MAX records."""
+    wire = [
+        pb.ConsentRecord(subject=r.subject, code=r.code, choice=r.choice.value, version=r.version, purpose=r.purpose)
+        for r in records
+    ]
+    parts = [wire[i : i + RECORDS_MAX] for i in range(0, len(wire), RECORDS_MAX)]
+    return [pb.HubMessage(known_consents=pb.KnownConsents(records=part)) for part in parts]
+
+
+def known_of(message: pb.KnownConsents) -> list[ConsentRecord]:
+    """The inverse of known_to_wire, of one message."""
+    return [ConsentRecord(r.subject, r.code, Consent(r.choice), r.version, r.purpose) for r in message.records]
+
+
+def erased_here(digests: Sequence[bytes]) -> list[pb.EdgeMessage]:
+    """Whom an edge knows to be erased."""
+    parts = [digests[i : i + DIGESTS_MAX] for i in range(0, len(digests), DIGESTS_MAX)]
+    return [pb.EdgeMessage(erased_here=pb.ErasedHere(digests=part)) for part in parts]
 
 
 def erasure_to_wire(erasure: Erasure) -> pb.HubMessage:

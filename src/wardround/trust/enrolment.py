@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from wardround.clock import Clock
 from wardround.errors import JoinRefused, PortTaken, TrustError
 from wardround.trust import join
+from wardround.trust.audit_files import remember_authority
 from wardround.trust.certificates import HUB_NAME, Authority, hosts_of, requested_key, signing_request
 from wardround.trust.identity import IdentityFolder
 from wardround.trust.names import check_name
@@ -235,6 +236,9 @@ def join_hub(
     if status != 200:
         raise JoinRefused(facts.get("error") or f"the hub answered {status}", remedy=facts.get("remedy") or "ask for a new token")
     name = check_name(facts["name"], what="edge name")
+    with contextlib.suppress(FileNotFoundError):
+        if (before := identity.authority.read_bytes()) != authority:
+            remember_authority(home, before)
     identity.replace(key, certificate=facts["certificate"].encode(), listener=facts["listener"].encode(), authority=authority)
     return Joined(name, facts["site"], facts["hub_host"], int(facts["hub_port"]), bool(facts["simulated"]))
 

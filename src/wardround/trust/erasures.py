@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS erasures (number INTEGER PRIMARY KEY AUTOINCREMENT, d
     who TEXT NOT NULL, reason TEXT NOT NULL, subject TEXT NOT NULL, receipt BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (number INTEGER, edge TEXT, t_us INTEGER NOT NULL, receipt BLOB NOT NULL,
     PRIMARY KEY (number, edge)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS joins (edge TEXT PRIMARY KEY, t_us INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -122,10 +123,21 @@ class ErasureBook:
             rows = self._db.execute("SELECT edge, receipt FROM answers WHERE number = ? ORDER BY edge", (number,))
             return {edge: msgspec.json.decode(receipt, type=Receipt) for edge, receipt in rows}
 
-    def owed(self, edge: str) -> list[Erasure]:
-        """What an edge has not answered yet, oldest first."""
+    def joined(self, edge: str, now_us: int) -> None:
+        """An edge has joined, perhaps anew from a backup that is older than an erasure: it is told of every one again."""
         with self._lock:
-            done = {n for (n,) in self._db.execute("SELECT number FROM answers WHERE edge = ?", (edge,))}
+            self._db.execute("INSERT OR REPLACE INTO joins VALUES (?, ?)", (edge, now_us))
+
+    def has_joined(self, edge: str) -> bool:
+        """Whether `joined` was said of it."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM joins WHERE edge = ?", (edge,)).fetchone() is not None
+
+    def owed(self, edge: str) -> list[Erasure]:
+        """What an edge has not answered yet, or not since it last joined, oldest first."""
+        with self._lock:
+            query = "SELECT number FROM answers WHERE edge = ? AND t_us >= coalesce((SELECT t_us FROM joins WHERE edge = ?), 0)"
+            done = {n for (n,) in self._db.execute(query, (edge, edge))}
         return [e for e in self.all() if e.number not in done]
 
     def close(self) -> None:

@@ -185,6 +185,7 @@ class EdgeMessage(_message.Message):
     KEPT_HEAD_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
     NAMES_GIVEN_FIELD_NUMBER: _builtins.int
+    ERASED_HERE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -201,6 +202,10 @@ class EdgeMessage(_message.Message):
     def masks(self) -> Global___Masks: ...
     @_builtins.property
     def names_given(self) -> Global___NamesGiven: ...
+    @_builtins.property
+    def erased_here(self) -> Global___ErasedHere:
+        """after attaching"""
+
     def __init__(
         self,
         *,
@@ -211,12 +216,13 @@ class EdgeMessage(_message.Message):
         kept_head: Global___AuditHead | None = ...,
         masks: Global___Masks | None = ...,
         names_given: Global___NamesGiven | None = ...,
+        erased_here: Global___ErasedHere | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "erased_here", b"erased_here", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "erased_here", b"erased_here", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head", "masks", "names_given"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head", "masks", "names_given", "erased_here"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -495,6 +501,7 @@ class HubMessage(_message.Message):
     AUDIT_HEAD_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
     NAMES_ASKED_FIELD_NUMBER: _builtins.int
+    KNOWN_CONSENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -515,6 +522,8 @@ class HubMessage(_message.Message):
     def masks(self) -> Global___Masks: ...
     @_builtins.property
     def names_asked(self) -> Global___NamesAsked: ...
+    @_builtins.property
+    def known_consents(self) -> Global___KnownConsents: ...
     def __init__(
         self,
         *,
@@ -528,16 +537,63 @@ class HubMessage(_message.Message):
         audit_head: Global___AuditHead | None = ...,
         masks: Global___Masks | None = ...,
         names_asked: Global___NamesAsked | None = ...,
+        known_consents: Global___KnownConsents | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks", "names_asked"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks", "names_asked", "known_consents"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___HubMessage: _TypeAlias = HubMessage  # noqa: Y015
+
+@_typing.final
+class ErasedHere(_message.Message):
+    """Whom an edge knows to be erased, by digest: a hub that was restored from an older backup erases them again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        digests: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digests", b"digests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErasedHere: _TypeAlias = ErasedHere  # noqa: Y015
+
+@_typing.final
+class KnownConsents(_message.Message):
+    """What the hub knows of this edge's register, after it has joined: an edge that was restored from an older backup takes over what
+    is newer than its own.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConsentRecord]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___ConsentRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KnownConsents: _TypeAlias = KnownConsents  # noqa: Y015
 
 @_typing.final
 class NamesAsked(_message.Message):
