@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
-from wardround.trust.channel import HubChannel, edge_channel, peer_name, start_hub_listener
+from wardround.trust.channel import Guard, HubChannel, edge_channel, peer_name, start_hub_listener
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -270,3 +270,55 @@ def test_a_program_that_imported_grpc_first_opens_no_listener():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode != 0
     assert "imported before wardround" in done.stderr
+
+
+class Call:
+    """Of a call whose end gRPC has seen: asked for its peer then, gRPC 1.85 reads through a null pointer."""
+
+    def __init__(self, certificate):
+        self.certificate, self.over, self.aborted = certificate, False, []
+
+    def auth_context(self):
+        assert not self.over, "this ends the process"
+        return {"x509_pem_cert": [self.certificate]}
+
+    async def abort(self, _code, reason):
+        self.aborted.append(reason)
+        raise grpc.aio.AbortError(reason)
+
+
+def test_who_still_reads_a_stream_that_is_over_asks_grpc_nothing_about_it(tmp_path):
+    """The reader of a stream is a task of its own; an edge that is killed has sent something just before."""
+    asyncio.run(_still_reads(tmp_path))
+
+
+async def _still_reads(tmp_path):
+    authority, denied = Authority.create(tmp_path, "hub"), set()
+    call, goes_on, read = Call(authority.issue_edge("edge-1", new_key().public_key(), 1.0)), asyncio.Event(), []
+
+    async def requests():
+        yield b"first"
+        await goes_on.wait()
+        yield b"second"
+        yield b"third"
+
+    async def handler(incoming, _context):
+        async def reader():
+            read.extend([request async for request in incoming])
+
+        readers.append(asyncio.create_task(reader()))
+        yield b"here"
+
+    readers = []
+    guard = Guard(lambda name, _serial: name in denied)
+    wrapped = guard._wrap(grpc.stream_stream_rpc_method_handler(handler))
+    assert [answer async for answer in wrapped.stream_stream(requests(), call)] == [b"here"]
+    call.over = True
+    goes_on.set()
+    await readers[0]
+    assert read == [b"first", b"second", b"third"]
+    denied.add("edge-1")  # and while it is open, each message is checked against the list of now
+    call.over = False
+    with pytest.raises(grpc.aio.AbortError):
+        [answer async for answer in wrapped.stream_stream(requests(), call)]
+    assert call.aborted == ["edge-1 is revoked"]

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -58,6 +58,7 @@ _EDGE_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 Handlers = dict[str, Any]
+Check = Callable[[], Awaitable[None]]
 
 
 def few_arenas() -> None:
@@ -77,11 +78,14 @@ def peer_name(context: grpc.aio.ServicerContext[Any, Any]) -> EdgeId:
     Raises:
         CertificateRefused: no certificate, or not an edge's.
     """
-    return EdgeId(_peer(context)[0])
+    return EdgeId(_peer(context).name)
 
 
 def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     """The certificate, PEM, of the edge on the other side, whose key TLS has seen it hold.
+
+    Ask while the call's own handler runs, and in its task: gRPC (1.85) has let go of a call that is over, and asking it then is a
+    segmentation fault of the whole process.
 
     Raises:
         CertificateRefused: it has shown none.
@@ -92,12 +96,21 @@ def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     return bytes(pem[0])
 
 
-def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> tuple[str, str, int]:
-    """Name, serial and notAfter (us) of the peer."""
-    described = describe(peer_certificate(context))
+class _Peer(NamedTuple):
+    """Who is on the other side of a call."""
+
+    name: str
+    serial: str
+    not_after_us: int
+    certificate: bytes
+
+
+def _peer(context: grpc.aio.ServicerContext[Any, Any]) -> _Peer:
+    certificate = peer_certificate(context)
+    described = describe(certificate)
     if described.role != "edge":
         raise CertificateRefused(f"a {described.role} certificate is not an edge's", remedy="run `wardround edge join`")
-    return described.name, described.serial, described.not_after_us
+    return _Peer(described.name, described.serial, described.not_after_us, certificate)
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -119,55 +132,67 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             return handler
         return self._wrap(handler)
 
-    async def _check(self, context: Any) -> None:
+    async def _opened(self, context: Any) -> Check:
+        """Check the peer of a call that opens. What it answers checks it again, and asks gRPC nothing about the call: whoever
+        reads a stream may still do so for a moment when the call is over."""
         try:
-            name, serial, not_after_us = _peer(context)
+            peer = _peer(context)
         except CertificateRefused as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
-        if not_after_us < time.time_ns() // 1_000:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {name} has expired")
-        if self._issuer and not _of_issuer(peer_certificate(context), self._issuer):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"the certificate of {name} is of another hub")
-        if self._denied(name, serial):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"{name} is revoked")
+            raise
+
+        async def check() -> None:
+            if reason := self._against(peer):
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
+
+        await check()
+        return check
+
+    def _against(self, peer: _Peer) -> str:
+        """Why this peer gets no answer now; empty: it does."""
+        if peer.not_after_us < time.time_ns() // 1_000:
+            return f"the certificate of {peer.name} has expired"
+        if self._issuer and not _of_issuer(peer.certificate, self._issuer):
+            return f"the certificate of {peer.name} is of another hub"
+        return f"{peer.name} is revoked" if self._denied(peer.name, peer.serial) else ""
 
     def _wrap(self, handler: Any) -> Any:
-        async def incoming(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+        async def incoming(requests: AsyncIterator[Any], check: Check) -> AsyncIterator[Any]:
             async for request in requests:
-                await self._check(context)
+                await check()
                 yield request
 
         if handler.request_streaming and handler.response_streaming:
 
             async def stream_stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-                async with _watched(context, self._check):
+                async with _watched(await self._opened(context)) as check:
                     with _told():
-                        async for response in handler.stream_stream(incoming(requests, context), context):
-                            await self._check(context)
+                        async for response in handler.stream_stream(incoming(requests, check), context):
+                            await check()
                             yield response
 
             return grpc.stream_stream_rpc_method_handler(stream_stream, handler.request_deserializer, handler.response_serializer)
         if handler.request_streaming:
 
             async def stream_unary(requests: AsyncIterator[Any], context: Any) -> Any:
-                async with _watched(context, self._check):
+                async with _watched(await self._opened(context)) as check:
                     with _told():
-                        return await handler.stream_unary(incoming(requests, context), context)
+                        return await handler.stream_unary(incoming(requests, check), context)
 
             return grpc.stream_unary_rpc_method_handler(stream_unary, handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
 
             async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                async with _watched(context, self._check):
+                async with _watched(await self._opened(context)) as check:
                     with _told():
                         async for response in handler.unary_stream(request, context):
-                            await self._check(context)
+                            await check()
                             yield response
 
             return grpc.unary_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
 
         async def unary_unary(request: Any, context: Any) -> Any:
-            await self._check(context)
+            await self._opened(context)
             with _told():
                 return await handler.unary_unary(request, context)
 
@@ -190,15 +215,15 @@ def _told() -> Iterator[None]:
 
 
 class _watched:  # noqa: N801 - a context manager, used as a statement
-    """Check a stream's peer when it opens and, while it is quiet, every half second: a revoked edge's open stream ends."""
+    """Check the peer of a stream that is open, while it is quiet, every half second: a revoked edge's open stream ends."""
 
-    def __init__(self, context: Any, check: Callable[[Any], Awaitable[None]]) -> None:
-        self._context, self._check = context, check
+    def __init__(self, check: Check) -> None:
+        self._check = check
 
-    async def __aenter__(self) -> None:
-        await self._check(self._context)
+    async def __aenter__(self) -> Check:
         self._call = asyncio.current_task()
         self._task = asyncio.create_task(self._watch())
+        return self._check
 
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
@@ -207,7 +232,7 @@ class _watched:  # noqa: N801 - a context manager, used as a statement
         while True:
             await asyncio.sleep(DENY_CHECK_S)
             try:
-                await self._check(self._context)
+                await self._check()
             except Exception:  # noqa: BLE001 - abort raises; the call's own task must end too
                 if self._call is not None:
                     self._call.cancel()
