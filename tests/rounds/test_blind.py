@@ -128,13 +128,13 @@ def check_sums(world):
     return sum(1 for c in committed if c.folded)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + WARD_RUNS))
 def test_a_fifth_of_a_ward_and_the_hub_killed_at_any_step_leave_exact_sums_or_none(seed, tmp_path):
     chance = random.Random(f"ward/{seed}")
     names, rounds = edges(WARD), 3
     quorum = 2 * WARD // 3 + 1
-    text = STUDY.format(rounds=rounds, deadline=15.0, mode="blind").replace("edges_min = 3", f"edges_min = {quorum}")
+    text = STUDY.format(rounds=rounds, deadline=60.0, mode="blind").replace("edges_min = 3", f"edges_min = {quorum}")
     steps = [(number, step) for number in (1, 2) for step in STEPS]
     due = sorted((chance.randrange(len(steps)), name) for name in ("hub", *chance.sample(names, WARD // 5)))
     said = f"WARDROUND_SEED={seed}, killed at {[(name, *steps[i]) for i, name in due]}"
@@ -145,32 +145,32 @@ def test_a_fifth_of_a_ward_and_the_hub_killed_at_any_step_leave_exact_sums_or_no
             return world.finished() or (number, STEPS.index(step)) >= (steps[index][0], index % len(STEPS))
 
         for index, name in due:  # edges that are killed stay away, so what they dealt must be put right by the others
-            assert world.wait(lambda index=index: reached(index), 60), f"{said}: stuck at {at(world)}"
+            assert world.wait(lambda index=index: reached(index), 180), f"{said}: stuck at {at(world)}"
             world.kill(name)
             if name == "hub":
                 world.start(name)
-        assert world.wait(world.finished, 60), f"{said}: stuck at {at(world)}"
+        assert world.wait(world.finished, 180), f"{said}: stuck at {at(world)}"
         done = check_sums(world)
         print(f"{said}: {done} of {len(world.journal().committed())} rounds folded")
         assert done >= rounds - 1, said
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not GROUP_RUNS, reason="36 processes: make test-blind")
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + GROUP_RUNS))
 def test_groups_over_real_processes_withstand_kills_of_edges_and_the_hub(seed, tmp_path):
     """The middle of the groups' means lies, in each coordinate, between the least and the largest update of its edges."""
     chance, names, rounds = random.Random(f"groups/{seed}"), edges(36), 3
-    text = STUDY.format(rounds=rounds, deadline=20.0, mode="blind-groups").replace("edges_min = 3", "edges_min = 30")
+    text = STUDY.format(rounds=rounds, deadline=60.0, mode="blind-groups").replace("edges_min = 3", "edges_min = 30")
     text += '[strategy]\nname = "coordinate-median"\n'
     due = sorted((chance.randrange(1, rounds), name) for name in ("hub", *chance.sample(names, 3)))
     with World(tmp_path, text, names, seed=seed, train_s=0.3) as world:
         for number, name in due:
-            assert world.wait(lambda number=number: world.finished() or world.rounds() >= number, 90), f"WARDROUND_SEED={seed}"
+            assert world.wait(lambda number=number: world.finished() or world.rounds() >= number, 180), f"WARDROUND_SEED={seed}"
             world.kill(name)
             if name == "hub":
                 world.start(name)
-        assert world.wait(world.finished, 120), f"WARDROUND_SEED={seed}, killed at {due}: stuck after {world.rounds()} rounds"
+        assert world.wait(world.finished, 180), f"WARDROUND_SEED={seed}, killed at {due}: stuck after {world.rounds()} rounds"
         committed, blobs = world.journal().committed(), FolderBlobs(world.home / "study")
         for before, after in itertools.pairwise(itertools.dropwhile(lambda c: not c.model, committed)):
             base, made = (decode_model(blobs.read(model_name(c.model))) for c in (before, after))
