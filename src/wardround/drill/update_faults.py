@@ -16,7 +16,7 @@ from wardround.learn.virtual_edges import Made
 SCALED = 10.0
 ALIE_SD = 1.5
 CREEP = 0.03  # of the mean norm, a round
-STALE_NOISE, ZERO_NOISE, SYBIL_NOISE = 0.02, 1e-6, 0.05  # of a norm; of a value; of a norm
+STALE_NOISE, ZERO_NOISE, SYBIL_NOISE = 0.02, 1e-6, 0.08  # of a norm; of a value; of a norm, whatever the size of the model
 
 
 class SignFlip(Fault):
@@ -159,7 +159,7 @@ class Sybil(Fault):
         if not there:
             return {}
         original = flat(updates[there[0]])
-        size = SYBIL_NOISE * float(np.linalg.norm(original)) / 4
+        size = SYBIL_NOISE * float(np.linalg.norm(original)) / math.sqrt(len(original))
 
         def copied(edge: str, vector: Vector) -> Vector:
             return original + size * scene.rng("sybil", edge, scene.number).normal(size=len(vector))

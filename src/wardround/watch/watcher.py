@@ -84,6 +84,7 @@ _QUARANTINED = {
     "own-history-drift": _own_history("course"),
     "peers-norm": _peers("the size of its update was another"),
     "peers-direction": _peers("its update pointed against theirs"),
+    "peers-path": _peers("and in all its first ones together its updates pointed against the way that the model went"),
     "peers-self": _peers("its updates did not agree with each other, as theirs do"),
     "twins-peer": _twins("another edge's"),
     "twins-stale": _twins("the hub's last step"),

@@ -1,10 +1,18 @@
 """An update beside those of its round: for an edge that was at fault from the start, whose own history says nothing.
 
-Honest edges differ, so three signs alone are used. Size: the logarithm of its norm lies far outside those of the round, in two
-of an edge's last three. Direction: while training goes somewhere (the updates of a round agree, as they do at first), the update
-points against the others, and far outside their spread, in two of three. Self: over the rounds that agree, an edge whose updates
-do not even agree with each other sends noise. Once training has come to its end updates agree no more, and nothing is said of
-directions: nothing can be.
+Honest edges differ, so these signs alone are used. Size: the logarithm of its norm lies far outside those of the round, in two
+of an edge's last three, on their average; of an edge's first update eight times the usual is enough.
+Direction: while training goes somewhere (the updates of a round agree, as they do at first), the update points against the
+others, and far outside their spread, in as many. And over an edge's first rounds together, large updates and long steps
+counting most:
+
+    path   what an edge learns from its examples is where its loss falls, so its updates point along the way that the model goes
+           while that becomes better for it. An edge whose updates point against that way, and far outside the spread of the
+           others, has swapped labels or a wrong sign.
+    self   an edge learns from the same patients in round after round, so its updates resemble each other. Noise does not.
+
+Each of the two is a sum over rounds, so that it sees what no single round shows, and both are of the first rounds alone: once
+training has come to its end updates agree no more, and nothing is said of directions: nothing can be.
 Robust z: deviation from the median in 1.4826 median absolute deviations (Rousseeuw, Croux, JASA 88(424), 1993).
 """
 
@@ -21,32 +29,47 @@ from wardround.watch.detectors.updates import DIMENSIONS, Sketched, Vector, Verd
 
 EDGES_MIN = 8  # of a round: with fewer, their spread is not known
 NORM_Z, NORM_MAD_MIN = 6.0, 0.3
+NORM_ALONE = 1.15  # of an edge's first update, which is enough: at least eight times the usual, or an eighth
 DIRECTION_Z, DIRECTION_MAD_MIN = 5.0, 0.08
 AGREE_MIN = 0.25  # median cosine of an update of the round to the others
-SELF_Z, SELF_ROUNDS, SELF_MAD_MIN = 5.0, 3, 0.06
-SELF_SHARE = 0.4  # of what is usual; more is an edge that is merely unlike the others
+PATH_Z, PATH_MAD_MIN = 3.5, 0.06
+PATH_SHARE = 0.15  # of what is usual, backwards; less is an edge that is merely unlike the others
+PATH_MIN = 0.25  # median cosine of updates to the path: less, and training does not go anywhere
+PATH_FROM = 5  # steps: who begins later has not seen the long ones, and is not judged by the rest
+SELF_MIN, SELF_SHARE = 0.3, 0.25  # of updates to those before: the median, and the share of it under which an edge speaks,
+SELF_CHANCES = 2.0  # if it is no more than chance gives besides, in standard deviations
+CHANCES_APART = 4.0  # standard deviations that what is usual lies above what chance gives, or neither sum says anything
+PATH_PAIRS, SELF_PAIRS, PAIRS_MAX = 3, 5, 30  # of an edge's updates: before the two sums speak, and after which they are silent
 SEEN = 3  # rounds of an edge that are looked at
-NEEDED = {"peers-norm": 2, "peers-direction": 2, "peers-self": 1}  # of them, that must speak; the last is of many rounds already
+NEEDED = 2  # of them, in which a sign must be seen, and on their average speak
 THRESHOLD = 1.0  # every sign is scaled to it
+CONFIRMS = 0.6  # of it: a sign is seen
 MAD_SD = 1.4826
 
 
 class _Edge(msgspec.Struct):
-    seen: list[tuple[int, str]] = []  # newest last: round, and the sign that spoke ("": none)
-    mean: bytes = b""  # sum of its directions in rounds that agreed, float64
-    own: float = 0.0  # sum of the cosines of each to the ones before
-    rounds: int = 0  # of that
+    seen: list[tuple[int, dict[str, float]]] = []  # newest last: round, and the scores of the signs that were seen
+    first: int = 0  # steps of the hub before its first update
+    newest: int = -1  # round of its newest update
+    pairs: int = 0  # of its updates, each with the one before
+    update: bytes = b""  # its newest update, float64
+    place: bytes = b""  # on the path, where that was made
+    along: tuple[float, float] = (0.0, 0.0)  # of its updates to the way that the model went: inner products, and of lengths
+    alike: tuple[float, float] = (0.0, 0.0)  # of its updates to those before: the same
 
 
 class _Saved(msgspec.Struct):
     edges: dict[str, _Edge]
+    path: bytes = b""
+    steps: int = 0
 
 
 class Peers:
-    """Of one study. Memory: one sketch an edge."""
+    """Of one study. Memory: two sketches an edge in its first rounds, then three numbers."""
 
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
+        self._path, self._steps = np.zeros(DIMENSIONS), 0  # the sum of the hub's steps, and how many
 
     def judge(self, round_number: int, updates: Mapping[str, Sketched]) -> dict[str, Verdict]:
         """A verdict for each edge; the score is that of its largest sign, 1 at the threshold."""
@@ -61,43 +84,89 @@ class Peers:
             chance = max(u.chance for u in updates.values())
             against = np.where(cosines < 0, _far(cosines, max(DIRECTION_MAD_MIN, chance / 2), DIRECTION_Z), 0.0)
             signs["peers-direction"] = against
-            signs["peers-self"] = self._alike(names, rows, chance)
+        signs |= self._of_first_rounds(round_number, names, updates)
         return {edge: self._verdict(edge, place, round_number, signs) for place, edge in enumerate(names)}
+
+    def stepped(self, step: Sketched) -> None:
+        """The round's global step."""
+        self._path, self._steps = self._path + step.norm * step.direction, self._steps + 1
 
     def state(self) -> bytes:
         """What is to be kept across a restart."""
-        return msgspec.msgpack.encode(_Saved(self._edges))
+        return msgspec.msgpack.encode(_Saved(self._edges, self._path.tobytes(), self._steps))
 
     def restore(self, state: bytes) -> None:
         """Take up a kept state."""
-        self._edges = msgspec.msgpack.decode(state, type=_Saved).edges
+        saved = msgspec.msgpack.decode(state, type=_Saved)
+        self._edges, self._steps = saved.edges, saved.steps
+        self._path = np.frombuffer(saved.path, np.float64) if len(saved.path) == 8 * DIMENSIONS else np.zeros(DIMENSIONS)
 
     def _verdict(self, edge: str, place: int, round_number: int, signs: Mapping[str, NDArray[np.float64]]) -> Verdict:
-        reason, score = max(((r, float(s[place])) for r, s in signs.items()), key=lambda sign: sign[1])
+        scores = {reason: float(each[place]) for reason, each in signs.items()}
         known = self._edges.setdefault(edge, _Edge())
         before = [s for s in known.seen if s[0] != round_number]  # a round may be judged again
-        known.seen = [*before[-(SEEN - 1) :], (round_number, reason if score > THRESHOLD else "")]
-        spoke = score > THRESHOLD and sum(sign == reason for _, sign in known.seen) >= NEEDED[reason]
-        return Verdict(not spoke, reason if spoke else "", round(score, 3), THRESHOLD)
+        known.seen = [*before[-(SEEN - 1) :], (round_number, {r: s for r, s in scores.items() if s > CONFIRMS})]
+        spoke = {r: s for r, s in scores.items() if self._speaks(known, r, s)}
+        if spoke:
+            reason = max(spoke, key=lambda r: spoke[r])
+            return Verdict(accepted=False, reason=reason, score=round(max(THRESHOLD, spoke[reason]), 3), threshold=THRESHOLD)
+        return Verdict(accepted=True, reason="", score=round(max(scores.values()), 3), threshold=THRESHOLD)
 
-    def _alike(self, names: list[str], rows: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
-        """How far an edge's updates agree less with each other than those of other edges do."""
-        found = np.full(len(names), np.nan)
-        for place, (edge, row) in enumerate(zip(names, rows, strict=True)):
-            known = self._edges.setdefault(edge, _Edge())
-            before: Vector = np.frombuffer(known.mean, np.float64) if known.mean else np.zeros(DIMENSIONS)
-            if known.mean:
-                known.own, known.rounds = known.own + float(row @ unit(before)), known.rounds + 1
-            known.mean = (before + row).tobytes()
-            if known.rounds >= SELF_ROUNDS:
-                found[place] = known.own / known.rounds
-        there = np.isfinite(found)
-        if there.sum() < EDGES_MIN:
-            return np.zeros(len(names))
-        floor = max(SELF_MAD_MIN, chance / math.sqrt(SELF_ROUNDS))
-        far = np.zeros(len(names))
-        far[there] = _far(found[there], floor, SELF_Z)
-        return np.where(found < SELF_SHARE * float(np.nanmedian(found)), far, 0.0)
+    def _speaks(self, known: _Edge, sign: str, score: float) -> bool:
+        if sign == "peers-norm" and score > NORM_ALONE and known.pairs == 0:
+            return True
+        rounds = sorted(seen[sign] for _, seen in known.seen if sign in seen)[-NEEDED:]
+        return score > CONFIRMS and len(rounds) == NEEDED and sum(rounds) > NEEDED * THRESHOLD
+
+    def _of_first_rounds(
+        self, round_number: int, names: list[str], updates: Mapping[str, Sketched]
+    ) -> dict[str, NDArray[np.float64]]:
+        """The two sums over each edge's first rounds: how far it goes against the path, how little it repeats itself."""
+        for edge in names:
+            self._pair(edge, round_number, updates[edge].norm * updates[edge].direction)
+        known = [self._edges[e] for e in names]
+        judged = np.array([SELF_PAIRS <= k.pairs <= PAIRS_MAX for k in known])
+        early = np.array([k.first <= PATH_FROM and PATH_PAIRS <= k.pairs <= PAIRS_MAX for k in known])
+        along, alike = (_cosine([k.along for k in known]), _cosine([k.alike for k in known]))
+        chance = np.array([updates[e].chance for e in names]) / np.sqrt([max(1, k.pairs) for k in known])
+        path, self_ = np.zeros(len(names)), np.zeros(len(names))
+        usual, by_chance = _middle(along, early), _middle(chance, early)
+        if usual >= max(PATH_MIN, CHANCES_APART * by_chance):
+            path[early] = _far(along[early], max(PATH_MAD_MIN, by_chance), PATH_Z)
+            path = np.where(along < -PATH_SHARE * usual, path, 0.0)
+        usual, by_chance = _middle(alike, judged), _middle(chance, judged)
+        if usual >= max(SELF_MIN, CHANCES_APART * by_chance):
+            limit = np.minimum(SELF_SHARE * usual, SELF_CHANCES * chance)
+            self_[judged] = ((usual - alike) / (usual - limit))[judged]
+        return {"peers-path": path, "peers-self": self_}
+
+    def _pair(self, edge: str, round_number: int, update: Vector) -> None:
+        """Take an edge's update together with the one before, and with the way that the model went in between."""
+        known = self._edges.setdefault(edge, _Edge(first=self._steps))
+        if known.pairs > PAIRS_MAX or known.newest == round_number:  # a round may be judged again
+            return
+        known.newest = round_number
+        if known.update:
+            before, way = np.frombuffer(known.update, np.float64), self._path - np.frombuffer(known.place, np.float64)
+            mean = (before + update) / 2  # along it the loss falls as it does for a quadratic one between the two
+            known.pairs += 1
+            known.along = _added(known.along, mean, way)
+            known.alike = _added(known.alike, before, update)
+        full = known.pairs > PAIRS_MAX
+        known.update, known.place = (b"", b"") if full else (update.tobytes(), self._path.tobytes())
+
+
+def _cosine(sums: list[tuple[float, float]]) -> NDArray[np.float64]:
+    return np.array([part / (whole + 1e-12) for part, whole in sums])
+
+
+def _middle(values: NDArray[np.float64], there: NDArray[np.bool_]) -> float:
+    """The median of those that are there; 0 where they are too few."""
+    return float(np.median(values[there])) if there.sum() >= EDGES_MIN else 0.0
+
+
+def _added(sums: tuple[float, float], one: Vector, other: Vector) -> tuple[float, float]:
+    return sums[0] + float(one @ other), sums[1] + float(np.linalg.norm(one) * np.linalg.norm(other))
 
 
 def _far(values: list[float] | NDArray[np.float64], mad_min: float, z: float, *, both: bool = False) -> NDArray[np.float64]:

@@ -56,6 +56,7 @@ class Screens:
         self.step_norm = sketched.norm
         self._twins.stepped(sketched)
         self._own_history.moved(sketched)
+        self._peers.stepped(sketched)
 
     def state(self) -> bytes:
         """What is to be kept across a restart."""
