@@ -8,7 +8,8 @@ DATA ?= ../shared/data
 # Outside the lock, as its wheels differ by machine; its index for a machine without a GPU: TORCH="torch==2.13.0 --index-url ..."
 TORCH ?= torch==2.13.0
 
-.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-blind test-privacy test-fuzz drill test-wifi test-restore
+.PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-blind test-privacy test-fuzz test-api \
+        drill test-wifi test-restore
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -74,6 +75,9 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 drill: $(VENV)/.runtime  ## 18 faults with three seeds each, with a past and without, and 2,000 healthy rounds (some ten minutes)
 	@$(BIN)/wardround drill --fault all --seeds 0,1,2 --healthy 2000 $(ARGS)
 	@$(BIN)/wardround drill --fault all --seeds 0,1,2 --from-round 0 --rounds 100 $(ARGS)
+
+test-api: $(VENV)/.dev  ## the API's whole description played by schemathesis, thousands of calls a route (ten minutes)
+	@WARDROUND_API_EXAMPLES=$(or $(EXAMPLES),1500) scripts/test tests/unit/api $(ARGS)
 
 test-fuzz: $(VENV)/.dev $(VENV)/fuzz/.ready  ## every decoder and the join token under atheris, FUZZ_S seconds each (600)
 	@$(BIN)/python tests/fuzz/run.py $(or $(FUZZ_S),600) $(ARGS)

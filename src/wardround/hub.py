@@ -42,6 +42,7 @@ from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.naming import Naming
+from wardround.patient_records import PatientRecords
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, new_id, only_one
@@ -376,8 +377,15 @@ class Hub:
             request_id=new_id,
             invites=lambda: (settings.public_host, enrolment.port, self._authority.fingerprint),
         )
-        api = make_api(api_desk, self.store, api_desk, self.clock)
-        console = Console(self.desk, self._console_listening(), self.clock, beside={"/api": api})
+        patients = PatientRecords(
+            self.lake,
+            self.consents,
+            self.clock,
+            subjects=lambda: [str(subject) for subject in list(self._subject_edge)],
+            record=self._record_for_desk,
+        )
+        api = make_api(api_desk, self.store, api_desk, self.clock, patients=patients)
+        console = Console(self.desk, self._console_listening(), self.clock, beside={"/api": api, "/fhir": api})
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from wardround.api import problems
+from wardround.api import fhir, problems
 from wardround.api.callers import Callers, Tokens
 from wardround.api.events import Streams, add_events
 from wardround.api.repeats import Repeats
@@ -28,8 +28,8 @@ something and would do it twice take an `Idempotency-Key`. Patients are pseudony
 HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
 
 
-def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock) -> ASGIApp:
-    """The whole API; paths begin with /api."""
+def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock, *, patients: fhir.Records | None = None) -> ASGIApp:
+    """The whole API; paths begin with /api, and with /fhir where there are records of patients."""
     app = FastAPI(
         title="Wardround",
         version=VERSION,
@@ -45,6 +45,8 @@ def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock) -> ASGI
     callers = Callers(tokens, clock)
     app.include_router(make_router(desk, records, callers, Repeats(clock)))
     add_events(app.router, desk, callers, Streams())
+    if patients is not None:
+        app.include_router(fhir.make_fhir_router(patients, callers, VERSION), include_in_schema=False)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

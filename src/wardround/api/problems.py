@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
 TITLES = {
-    400: "This request cannot be read",
+    400: "This search cannot be made",
     401: "A token is needed",
     403: "This token may not do that",
     404: "There is no such thing",
@@ -24,6 +24,17 @@ TITLES = {
     422: "This request does not hold",
     429: "Too many requests",
     503: "The hub cannot answer now",
+}
+
+
+FHIR_ISSUES = {
+    400: "invalid",
+    401: "login",
+    403: "forbidden",
+    404: "not-found",
+    405: "not-supported",
+    422: "invalid",
+    429: "throttled",
 }
 
 
@@ -51,21 +62,35 @@ def answer(status: int, detail: str, *, remedy: str = "", headers: Mapping[str, 
     return JSONResponse(problem.model_dump(), status, dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def on_refused(_request: Request, error: Exception) -> JSONResponse:
+def answer_to(
+    request: Request, status: int, detail: str, *, remedy: str = "", headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """As the caller's protocol says no: under /fhir as an OperationOutcome."""
+    if not request.url.path.startswith("/fhir"):
+        return answer(status, detail, remedy=remedy, headers=headers)
+    words = f"{detail}: {remedy}" if remedy else detail
+    issue = {"severity": "error", "code": FHIR_ISSUES.get(status, "exception"), "diagnostics": words}
+    outcome = {"resourceType": "OperationOutcome", "issue": [issue]}
+    return JSONResponse(outcome, status, dict(headers or {}), media_type="application/fhir+json")
+
+
+def on_refused(request: Request, error: Exception) -> JSONResponse:
     """A `Refused` as a response."""
     assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
-    return answer(error.status, error.detail, remedy=error.remedy, headers=error.headers)
+    return answer_to(request, error.status, error.detail, remedy=error.remedy, headers=error.headers)
 
 
-def on_http(_request: Request, error: Exception) -> JSONResponse:
-    """What the router itself refuses: no such path, no such method."""
+def on_http(request: Request, error: Exception) -> JSONResponse:
+    """What the router itself refuses: no such path, no such method, a body that is no JSON."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
-    return answer(error.status_code, str(error.detail), remedy="see /api/v1/openapi.json", headers=error.headers)
+    if error.status_code == 400:  # as every other body that does not hold
+        return answer_to(request, 422, "body: this is no JSON", remedy="see /api/v1/openapi.json")
+    return answer_to(request, error.status_code, str(error.detail), remedy="see /api/v1/openapi.json", headers=error.headers)
 
 
-def on_invalid(_request: Request, error: Exception) -> JSONResponse:
+def on_invalid(request: Request, error: Exception) -> JSONResponse:
     """A body or a parameter that does not hold; says where, and never repeats what was sent."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    return answer(422, f"{where}: {first['msg']}", remedy="see /api/v1/openapi.json")
+    return answer_to(request, 422, f"{where}: {first['msg']}", remedy="see /api/v1/openapi.json")

@@ -100,6 +100,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for code, words in (
         (401, "No token that holds."),
         (403, "Token or role do not cover this."),
+        (408, "The body did not come in time."),
+        (413, "The body is too large."),
         (422, "A parameter or the body does not hold."),
         (429, "Too many calls; `Retry-After` says when."),
     )

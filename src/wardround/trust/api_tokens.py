@@ -27,6 +27,7 @@ class Scope(StrEnum):
     ALERTS = "alerts"
     STUDIES = "studies"
     EDGES = "edges"
+    PATIENTS = "patients"
     EXPORT = "export"
     AUDIT = "audit"
 
@@ -36,6 +37,7 @@ SCOPES: dict[Scope, frozenset[Act]] = {
     Scope.ALERTS: frozenset({Act.ACKNOWLEDGE, Act.UNDO}),
     Scope.STUDIES: frozenset({Act.STUDIES}),
     Scope.EDGES: frozenset({Act.EDGES}),
+    Scope.PATIENTS: frozenset({Act.PATIENTS}),
     Scope.EXPORT: frozenset({Act.EXPORT}),
     Scope.AUDIT: frozenset({Act.AUDIT}),
 }

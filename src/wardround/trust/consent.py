@@ -106,12 +106,12 @@ class ConsentRegister:
         """Whether every one of the codes may be used for a purpose, at least as widely as `choice`."""
         return all(_WIDTH[self.choose(subject, code, purpose)[0]] >= _WIDTH[choice] for code in codes)
 
-    def keeps(self, subject: str) -> bool:
-        """Whether anything at all of this subject may be kept."""
+    def keeps(self, subject: str, purpose: Purpose | None = None, choice: Consent = Consent.LOCAL) -> bool:
+        """Whether anything at all of this subject may be kept: for a purpose, at least as widely as `choice`."""
         with self._lock:
             owners = self._choices.get(subject, {})
             codes = {code for rules in owners.values() for _, code in rules} | {ANY}
-        return any(self.choose(subject, code)[0] is not Consent.NONE for code in codes)
+        return any(_WIDTH[self.choose(subject, code, purpose)[0]] >= _WIDTH[choice] for code in codes)
 
     def records(self) -> list[ConsentRecord]:
         """Everything on file, but wishes."""

@@ -31,6 +31,7 @@ class Act(StrEnum):
     EDGES = "invite and revoke edges"
     CONSENT = "change consent"
     ERASE = "erase a patient"
+    PATIENTS = "see patients' data"
     EXPORT = "export data"
     AUDIT = "read the audit trail"
     PEOPLE = "change who may sign in"
@@ -39,7 +40,7 @@ class Act(StrEnum):
 _BEDSIDE = {Act.LOOK, Act.ACKNOWLEDGE}
 MAY: dict[Role, frozenset[Act]] = {
     Role.VIEWER: frozenset({Act.LOOK}),
-    Role.CLINICIAN: frozenset(_BEDSIDE),
+    Role.CLINICIAN: frozenset(_BEDSIDE | {Act.PATIENTS}),
     Role.OPERATOR: frozenset(_BEDSIDE | {Act.UNDO, Act.STUDIES, Act.EDGES}),
     Role.DATA_OFFICER: frozenset({Act.LOOK, Act.CONSENT, Act.ERASE, Act.EXPORT, Act.AUDIT}),
     Role.ADMIN: frozenset(Act),

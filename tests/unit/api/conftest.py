@@ -66,7 +66,13 @@ class World:
             invites=lambda: ("hub.example", 7444, b"p" * 32),
         )
         self.app = make_api(self.desk, self.store, self.desk, self.clock)
-        for person, role in (("viola", "viewer"), ("oskar", "operator"), ("clara", "clinician"), ("dora", "data-officer")):
+        for person, role in (
+            ("viola", "viewer"),
+            ("oskar", "operator"),
+            ("clara", "clinician"),
+            ("dora", "data-officer"),
+            ("ada", "admin"),
+        ):
             self.store.put_person(Person(person, role, "", None))
 
     def token(self, person="oskar", scopes=("read", "alerts", "studies", "edges"), days=1):

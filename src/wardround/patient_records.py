@@ -1,0 +1,140 @@
+"""Patients' rows of the lake as FHIR reads them: what consent for care lets a clinician see, with an entry in the audit log."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from wardround.api.fhir import Row
+from wardround.clock import Clock
+from wardround.collect.devices.fhir_export import resources
+from wardround.process.lake import Lake
+from wardround.process.tables import BRONZE, OBSERVATIONS, rows_to_observations
+from wardround.records import Consent, Purpose
+from wardround.trust.audit import subject_ref
+from wardround.trust.consent import ConsentRegister
+
+KEYS = ("t0_us", "edge", "device", "code", "boot", "edge_seq")
+ORDER = ("t0_us", "edge", "boot", "edge_seq")
+SEEN_S = 600.0  # the same person at the same patient within so long is one entry
+SEEN_MAX = 10_000
+PATIENTS_S = 5.0  # how old the list of patients may be
+
+
+class PatientRecords:
+    """The records of one hub. May be called from any thread."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        consents: ConsentRegister,
+        clock: Clock,
+        *,
+        subjects: Callable[[], Sequence[str]],
+        record: Callable[..., None],
+    ) -> None:
+        """`subjects()` are those of whom the lake holds something."""
+        self._lake, self._consents, self._clock = lake, consents, clock
+        self._subjects, self._record = subjects, record
+        self._lock = threading.Lock()
+        self._seen_s: dict[tuple[str, str, str], float] = {}
+
+    def patients(self) -> Sequence[str]:
+        """Pseudonyms of whom something may be shown, in order."""
+        return sorted(s for s in self._subjects() if self._shows_any(s))
+
+    def devices(self, subject: str) -> Sequence[str]:
+        """`edge/device` of what has measured the patient, in order."""
+        table = self._shown(self._lake.read(BRONZE, columns=("edge", "device", "code"), subjects=[subject]), subject)
+        pairs = table.group_by(["edge", "device"]).aggregate([]).to_pylist()
+        return sorted(f"{pair['edge']}/{pair['device']}" for pair in pairs)
+
+    def keys(
+        self,
+        subject: str,
+        codes: Sequence[str] | None,
+        *,
+        since_us: int | None,
+        until_us: int | None,
+        after: Sequence[Any] | None,
+        count: int,
+    ) -> Sequence[Row]:
+        """Of the first rows that begin in this time, stand after a place and may be shown, in order.
+
+        Raises:
+            ValueError: `after` is no place.
+        """
+        if after is not None:
+            since_us = max(int(after[0]), since_us) if since_us is not None else int(after[0])
+        table = self._lake.read(BRONZE, columns=KEYS, subjects=[subject], codes=codes, since_us=since_us, until_us=until_us)
+        table = self._shown(table, subject)
+        if since_us is not None:
+            table = table.filter(pc.field("t0_us") >= since_us)
+        if after is not None:
+            table = table.filter(_after(tuple(after)))
+        first = table.sort_by([(name, "ascending") for name in ORDER]).slice(0, count).to_pylist()
+        return [Row((row["t0_us"], row["edge"], row["boot"], row["edge_seq"]), row["code"]) for row in first]
+
+    def resources(self, subject: str, rows: Sequence[Row]) -> Sequence[Mapping[str, Any]]:
+        """Observation resources of these rows, in their order."""
+        if not rows:
+            return []
+        table = self._lake.read(
+            BRONZE,
+            columns=OBSERVATIONS.names,
+            subjects=[subject],
+            codes=sorted({row.code for row in rows}),
+            since_us=rows[0].place[0],
+            until_us=rows[-1].place[0] + 1,
+        )
+        names = zip(*(table.column(name).to_pylist() for name in ("edge", "boot", "edge_seq")), strict=True)
+        wanted = {_row_id(*row.place[1:]) for row in rows}
+        found: dict[str, list[dict[str, Any]]] = {}
+        for name, observation in zip(names, rows_to_observations(table), strict=True):
+            row_id = _row_id(*name)
+            if row_id in wanted:
+                made = resources(observation, "R4")
+                found[row_id] = [r | {"id": row_id if len(made) == 1 else f"{row_id}-{i}"} for i, r in enumerate(made)]
+        return [resource for row in rows for resource in found.get(_row_id(*row.place[1:]), [])]
+
+    def seen(self, who: str, subject: str, kind: str) -> None:
+        """Somebody sees a patient's data. Raises WardroundError: it cannot be recorded, and must not be shown."""
+        key, now_s = (who, subject, kind), self._clock.monotonic_s()
+        with self._lock:
+            if now_s - self._seen_s.get(key, -SEEN_S) < SEEN_S:
+                return
+        self._record(kind, "observations read over FHIR", who, subject=subject_ref(subject))
+        with self._lock:
+            if len(self._seen_s) >= SEEN_MAX:
+                self._seen_s.clear()
+            self._seen_s[key] = now_s
+
+    def _shown(self, table: pa.Table, subject: str) -> pa.Table:
+        """The rows of signals that consent for care lets people see."""
+        codes = [code for code in pc.unique(table.column("code")).to_pylist() if self._shows(subject, code)]
+        return table.filter(pc.is_in(table.column("code"), value_set=pa.array(codes, pa.string())))
+
+    def _shows(self, subject: str, code: str) -> bool:
+        return self._consents.choose(subject, code, Purpose.CARE)[0] is Consent.RAW
+
+    def _shows_any(self, subject: str) -> bool:
+        return self._consents.keeps(subject, Purpose.CARE, Consent.RAW)
+
+
+def _after(place: tuple[Any, ...]) -> Any:
+    """Rows after this place in the order of rows."""
+    if len(place) != len(ORDER) or [type(part) for part in place] != [int, str, str, int]:
+        raise ValueError("no place")
+    found: Any = pc.field(ORDER[-1]) > place[-1]
+    for name, part in reversed(list(zip(ORDER[:-1], place[:-1], strict=True))):
+        found = (pc.field(name) > part) | ((pc.field(name) == part) & found)
+    return found
+
+
+def _row_id(edge: str, boot: str, seq: int) -> str:
+    return hashlib.sha256(f"{edge}\0{boot}\0{seq}".encode()).hexdigest()[:32]
