@@ -59,6 +59,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/at_rest.py
 	@$(BIN)/python bench/fold.py
 	@$(BIN)/python bench/masks.py
+	@$(BIN)/python bench/privacy.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@$(BIN)/python bench/flower.py
 	@$(BIN)/python bench/fleet.py && $(BIN)/python bench/fleet.py --hidden 64
 	@$(BIN)/python bench/processing.py

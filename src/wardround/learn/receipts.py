@@ -45,6 +45,8 @@ ADVICE = {
     "digest": _BYTES,
     "not-finite": _DATA + "; the training ran away, a smaller learner.learning_rate may help",
     "non-finite": _DATA,
+    "patients": "1 to 4,096 patients of an edge may train where privacy.unit is `patient`: give the others to another edge",
+    "clip": _VERSION,
     "norm": _DATA + "; the update is far longer than this edge's own before",
     "impossible": _STATISTICS,
     "missing": _STATISTICS,

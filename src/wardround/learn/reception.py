@@ -14,6 +14,7 @@ from wardround.learn.journal import model_name, partial_name, update_name
 from wardround.learn.local import sent_names
 from wardround.learn.messages import Upload
 from wardround.learn.models import MemoryTensors, TensorSource, decode_model
+from wardround.learn.privacy.central import PATIENTS, check_patients
 from wardround.learn.privacy.vectors import check_masked, words_of_sums, words_of_update
 from wardround.learn.scaling import check_sums
 from wardround.learn.strategies import Strategy
@@ -96,7 +97,7 @@ class Reception:
         """
         check_claim(size=upload.size, examples=upload.examples, settings=self._study.triage)
         if upload.task == "train":
-            check_facts(upload.metrics, self._strategy.needs)
+            check_facts(upload.metrics, (*self._strategy.needs, *((PATIENTS,) if self._study.privacy.by_patient else ())))
         if offset == 0:
             with self.alone(edge):
                 self._blobs.delete(_partial(edge, upload))
@@ -139,6 +140,10 @@ class Reception:
                 return norm
             with self._models.tensors(upload.base) as base:
                 names = self.expected(upload.base, base)
+                if self._study.privacy.by_patient:  # of which one must not decide whether the others count: no past is looked at
+                    norm = check_update(self.decoded(tensors, upload.base), base, names, (), self._study.triage)
+                    check_patients(norm, upload.metrics, self._study.privacy.clip_norm)
+                    return norm
                 return check_update(self.decoded(tensors, upload.base), base, names, past_norms, self._study.triage)
 
     def _words(self, upload: Upload) -> int:

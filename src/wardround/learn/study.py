@@ -207,6 +207,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""  # digest of the source that learner.module names: hub and edge must train the same network
     compression: CompressionSettings = CompressionSettings()
     row_counts: bool = False
+    patient_clip: float = 0.0  # above 0: the update is a sum over patients, each clipped to this length (by_patient.py)
 
 
 def parse_study(text: str, *, where: str) -> Study:
@@ -252,6 +253,7 @@ def training_settings(study: Study, task: TaskShape, rule: LocalRule, code: str 
         code=code,
         compression=study.compression,
         row_counts=study.watch.row_counts,
+        patient_clip=study.privacy.clip_norm if study.privacy.by_patient else 0.0,
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from wardround.errors import LearnError, WardroundError
+from wardround.learn.by_patient import train_by_patient
 from wardround.learn.compression import compress
 from wardround.learn.learners import Learner, make_learner
 from wardround.learn.limits import Limits, apply_limits, end_group, end_with, lead_group
@@ -232,15 +233,19 @@ class Worker:
             return Done(encode_model(learner.statistics(usable)), len(usable))
         kept = decode_model(work.kept) if work.kept else {}
         model, began_s = decode_model(work.model), time.monotonic()
-        local = train_locally(
-            learner,
-            settings.learner,
-            settings.rule,
-            model,
-            kept,
-            usable,
-            round_number=work.round_number,
-        )
+        if settings.patient_clip > 0:
+            own = (learner, settings.learner, settings.rule, model, usable)
+            local = train_by_patient(*own, clip=settings.patient_clip, round_number=work.round_number)
+        else:
+            local = train_locally(
+                learner,
+                settings.learner,
+                settings.rule,
+                model,
+                kept,
+                usable,
+                round_number=work.round_number,
+            )
         metrics = {**local.metrics, "duration_s": time.monotonic() - began_s}
         data, residual = compress(local.update, kept, settings.compression)
         keep = {**local.kept, **residual}

@@ -13,6 +13,7 @@ from typing import cast
 import numpy as np
 
 from wardround.errors import LearnError
+from wardround.learn.by_patient import train_by_patient
 from wardround.learn.compression import Decoded, compress, size_max, unpack
 from wardround.learn.learners import Learner, make_learner
 from wardround.learn.learners.jax_learner import JaxLearner, Many, Pool
@@ -74,7 +75,7 @@ class VirtualEdges:
         self.learner: Learner = make_learner(study.learner, *self.shape)
         self.kept: dict[str, Parameters] = {}
         self._pool: Pool | None = None
-        simple = self._rule == LocalRule(proximal=self._rule.proximal) and not strategy.needs
+        simple = self._rule == LocalRule(proximal=self._rule.proximal) and not strategy.needs and not study.privacy.by_patient
         self._together = self.learner if isinstance(self.learner, JaxLearner) and simple else None
         self.means_do = self._together is not None and strategy.means_only and study.compression == CompressionSettings()
 
@@ -158,6 +159,9 @@ class VirtualEdges:
 
     def _alone(self, model: Parameters, edge: str, number: int) -> Local:
         kept, examples = self.kept.get(edge, {}), self._edges[self._place[edge]]
+        if self._study.privacy.by_patient:
+            clip, own = self._study.privacy.clip_norm, (self.learner, self._study.learner, self._rule, model, examples)
+            return train_by_patient(*own, clip=clip, round_number=number)
         return train_locally(self.learner, self._study.learner, self._rule, model, kept, examples, round_number=number)
 
     def _made(self, model: Parameters, edge: str, local: Local) -> Made:

@@ -70,6 +70,10 @@ class Rehearsal:
             )
         features = next(iter(self.population.edges.values())).features.shape[1]
         check_learner(self.study, features, self.classes)
+        if self.workers and self.study.privacy.by_patient:
+            raise StudyError(
+                'privacy.unit is "patient", and workers do not know whose rows are whose', remedy="leave --workers out"
+            )
         seed, flip = self.study.learner.seed, self.faults.label_flip
         self.flipped = frozenset(name for name in self.population.edges if struck(flip, seed, "label-flip", name))
         edges = {n: flipped(e, self.classes) if n in self.flipped else e for n, e in self.population.edges.items()}

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wardround.clock import Clock
-from wardround.errors import StudyError
+from wardround.errors import StudyError, UpdateRefused
 from wardround.learn.models import Parameters, TensorSource, is_running
 from wardround.learn.privacy.accounting import Release, epsilon, rounds_within
 from wardround.learn.privacy.ledger import Entry, Ledger, spent
@@ -34,6 +34,9 @@ COUNT_GRID = 2**20  # and in a half, of the count of units that were short enoug
 CLIP_RATE = 0.2  # of adaptive clipping (Andrew et al., section 3.1)
 COUNT_NOISE = 1 / 20  # of the expected units: the count's noise (the same)
 CLIP_MIN, CLIP_MAX = 1e-9, 1e9
+PATIENTS = "patients"  # how many an update is a sum over, among its metrics
+PATIENTS_MAX = 4_096  # of an edge: with more, rounding a sum to float32 could move it by more than BY_PATIENT says
+BY_PATIENT = 1 - 2.0**-10  # of the clip: covers that rounding, of two sums of PATIENTS_MAX terms, and the hub's own grid
 MARGIN = 1 - 2.0**-40  # what scaling by a float may add to a length
 
 Integers = NDArray[np.int64]
@@ -163,7 +166,10 @@ class Central:
         sums: dict[str, Integers] = {name: np.zeros(math.prod(base.shapes()[name]), np.int64) for name in sorted(names)}
         short = 0
         for update in updates:
-            short += add_clipped(sums, update, clip)
+            if self._own.by_patient:  # each patient is clipped already, where its data are
+                add_whole(sums, update, clip)
+            else:
+                short += add_clipped(sums, update, clip)
         clip_next = self._next_clip(clip, short, len(updates))
         parameters = sum(len(total) for total in sums.values())
         entry = Entry(number, attempt, self._clock.now_us(), self.plan.release, clip, clip_next, parameters)
@@ -204,6 +210,25 @@ def add_clipped(sums: Mapping[str, Integers], update: TensorSource, clip: float)
     for name, part in parts.items():
         sums[name][:] += part
     return norm <= clip
+
+
+def add_whole(sums: Mapping[str, Integers], update: TensorSource, clip: float) -> None:
+    """Add a sum over patients, each clipped to length `clip`, to sums on the grid."""
+    for name, total in sums.items():
+        np.add(total, np.trunc(_values(update, name, len(total)) * (GRID / clip)).astype(np.int64), out=total)
+
+
+def check_patients(norm: float, metrics: Mapping[str, float], clip: float) -> None:
+    """Whether an update can be a sum over as many patients as its edge says, each no longer than the clip.
+
+    Raises:
+        UpdateRefused: "patients" or "clip".
+    """
+    patients = metrics.get(PATIENTS, 0.0)
+    if not 1 <= patients <= PATIENTS_MAX:
+        raise UpdateRefused("patients", f"a sum over {patients:g} patients; 1 to {PATIENTS_MAX} are believed")
+    if norm > patients * clip:
+        raise UpdateRefused("clip", f"its norm is {norm:.3g}, and {patients:g} patients clipped to {clip:g} cannot be longer")
 
 
 def check_model(model: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ from wardround.learn.privacy.central import CLIP_MAX, CLIP_MIN, Plan
 if TYPE_CHECKING:
     from wardround.learn.study import Study
 
-UNITS = ("edge",)
+UNITS = ("edge", "patient")
 # Their fold sees the noisy mean alone, and no edge keeps anything that hangs on an earlier round.
 DP_STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
 EXPECTED_MIN = 30  # units that a Poisson coin lets in on average: below, an empty round would not be rare enough
@@ -63,10 +63,12 @@ def _check_numbers(study: Study) -> None:
     _between("privacy.clip_quantile", own.clip_quantile, 0.0, 0.99)
     _between("privacy.noise", own.noise, NOISE_MIN, NOISE_MAX)
     _between("privacy.target_epsilon", own.target_epsilon, 1e-3, 1e4)
+    if own.unit == "patient":
+        _check_patients(study)
     _check(
         own.population >= 2,
         f"privacy.population is {own.population}",
-        "say how many edges take part at least: the sum of updates is divided by that number, not by those who came",
+        f"say how many {own.unit}s take part at least: the sum of updates is divided by that number, not by those who came",
     )
     _check(
         0 < own.delta < 1 / own.population,
@@ -88,6 +90,26 @@ def _check_numbers(study: Study) -> None:
         own.sampling != "fixed" or round(expected) >= study.rounds.edges_min,
         f'privacy.sampling is "fixed" and {round(expected)} edges are drawn, fewer than rounds.edges_min',
         "raise privacy.sample, or lower the quorum",
+    )
+
+
+def _check_patients(study: Study) -> None:
+    """What one patient must not decide for the others of its edge."""
+    own, patient = study.privacy, 'privacy.unit is "patient"'
+    _check(
+        own.sampling == "all",
+        f"{patient} and privacy.sampling is `{own.sampling}`: a hub draws edges, with all their patients",
+        'choose privacy.sampling = "all"',
+    )
+    _check(
+        own.clip_quantile == 0,
+        f"{patient} and privacy.clip_quantile is {own.clip_quantile:g}: who was short is known at the edges alone",
+        "choose privacy.clip_quantile = 0 and a privacy.clip_norm",
+    )
+    _check(
+        study.rounds.examples_min == 1,
+        f"{patient} and rounds.examples_min is {study.rounds.examples_min}: one patient could decide whether others count",
+        "choose rounds.examples_min = 1",
     )
 
 

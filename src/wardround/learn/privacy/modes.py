@@ -50,6 +50,11 @@ class PrivacySettings(Settings, frozen=True):
     scale_mean: tuple[float, ...] = ()  # of each feature, from public data; empty: from simulated patients
     scale_std: tuple[float, ...] = ()
 
+    @property
+    def by_patient(self) -> bool:
+        """Whether each patient of an edge is clipped, at the edge."""
+        return self.mode == "clear-dp" and self.unit == "patient"
+
 
 class MaskSettings(msgspec.Struct, frozen=True):
     """What an edge must know to mask an update; it travels in Order.masks. `nonce` is the session's own."""

@@ -55,6 +55,7 @@ def test_a_sound_study_may_run():
     checked(privacy='sampling = "poisson"\nsample = 0.8')
     checked(privacy="clip_quantile = 0.5\npopulation = 100")
     checked(compression="zstd = true")
+    checked(privacy='unit = "patient"', rounds="examples_min = 1")
 
 
 @pytest.mark.parametrize("name", DP_STRATEGIES)
@@ -85,6 +86,9 @@ def test_every_other_strategy_is_refused_with_its_reason(name):
         ({"privacy": "noise = 0.0"}, "privacy.noise"),
         ({"privacy": "clip_norm = 0.0"}, "clip_norm"),
         ({"privacy": 'unit = "row"'}, "privacy.unit"),
+        ({"privacy": 'unit = "patient"'}, "examples_min"),
+        ({"privacy": 'unit = "patient"\nsampling = "fixed"\nsample = 0.5', "rounds": "examples_min = 1"}, "privacy.sampling"),
+        ({"privacy": 'unit = "patient"\nclip_quantile = 0.5', "rounds": "examples_min = 1"}, "clip_quantile"),
         ({"privacy": 'sampling = "some"'}, "privacy.sampling"),
         ({"privacy": 'sampling = "poisson"\nsample = 0.1'}, "5 edges take part"),
         ({"privacy": 'sampling = "fixed"\nsample = 0.02'}, "1 edges are drawn"),

@@ -16,6 +16,7 @@ from wardround.learn.coordinator import Coordinator
 from wardround.learn.journal import Journal
 from wardround.learn.messages import Order, Upload
 from wardround.learn.models import decode_model
+from wardround.learn.privacy import central
 from wardround.learn.privacy.accounting import Release, epsilon
 from wardround.learn.privacy.dp_rounds import check_model, with_public_scale
 from wardround.learn.privacy.ledger import MemoryLedger
@@ -101,11 +102,12 @@ class Hub:
             self.clock.advance(1.1)
             self.coordinator.tick()
 
-    def upload(self, edge):
+    def upload(self, edge, **metrics):
         order = self.orders[edge]
         done = toy_training(edge, order, order.model, b"")
         facts = (order.study, order.round_number, order.task, order.base, len(done.data))
-        upload = signed(edge, Upload(*facts, hashlib.sha256(done.data).hexdigest(), done.examples, done.metrics))
+        said = {**done.metrics, **metrics}
+        upload = signed(edge, Upload(*facts, hashlib.sha256(done.data).hexdigest(), done.examples, said))
         self.coordinator.append(EdgeId(edge), upload, 0, done.data)
         return self.coordinator.finish(EdgeId(edge), upload)
 
@@ -288,3 +290,53 @@ def test_the_scale_is_the_studys_own_or_what_is_usual():
         with pytest.raises(StudyError):
             with_public_scale({}, parse_study(Hub(more=wrong).text, where="test"), usual)
     assert math.isclose(study.privacy.clip_norm, 0.2)
+
+
+# -- by patient
+
+PATIENTS = 'unit = "patient"\n'
+
+
+def by_patient(clip=0.2):
+    hub = Hub(more=PATIENTS)
+    hub.text = hub.text.replace("clip_norm = 0.2", f"clip_norm = {clip}")
+    hub.start()
+    hub.attach(*EDGES)
+    return hub
+
+
+def test_an_edge_that_does_not_say_how_many_patients_it_clipped_does_not_count():
+    """An older one sends its whole update, as if it were one patient's."""
+    hub = by_patient()
+    receipt = hub.upload("a")
+    assert not receipt.accepted
+    assert receipt.reason == "metrics"
+
+
+@pytest.mark.parametrize(("patients", "reason"), [(0.5, "patients"), (5_000.0, "patients"), (1.0, "clip")])
+def test_a_sum_that_cannot_be_one_over_so_many_patients_does_not_count(patients, reason):
+    receipt = by_patient(0.001).upload("a", patients=patients)
+    assert not receipt.accepted
+    assert receipt.reason == reason
+
+
+def test_a_sum_over_patients_is_not_clipped_again(monkeypatch):
+    monkeypatch.setattr(central, "discrete_gaussian", lambda _sigma, size: np.zeros(size, np.int64))
+    hub = by_patient(0.01)
+    sums = [decode_model(toy_training(e, hub.orders[e], hub.orders[e].model, b"").data) for e in EDGES]
+    for edge in EDGES:
+        assert hub.upload(edge, patients=200.0).accepted
+    hub.turn()
+    moved = {n: hub.model(1)[n] - hub.model(0)[n] for n in ("b", "w")}
+    wanted = {n: sum(s[n] for s in sums) / 3 for n in ("b", "w")}
+    assert all(np.allclose(moved[n], wanted[n], atol=1e-6) for n in moved)
+
+
+def test_one_patient_does_not_decide_whether_the_others_of_its_edge_count():
+    """An update ten times as long as its edge's past would be set aside by edge; by patient no past is looked at."""
+    hub = by_patient(10.0)
+    for _ in range(3):
+        for edge in EDGES:
+            assert hub.upload(edge, patients=200.0).accepted
+        hub.turn()
+    assert [c.number for c in hub.coordinator.committed()] == [0, 1, 2, 3]
