@@ -58,6 +58,7 @@ from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
 from wardround.learn.privacy.agent import MaskAgent
 from wardround.learn.privacy.edge_masks import Rostered
+from wardround.learn.privacy.willing import why_not
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.receipts import HubAnswer
 from wardround.learn.schedule import check_schedule, lacks
@@ -340,6 +341,7 @@ class Edge:
             greet=self._greet,
             masks=self._mask_agent(signer),
             on_lie=self._hub_lied,
+            declines=lambda order: why_not(settings.privacy, order),
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
         forwarder = Forwarder(

@@ -188,6 +188,13 @@ class AtRestSettings(Settings, frozen=True, kw_only=True):
     kek: str = ""  # where the key-encryption key comes from: file:PATH, credential:NAME, command:PROGRAM; empty: not encrypted
 
 
+class EdgePrivacySettings(Settings, frozen=True, kw_only=True):
+    """What this edge gives its updates to, whatever its hub asks."""
+
+    blind_only: bool = False  # under masks alone: orders of clear studies, surveys and Flower runs are declined
+    sum_edges_min: int = 3  # edges whose sum the hub may see, at least
+
+
 class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
@@ -201,6 +208,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     link: LinkSettings = LinkSettings()
     relay: EdgeRelaySettings = EdgeRelaySettings()
     schedule: ScheduleSettings = ScheduleSettings()  # this edge's own: an order that it forbids is refused, at no cost
+    privacy: EdgePrivacySettings = EdgePrivacySettings()
     flower: FlowerSettings = FlowerSettings()
     bedside: BedsideSettings = BedsideSettings()
     notify: tuple[NotifySettings, ...] = ()  # who is told of this edge's own alerts

@@ -75,18 +75,20 @@ class EdgeLink:
         greet: Callable[[], Sequence[pb.EdgeMessage]] = lambda: (),
         masks: MaskAgent | None = None,
         on_lie: Callable[[str, int, MasksRefused], None] = lambda _study, _round, _error: None,
+        declines: Callable[[Order], str] = lambda _order: "",
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
         `hold(release)` keeps the model to predict with, or raises a WardroundError; `sign(announcement)` puts this edge's name
         to an upload; `on_denied(list)` is told whom this edge must give no model; `masks` hides updates in blind studies, and
-        `on_lie(study, round, error)` is told, in a thread, of what only a hub that lies can have said.
+        `on_lie(study, round, error)` is told, in a thread, of what only a hub that lies can have said;
+        `declines(order)` gives the reason for which this edge wants no part in it.
 
         `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
         `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
         self._channel, self._participant, self._train = channel, participant, train
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
-        self._masks, self._on_lie = masks, on_lie
+        self._masks, self._on_lie, self._declines = masks, on_lie, declines
         self._masks_moved = asyncio.Event()
         self._training = False
         self._turn = 0
@@ -250,6 +252,7 @@ class EdgeLink:
 
     async def _do(self, order: Order) -> None:
         try:
+            self._check_wanted(order)
             if order.masks:
                 await self._offer_keys(order)
             ready = await asyncio.to_thread(self._participant.ready, order)
@@ -272,6 +275,11 @@ class EdgeLink:
         except Exception as error:  # a fault of ours: the round must not wait for it until its deadline
             log.exception("order could not be carried out", study=order.study, round_number=order.round_number)
             await self._fail(order, f"{type(error).__name__}: {error}"[:300])
+
+    def _check_wanted(self, order: Order) -> None:
+        """Raises Declined: this edge wants no part in an order like this."""
+        if reason := self._declines(order):
+            raise Declined(reason)
 
     async def _offer_keys(self, order: Order) -> None:
         """Say this edge's keys for a masked round; the hub passes on the others' while this edge trains."""
