@@ -76,14 +76,20 @@ def until(holds, what, seconds=60.0):
     return found
 
 
+def encrypt(site, settings):
+    settings.write_text(f'at_rest.kek = "file:{site.folder / settings.stem}.kek"\n{settings.read_text()}')
+
+
 @pytest.fixture
 def ward(site):
-    """A hub, an edge that reaches it through the proxy, and a device for each consent."""
+    """A hub, an edge that reaches it through the proxy, both encrypted at rest, and a device for each consent."""
+    encrypt(site, site.home / "hub.toml")
     site.start_hub()
     program = site.edge(EDGE)
     proxy = RecordingProxy(site.home / "pki", site.folder / EDGE / "identity", site.ports["grpc"])
     settings = site.folder / EDGE / "edge.toml"
     settings.write_text(re.sub(r"hub_port = \d+", f"hub_port = {proxy.port}", settings.read_text()))
+    encrypt(site, settings)
     kinds = {"raw": Consent.RAW, "raw2": Consent.RAW, "local": Consent.LOCAL, "none": Consent.NONE}
     devices = {name: Device(site, f"dev-{name}", kind, 61.0 + 13 * i) for i, (name, kind) in enumerate(kinds.items())}
     program.start()
@@ -144,6 +150,12 @@ def test_nothing_of_local_or_none_leaves_an_edge_and_nothing_of_the_erased_is_le
     assert not other.leaked(proxy, 5)
     assert not raw.leaked(proxy, 5)
 
+    # On the edge's disk no value can be read; in the lake, which is not encrypted, it can: the control.
+    stored = [p.read_bytes() for name in ("local", "spool") for p in (site.folder / EDGE / name).iterdir()]
+    assert not any(other.wave(n) in data for data in stored for n in range(1, 6))
+    waves = Lake(site.home / "lake").read(BRONZE, columns=["values"], subjects=[other.subject]).column("values").to_pylist()
+    assert other.wave(1) in waves
+
     # Erased.
     homes = (site.home, site.folder / EDGE)
     assert all(search_home(home, other.subject, LOOKS).found for home in homes)
@@ -153,6 +165,7 @@ def test_nothing_of_local_or_none_leaves_an_edge_and_nothing_of_the_erased_is_le
     assert receipt["hub"]["known"]
     assert receipt["edges"][EDGE]["known"]
     assert receipt["edges"][EDGE]["removed"]["observations kept for training"] == 10
+    assert [place["removed"]["data keys"] for place in (receipt["hub"], receipt["edges"][EDGE])] == [1, 1]
     assert [e["study"] for e in receipt["hub"]["exports"]] == ["trial-a", "trial-b"]
     for home in homes:
         found = search_home(home, other.subject, LOOKS)

@@ -20,9 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from wardround.clock import utc
-from wardround.errors import TrustError
+from wardround.errors import TrustError, WardroundError
 from wardround.records import Check
 from wardround.settings import HubSettings
+from wardround.trust.at_rest import Sealer, open_seal
 from wardround.trust.certificates import describe, loose_keys
 
 DISK_BYTES_MIN = 2_000_000_000
@@ -46,6 +47,7 @@ def examine(home: Path | None) -> Iterator[Check]:
             yield _port(key, listen.host, listen.port)
     else:
         yield from _certificates(home)
+        yield _at_rest(home)
 
 
 def doctor(
@@ -98,6 +100,21 @@ def _port(key: str, host: str, port: int) -> Check:
     except OSError as error:
         return Check(f"port {key}", None, f"{host}:{port} {error.strerror}", f"free if a hub runs here; else set `{key}.port`")
     return Check(f"port {key}", True, f"{host}:{port} is free")
+
+
+def _at_rest(home: Path) -> Check:
+    """Whether a home is encrypted, and its keys open."""
+    what = "encryption at rest"
+    try:
+        seal = open_seal(home)
+    except WardroundError as error:
+        return Check(what, False, str(error), error.remedy)
+    if not isinstance(seal, Sealer):
+        return Check(what, None, "off", "at_rest.kek in its settings turns it on (docs/security.md); or encrypt the disk")
+    facts = seal.keys.facts()
+    seal.keys.close()
+    found = f"{sum(facts.by_version.values())} data keys, wrapped by version {facts.version} of {facts.source}"
+    return Check(what, not facts.rotating, found, f"a rotation is not through: wardround keys rotate --home {home}")
 
 
 def _certificates(home: Path) -> Iterator[Check]:

@@ -49,6 +49,7 @@ class Imports:
         self._lock, self._seal, self._owner = threading.Lock(), seal, owner
         self._db = storage.connect("imports")
         self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
+        self._plain = not sealed_rows.is_noted(self._db)  # whether batches from before the home was encrypted may be here
 
     def count(self) -> int:
         """How many batches wait."""
@@ -71,7 +72,7 @@ class Imports:
             found = []
             for number, ticket, device, data in self._db.execute(query, (limit,)).fetchall():
                 try:
-                    opened = self._seal.unseal(_place(ticket, device), data)
+                    opened = self._seal.unseal(_place(ticket, device), data, plain=self._plain)
                 except Unreadable as error:
                     sealed_rows.put_apart(self._db, [(f"imports {number}", error, data)])
                     self._db.execute("DELETE FROM batches WHERE number = ?", (number,))
@@ -140,6 +141,7 @@ class Imports:
         """None is."""
         with self._lock:
             sealed_rows.note(self._db)
+            self._plain = False
 
     def _sealed(self, ticket: str, device: str, data: bytes) -> bytes:
         return self._seal.seal(self._owner(device), _place(ticket, device), data) if self._seal.on else data

@@ -105,6 +105,7 @@ class Inbox:
         self._lock, self._seal = threading.RLock(), seal
         self._db = storage.connect("inbox")
         self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
+        self._plain = not sealed_rows.is_noted(self._db)  # whether batches from before the home was encrypted may be here
         self._db.execute("INSERT OR IGNORE INTO facts VALUES ('inbox_id', ?)", (secrets.token_hex(8),))
         self.inbox_id = str(self._db.execute("SELECT value FROM facts WHERE key = 'inbox_id'").fetchone()[0])
         self.restored = bool(self._db.execute("SELECT 1 FROM facts WHERE key = 'restored'").fetchone())  # from a backup
@@ -195,7 +196,7 @@ class Inbox:
                 last = number
             for row in self._db.execute(query, (last,)).fetchall():
                 batch = InboxBatch._make(row)
-                opened += [self._opened(batch)] if sealed_batches.is_sealed(batch.data) else [batch]
+                opened += [self._opened(batch)] if self._is_sealed(batch) else [batch]
             return [batch for batch in opened if batch.n_rows] or (self.pending(rows_max, bytes_max) if opened else [])
 
     def retire(self, upto_number: int) -> None:
@@ -213,7 +214,7 @@ class Inbox:
                 if found is None:
                     return count
                 batch = InboxBatch._make(found)
-                if sealed_batches.is_sealed(batch.data):  # its key was destroyed before
+                if self._is_sealed(batch):  # its key was destroyed before
                     count += batch.n_rows - self._opened(batch).n_rows
                 elif wanted in batch.data:  # perhaps across two rows, which then both stay
                     count += self._rewrite(batch, {row.seq: row.data for row in batch.rows() if wanted not in row.data})
@@ -265,8 +266,13 @@ class Inbox:
         """None is."""
         with self._lock:
             sealed_rows.note(self._db)
+            self._plain = False
 
     # -- how
+
+    def _is_sealed(self, batch: InboxBatch) -> bool:
+        """Whether it is, or must be."""
+        return not self._plain or sealed_batches.is_sealed(batch.data)
 
     def _opened(self, batch: InboxBatch) -> InboxBatch:
         """A batch that can be read. What of it does not open is put apart and leaves it; of an erased subject, it goes."""

@@ -39,6 +39,7 @@ class LocalStore:
         self._lock, self._seal = threading.RLock(), seal
         self._db = storage.connect("local")
         self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
+        self._plain = not sealed_rows.is_noted(self._db)  # whether rows from before the home was encrypted may be here
         if "taken_us" not in {row[1] for row in self._db.execute("PRAGMA table_info(kept)")}:
             self._db.execute("ALTER TABLE kept ADD COLUMN taken_us INTEGER NOT NULL DEFAULT 0")
         ends = f"SELECT * FROM (SELECT {_PLACED} FROM kept ORDER BY number {{}} LIMIT 1)"  # noqa: S608 - our own words
@@ -202,12 +203,13 @@ class LocalStore:
         """None is."""
         with self._lock:
             sealed_rows.note(self._db)
+            self._plain = False
 
     def _opened(self, rows: Iterable[tuple[int, str, str, int, int, bytes]]) -> Iterator[Observation]:
         """What can be read; a row that does not open stays where it is, and is said."""
         for number, device, boot, seq, idx, data in rows:
             try:
-                opened = self._seal.unseal(_place(device, boot, seq, idx), data)
+                opened = self._seal.unseal(_place(device, boot, seq, idx), data, plain=self._plain)
             except Unreadable as error:
                 if error.reason != sealed_rows.DESTROYED:
                     log.error(

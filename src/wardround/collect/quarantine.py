@@ -185,7 +185,8 @@ class Quarantine:
         t_us, device, boot, seq, part, reason, detail, payload, size, number, asked, kept = row
         if kept is not None:
             try:
-                detail, payload = _secret.decode(self._seal.unseal(_place(device, boot, seq, part, reason, detail), payload))
+                place = _place(device, boot, seq, part, reason, detail)
+                detail, payload = _secret.decode(self._seal.unseal(place, payload, plain=False))
             except Unreadable as error:  # it stays as it is, and is not read again: there is nothing of it
                 detail, payload, size, asked = str(error), b"", max(size, 1), 0
         return SetAside(t_us, device, boot, seq, part, reason, detail, payload, size, number, bool(asked))

@@ -55,10 +55,11 @@ def seal(seal: Seal, owner: Owner, rows: Sequence[bytes], subjects: Sequence[str
 
 
 def places(batch: Batch, data: bytes) -> list[tuple[Place, bytes]]:
-    """Each section of a sealed batch, with its place."""
-    sizes = np.frombuffer(batch.sizes, "<u4")
-    owner = (batch.edge, batch.boot, batch.first_seq)
-    return [(_place(owner, at, sizes[np.frombuffer(at, "<u4")].tobytes()), blob) for at, blob in _read(data)]
+    """Each section of a sealed batch, with its place; none where it cannot be told."""
+    try:
+        return [(place, blob) for _, blob, place in _read(batch, data)]
+    except Unreadable:
+        return []
 
 
 def unseal(seal: Seal, batch: Batch, data: bytes) -> tuple[list[bytes], bytes, list[tuple[Unreadable, bytes]]]:
@@ -68,13 +69,12 @@ def unseal(seal: Seal, batch: Batch, data: bytes) -> tuple[list[bytes], bytes, l
     kept: list[tuple[bytes, bytes]] = []
     shut: list[tuple[Unreadable, bytes]] = []
     try:
-        sections = _read(data)
-        placed = places(batch, data)
-    except (*MALFORMED, IndexError, ValueError):
-        return rows, b"", [(Unreadable("damaged", "a batch of the inbox"), data)]
-    for (at, blob), (place, _) in zip(sections, placed, strict=True):
+        sections = _read(batch, data)
+    except Unreadable as error:
+        return rows, b"", [(error, data)]
+    for at, blob, place in sections:
         try:
-            joined = seal.unseal(place, blob)
+            joined = seal.unseal(place, blob, plain=False)
         except Unreadable as error:
             shut.append((error, msgspec.msgpack.encode((at, blob))))
             continue
@@ -86,8 +86,21 @@ def unseal(seal: Seal, batch: Batch, data: bytes) -> tuple[list[bytes], bytes, l
     return rows, MARK + msgspec.msgpack.encode(kept), shut
 
 
-def _read(data: bytes) -> list[tuple[bytes, bytes]]:
-    return _sections.decode(memoryview(data)[1:])
+def _read(batch: Batch, data: bytes) -> list[tuple[bytes, bytes, Place]]:
+    """Places, blob and place of each section.
+
+    Raises:
+        Unreadable: these are no sections of this batch.
+    """
+    owner = (batch.edge, batch.boot, batch.first_seq)
+    if not is_sealed(data):
+        raise Unreadable("damaged", "a batch of the inbox")
+    try:
+        sizes = np.frombuffer(batch.sizes, "<u4")
+        sections = _sections.decode(memoryview(data)[1:])
+        return [(at, blob, _place(owner, at, sizes[np.frombuffer(at, "<u4")].tobytes())) for at, blob in sections]
+    except (*MALFORMED, IndexError, ValueError) as exc:
+        raise Unreadable("damaged", "a batch of the inbox") from exc
 
 
 def _place(owner: Owner, at: bytes, sizes: bytes) -> Place:

@@ -247,9 +247,9 @@ class Spool:
                 if rows and size > bytes_max:
                     break
                 opened = data if zlib.crc32(data) == crc else None
-                if opened is not None and self._seal.on:
+                if opened and self._seal.on:
                     try:
-                        opened = self._seal.unseal(_place(key), data)
+                        opened = self._seal.unseal(_place(key), data, plain=self._plain)
                     except Unreadable as error:  # an erased subject's is as good as emptied
                         opened = b"" if error.reason == sealed_rows.DESTROYED else None
                         shut.append((f"spool {key}", error, data))
@@ -279,7 +279,7 @@ class Spool:
 
     def _is(self, unwanted: Callable[[bytes], bool], key: int, data: bytes) -> bool:
         try:
-            return unwanted(self._seal.unseal(_place(key), data))
+            return unwanted(self._seal.unseal(_place(key), data, plain=self._plain))
         except Unreadable as error:
             return error.reason == sealed_rows.DESTROYED  # what is damaged is put apart when its turn comes
 
@@ -328,6 +328,7 @@ class Spool:
         """None is."""
         with self._lock:
             sealed_rows.note(self._db)
+            self._plain = False
 
     def _empty(self, keys: list[tuple[int]]) -> None:
         try:
@@ -455,6 +456,7 @@ class Spool:
         if "seq" in columns:
             self._db.executescript("BEGIN;" + _FIRST_SCHEMA_TO_LANES.format(schema=_SCHEMA, key=_KEY) + "COMMIT;")
         self._db.executescript(_SCHEMA + sealed_rows.SCHEMA)
+        self._plain = not sealed_rows.is_noted(self._db)  # whether rows from before the home was encrypted may be here
         ends = "SELECT * FROM (SELECT key, data FROM waiting WHERE length(data) > 0 ORDER BY key {} LIMIT 1)"
         rows = self._db.execute(f"{ends.format('')} UNION {ends.format('DESC')}").fetchall()
         sealed_rows.check_first(self._seal, [(_place(key), data) for key, data in rows], "the spool")
@@ -549,7 +551,7 @@ class Spool:
     def _described(self, key: int, data: bytes) -> tuple[str, str, int, int, int]:
         """Subject, code, hour, samples and size of a row that is given up."""
         try:
-            o = decode_observation(self._seal.unseal(_place(key), data))
+            o = decode_observation(self._seal.unseal(_place(key), data, plain=self._plain))
         except (*MALFORMED, Unreadable):
             return "", "", 0, 0, len(data)
         return o.subject, o.code, o.t0_us // HOUR_US * HOUR_US, o.n, len(data)

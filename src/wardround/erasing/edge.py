@@ -6,6 +6,7 @@ nothing new gets in while the old goes; what was under way in another thread mea
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from wardround.trust.erasures import ErasureBook, Receipt, digest_of
 
 
 class EdgeErasing:
-    """One edge's. Call it from one thread at a time."""
+    """One edge's. Who asks while an erasure is under way waits for it: the hub asks again when its stream has broken."""
 
     def __init__(
         self,
@@ -47,9 +48,14 @@ class EdgeErasing:
         self._consents, self._registry, self._pseudonym = consents, registry, pseudonym
         self._spool, self._local, self._quarantine, self._imports = spool, local_store, quarantine, imports
         self._forget, self._seal = forget, seal
+        self._lock = threading.Lock()
 
     def erase(self, digest: bytes) -> Receipt:
         """Erase the subject of a digest; called again, it goes on where it was cut off, and answers again when it was done."""
+        with self._lock:
+            return self._erase(digest)
+
+    def _erase(self, digest: bytes) -> Receipt:
         known = [e for e in self._book.all() if e.digest == digest]
         settled = next((e.receipt for e in known if e.receipt is not None), None)
         if settled is not None and settled.clean:

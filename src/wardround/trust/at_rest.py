@@ -47,8 +47,8 @@ class Seal(Protocol):
         """Data of a subject, as it is to lie at a place."""
         ...
 
-    def unseal(self, place: Place, data: bytes) -> bytes:
-        """The inverse; what was never sealed comes back as it is.
+    def unseal(self, place: Place, data: bytes, *, plain: bool = True) -> bytes:
+        """The inverse; what was never sealed comes back as it is, where anything `plain` may be there still.
 
         Raises:
             Unreadable: it was sealed, and cannot be opened: see its reason.
@@ -72,7 +72,7 @@ class Plain:
     def seal(self, subject: str, place: Place, data: bytes) -> bytes:  # noqa: ARG002 - as a Seal
         return data
 
-    def unseal(self, place: Place, data: bytes) -> bytes:  # noqa: ARG002 - as a Seal
+    def unseal(self, place: Place, data: bytes, *, plain: bool = True) -> bytes:  # noqa: ARG002 - as a Seal
         if data[:1] == MARK:
             raise KeyRefused("what lies here is encrypted, and this program has no key", remedy="open the home with its keys/")
         return data
@@ -118,10 +118,10 @@ class Sealer:
         head, cipher = own
         return head + counter + cipher.encrypt(bytes(6) + counter, data, _place.encode(place))
 
-    def unseal(self, place: Place, data: bytes) -> bytes:
-        if data[:1] != MARK:
+    def unseal(self, place: Place, data: bytes, *, plain: bool = True) -> bytes:
+        if plain and data[:1] != MARK:
             return data
-        if len(data) < OVERHEAD:
+        if len(data) < OVERHEAD or data[:1] != MARK:
             raise Unreadable("damaged", f"{len(data)} bytes at {place[0]!s}")
         cipher = self._cipher(data[1 : _HEAD - COUNTER_BYTES])
         try:

@@ -7,6 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from wardround.cli.doctor import examine
 from wardround.cli.main import app
 from wardround.collect.local_store import LocalStore
 from wardround.collect.storage import FolderStorage
@@ -47,6 +48,19 @@ def test_status_and_rotate_say_how_things_stand(home, tmp_path):
     assert "wraps all 0 data keys" in keys("rotate", "--home", home)
     assert "older copy" not in keys("status", "--home", home)
     store.close()
+
+
+def test_doctor_says_whether_a_home_is_encrypted_and_its_keys_open(home, tmp_path):
+    def found():
+        return next(check for check in examine(home) if check.what == "encryption at rest")
+
+    assert (found().good, found().found) == (None, "off")
+    turn_on(home, f"file:{tmp_path}/kek").seal("anna", ("t", 1), b"72")
+    assert found().good
+    assert found().found.startswith("1 data keys, wrapped by version 1")
+    (tmp_path / "kek").unlink()
+    assert found().good is False
+    assert "cannot be read" in found().found
 
 
 def test_new_adds_a_version_that_a_command_can_give(home, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -10,25 +12,28 @@ import tempfile
 import zlib
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wardround.collect import sealed_batches, sealed_rows
 from wardround.collect.devices.reading import Reading
 from wardround.collect.forwarder import CORRUPT, WITHDRAWN, Forwarder
 from wardround.collect.imports import Imports
-from wardround.collect.inbox import Inbox
+from wardround.collect.inbox import Inbox, InboxBatch
 from wardround.collect.lanes import Priority
 from wardround.collect.local_store import LocalStore
 from wardround.collect.quarantine import WHOLE, Quarantine, SetAside
 from wardround.collect.sealed_rows import look_into, seal_all
 from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
-from wardround.errors import KeyRefused
+from wardround.errors import KeyRefused, StorageFull, Unreadable
 from wardround.records import Observation, decode_observation, encode_observation
 from wardround.settings import SpoolSettings
 from wardround.trust import data_keys
-from wardround.trust.at_rest import KEYS, PLAIN, turn_on
+from wardround.trust.at_rest import KEYS, MARK, PLAIN, turn_on
 from wardround.trust.data_keys import DataKeys
 from wardround.trust.kek import KekSource
 
@@ -163,6 +168,81 @@ def test_without_encryption_every_file_shows_them(folder):
     site.close()
 
 
+class Crowded:
+    """A store whose disk is full the first two times."""
+
+    def __init__(self):
+        self.calls, self.whole = [], False
+
+    def seal_some(self, after):
+        self.calls.append(after)
+        if len(self.calls) == 1:
+            raise StorageFull("no room")
+        if len(self.calls) == 2:
+            raise sqlite3.OperationalError("database or disk is full")
+        return 500 if after == 0 else None
+
+    def is_sealed(self):
+        return self.whole
+
+    def compact(self):
+        return True
+
+    def note_sealed(self):
+        self.whole = True
+
+
+def test_a_running_program_goes_on_encrypting_once_there_is_room(site, monkeypatch):
+    monkeypatch.setattr(sealed_rows, "AGAIN_S", 0.0)
+    monkeypatch.setattr(sealed_rows, "PAUSE_S", 0.0)
+    store = Crowded()
+
+    async def main():
+        running = asyncio.create_task(sealed_rows.run_sealing((store,), site.seal))
+        async with asyncio.timeout(60):
+            while not store.whole:  # noqa: ASYNC110 - another thread says so
+                await asyncio.sleep(0.001)
+        assert not running.done()  # it is one of a program's parts, which all stay
+        running.cancel()
+
+    asyncio.run(main())
+    assert store.calls == [0, 0, 0, 500]
+
+
+def test_a_full_disk_leaves_what_is_plain_as_it_is(folder):
+    site = Site(folder, sealed=False)
+    fill(site)
+    site.again()
+
+    class Full:
+        """Refuses to write, as a disk without room does."""
+
+        def __init__(self, real):
+            self.real = real
+
+        def execute(self, query, *rest):
+            if query.startswith("UPDATE"):
+                raise sqlite3.OperationalError("database or disk is full")
+            return self.real.execute(query, *rest)
+
+        def __getattr__(self, name):
+            return getattr(self.real, name)
+
+    for store in (site.spool, site.local, site.inbox):
+        real, store._db = store._db, Full(store._db)
+        with pytest.raises(StorageFull):
+            store.seal_some(0)
+        store._db = real
+        assert not store.is_sealed()
+    facts = site.spool.facts()
+    assert site.read() == EVERYWHERE
+    site.again()
+    assert site.spool.facts() == facts
+    seal_all(site.stores)
+    assert site.read() == EVERYWHERE
+    site.close()
+
+
 @pytest.mark.parametrize("cut", [None, 0, 1, 2, 3, 4, 6])
 def test_a_plain_home_is_encrypted_in_place_wherever_it_is_cut_off(folder, cut):
     site = Site(folder, sealed=False)
@@ -242,6 +322,25 @@ def test_rows_that_were_exchanged_do_not_open_and_stay(site):
     site.open()
 
 
+def test_a_plain_row_put_among_encrypted_ones_is_not_believed(site):
+    fill(site)
+    seal_all(site.stores)
+    site.close()
+    forged = encode_observation(observation(ANNA, 1, "forged"))
+    for name, table, key in (("spool", "waiting", "key"), ("local", "kept", "number")):
+        crc = f", crc = {zlib.crc32(forged)}" if name == "spool" else ""
+        first = f"(SELECT min({key}) FROM {table})"
+        site.edit(name, f"UPDATE {table} SET data = ?{crc} WHERE {key} = {first}", forged)
+    site.edit(
+        "inbox", "UPDATE batches SET n_rows = 1, sizes = ?, data = ? WHERE number = 1", len(forged).to_bytes(4, "little"), forged
+    )
+    site.edit("set-aside", "UPDATE aside SET payload = ? WHERE number = 1", msgspec.msgpack.encode(("forged", b"forged")))
+    site.open()
+    read = site.read()
+    assert read["spool"] == read["local"] == read["aside"] == ALL[1:]
+    assert read["inbox"] == ALL[3:]
+
+
 def test_a_row_that_was_cut_is_said_to_the_hub_and_kept_apart(site):
     fill(site)
     site.close()
@@ -268,12 +367,23 @@ def test_a_batch_of_several_patients_is_one_blob_each_and_loses_the_erased_alone
     assert [seq for _, _, seq, _ in site.inbox.pending(100)[0].observations()] == [2, 5, 6]
 
 
-def test_a_damaged_batch_does_not_hold_up_the_ones_behind_it(site):
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda data: data[:-5],
+        lambda data: data[:1],
+        lambda data: data[:40] + bytes(9) + data[49:],
+        lambda data: b"\x92" + data[1:],
+        lambda data: data[:1] + msgspec.msgpack.encode([(b"abc", b"x")]),
+        lambda data: data[:1] + msgspec.msgpack.encode([(b"\xff\xff\xff\xff", b"x")]),
+    ],
+)
+def test_a_damaged_batch_does_not_hold_up_the_ones_behind_it(site, harm):
     fill(site)
+    seal_all(site.stores)
     site.close()
     [(data,)] = site.edit("inbox", "SELECT data FROM batches ORDER BY number LIMIT 1")
-    for harmed in (data[:-5], data[:1], data[:40] + bytes(9) + data[49:]):
-        site.edit("inbox", "UPDATE batches SET data = ? WHERE number = (SELECT min(number) FROM batches)", harmed)
+    site.edit("inbox", "UPDATE batches SET data = ? WHERE number = (SELECT min(number) FROM batches)", harm(data))
     site.open()
     assert site.read()["inbox"] == [(BERT, n) for n in (1, 2, 3)]
     assert site.inbox.waiting() == 3
@@ -343,6 +453,39 @@ def test_a_row_of_quarantine_that_does_not_open_is_not_replayed_and_not_deleted(
     assert (row.payload, row.can_replay, row.asked) == (b"", False, False)
     site.quarantine.settle(row)
     assert site.quarantine.get(1) is not None
+
+
+# -- whatever bytes are there
+
+
+@pytest.fixture(scope="module")
+def one_sealer(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    return turn_on(home, f"file:{tmp_path_factory.mktemp('elsewhere')}/kek")
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=200), sizes=st.binary(max_size=64), cut=st.integers(0, 400), flip=st.integers(0, 10**6))
+def test_any_bytes_open_or_are_unreadable_and_nothing_else(one_sealer, data, sizes, cut, flip):
+    whole = one_sealer.seal(ANNA, ("t", 1), data)
+    rows = [encode_observation(observation(s, n)) for n, s in enumerate((ANNA, BERT), 1)]
+    batch = sealed_batches.seal(one_sealer, ("e", "b", 1), rows, None)
+    for blob, is_batch in ((whole, False), (MARK + data, False), (batch, True), (MARK + data, True)):
+        harmed = bytearray(blob[: cut or len(blob)])
+        if harmed[1:]:
+            harmed[1 + flip % (len(harmed) - 1)] ^= 1 + flip % 255
+        if not is_batch:
+            with contextlib.suppress(Unreadable):
+                one_sealer.unseal(("t", 1), bytes(harmed))
+                pytest.fail("it opened, and was changed")
+            continue
+        own = np.fromiter(map(len, rows), "<u4", 2).tobytes() if blob is batch else sizes[: len(sizes) // 4 * 4]
+        there = InboxBatch(1, "e", "b", 1, 0, 2, own, bytes(harmed))
+        sealed_batches.places(there, there.data)
+        found, _, shut = sealed_batches.unseal(one_sealer, there, there.data)
+        assert len(found) == len(own) // 4
+        assert all(not row or row in rows for row in found)
+        assert shut or blob is not batch  # one byte is another: something of it does not open
 
 
 # -- whatever happens, in whatever order

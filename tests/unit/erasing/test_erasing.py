@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import tomllib
 import zlib
 
@@ -314,3 +315,28 @@ def test_an_edge_erases_all_of_its_home_by_digest_and_takes_nothing_more(edge, h
     assert edge.erasing.erase(digest_of(gone)).known  # asked again: the same receipt
     unknown = edge.erasing.erase(digest_of("somebody else"))
     assert (unknown.known, unknown.clean) == (False, True)
+
+
+def test_who_asks_again_while_an_erasure_is_under_way_gets_its_receipt(edge, monkeypatch):
+    """As the hub does when its stream broke meanwhile: the thread of the first goes on."""
+    gone, receipts = edge.pseudonyms.of("P1"), []
+    begun, go_on = threading.Event(), threading.Event()
+    real = edge.local.forget
+
+    def slow(subject):
+        count = real(subject)
+        begun.set()
+        assert go_on.wait(60)
+        return count
+
+    monkeypatch.setattr(edge.local, "forget", slow)
+    first, second = (threading.Thread(target=lambda: receipts.append(edge.erasing.erase(digest_of(gone)))) for _ in range(2))
+    first.start()
+    assert begun.wait(60)
+    second.start()
+    second.join(0.3)  # without the wait it would be through by now, or wait where the first does
+    go_on.set()
+    for thread in (first, second):
+        thread.join(60)
+    assert [r.removed["observations kept for training"] for r in receipts] == [39, 39]
+    assert receipts[0] == receipts[1]
