@@ -70,8 +70,12 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/bedside_edge.py
 	@if [ -d "$(DATA)/icu_vitals" ]; then $(BIN)/python bench/bedside.py --data "$(DATA)" --stays 4000; fi
 	@if [ -d "$(DATA)" ]; then \
-	  $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
+	  $(BIN)/python bench/attacks.py --data "$(DATA)" --only masks && $(BIN)/python bench/rpeaks.py --data "$(DATA)/mitbih_subset" && $(BIN)/python bench/quality.py --data "$(DATA)"; \
 	else echo "no recordings at $(DATA): make bench DATA=folder with mitbih_subset/ and har_smartphone/"; fi
+
+.PHONY: attacks
+attacks: $(VENV)/.dev  ## docs/attacks.md made anew from real data (about an hour; DATA=folder)
+	@$(BIN)/python bench/attacks.py --data "$(DATA)" --write docs/attacks.md $(ARGS)
 
 drill: $(VENV)/.runtime  ## 18 faults with three seeds each, with a past and without, and 2,000 healthy rounds (some ten minutes)
 	@$(BIN)/wardround drill --fault all --seeds 0,1,2 --healthy 2000 $(ARGS)

@@ -63,7 +63,7 @@ def drill(
         _list(as_json=as_json)
         return
     faults = [] if fault == "none" else chosen(fault, FROM_THE_START if from_round == 0 else tuple(FAULTS))
-    numbers = _numbers(seeds)
+    numbers = seeds_of(seeds)
     count = rounds if rounds is not None else from_round + ROUNDS_AFTER
     if count <= from_round + 1:
         raise StudyError(f"--rounds {count} ends before the fault of round {from_round}", remedy="raise --rounds")
@@ -84,7 +84,12 @@ def drill(
         raise typer.Exit(1)
 
 
-def _numbers(text: str) -> list[int]:
+def seeds_of(text: str) -> list[int]:
+    """`0,1,2` as numbers.
+
+    Raises:
+        StudyError: they are none.
+    """
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:

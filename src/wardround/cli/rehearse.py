@@ -74,7 +74,7 @@ def rehearse(
     from wardround.learn.faults import parse_faults  # noqa: PLC0415 - JAX and SciPy, about two seconds
     from wardround.rehearsal.run import Rehearsal  # noqa: PLC0415
 
-    study = _adapted(load_study(file), rounds, seed)
+    study = adapted(load_study(file), rounds, seed)
     wrong = parse_faults(faults)
     check_study(study, TASKS, signals=load_signals().names())
     if study.kind != "model":
@@ -104,7 +104,7 @@ def _run(rehearsal: Rehearsal, progress: Progress) -> None:
         progress.update(bar, completed=done.number, description=said)
 
 
-def _adapted(study: Study, rounds: int | None, seed: int | None) -> Study:
+def adapted(study: Study, rounds: int | None, seed: int | None) -> Study:
     """The study with what the command line says instead."""
     if rounds is not None:
         study = msgspec.structs.replace(study, rounds=msgspec.structs.replace(study.rounds, count=rounds))

@@ -127,6 +127,20 @@ class JaxLearner:
         names = ("loss_before", "loss_after", "accuracy")
         return Trained(update, n, steps, dict(zip(names, np.asarray(metrics, np.float64).tolist(), strict=True)))
 
+    def played(
+        self,
+        parameters: Parameters,
+        labels: NDArray[np.int32],
+        *,
+        seed: int,
+        round: int,  # noqa: A002
+    ) -> Played:
+        """A training of rows that are not known yet, for `play`; those who look for them have their labels."""
+        weights, buffers = self._split(parameters)
+        batches, counted = _steps(row_order(len(labels), self._settings.epochs, seed, round), self._settings.batch)
+        arrays = (weights, buffers["scale.class_weights"], labels, batches, counted)
+        return Played(arrays, (self._hyper, self._shape, len(counted)), self._hyper.clip)
+
     def predict(self, parameters: Parameters, features: NDArray[np.float32]) -> NDArray[np.float32]:
         weights, buffers = self._split(parameters)
         features = self._checked(features)
@@ -219,6 +233,22 @@ class JaxLearner:
 
     def _checked(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         return checked(features, self._features_n)
+
+
+class Played(NamedTuple):
+    """All of a training but its rows: what is an array, and what a compiled call depends on."""
+
+    arrays: tuple[Parameters, NDArray[np.float32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+    static: tuple[_Hyper, _Shape, int]
+    clip: float
+
+
+def play(x: Array, arrays: Any, static: tuple[_Hyper, _Shape, int]) -> Weights:
+    """The update of scaled rows, as `train` makes it, in a form that can be differentiated by them."""
+    (weights, class_weights, labels, batches, counted), (hyper, shape, steps) = arrays, static
+    begin = {name: jnp.asarray(w) for name, w in weights.items()}
+    new, _ = _descend(begin, class_weights, _Rows(x, labels, batches, counted), (0, steps), hyper, None, shape)
+    return {name: new[name] - begin[name] for name in begin}
 
 
 class Many(NamedTuple):

@@ -1,0 +1,1 @@
+"""Attacks on a study, tried before anybody else does: membership, reconstruction and poisoning, in each privacy mode."""
