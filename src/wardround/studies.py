@@ -160,7 +160,7 @@ class RunningStudy:
             commit_later=True,
             spans=spans,
             masking=Masking(verify, lambda edge, step: send(edge, step, record.name), lambda: hub_roster(home)),
-            ledger=FileLedger(folder / LEDGER) if self.study.privacy.mode == "clear-dp" else None,
+            ledger=FileLedger(folder / LEDGER) if self.study.privacy.has_budget else None,
         )
         self._catch_up()
         if self.task is not None:
@@ -256,7 +256,7 @@ class RunningStudy:
     def _initial(self) -> Parameters:
         """The first model."""
         model = self._learner.initial(self.study.learner.seed)
-        if self.study.privacy.mode == "clear-dp" and self.task is not None:
+        if self.study.privacy.has_budget and self.task is not None:
             return with_public_scale(model, self.study, usual_scale(self.task.name, len(self.task.feature_names)))
         return with_controls(model) if self._strategy.rule.controls else model
 

@@ -147,7 +147,7 @@ async def _hub(home: Path, text: str, port: int, parts: Parts, edges: int) -> No
         send=lambda edge, message: link.send(edge, message, study.name),
         on_event=lambda _event: None,
         commit_later=True,
-        ledger=FileLedger(folder / LEDGER) if study.privacy.mode == "clear-dp" else None,
+        ledger=FileLedger(folder / LEDGER) if study.privacy.has_budget else None,
         masking=Masking(
             Peers((home / "pki" / "ca.pem").read_bytes, SystemClock().now_us).check,
             lambda edge, step: link.send(edge, step, study.name),
@@ -331,7 +331,7 @@ class World:
         self._relays = {edge: free_port() for edge in relays}
         self._seed, self._train_s, self._parts = seed, train_s, parts
         self._context = mp.get_context("forkserver")
-        accounting = ["dp_accounting.pld", "dp_accounting.rdp"] if self.study.privacy.mode == "clear-dp" else []
+        accounting = ["dp_accounting.pld", "dp_accounting.rdp"] if self.study.privacy.has_budget else []
         self._context.set_forkserver_preload(["tests.rounds.programs", parts.partition(":")[0], *accounting])
         self._processes: dict[str, mp.process.BaseProcess] = {}
 

@@ -32,7 +32,7 @@ def budget(
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Show the privacy budget of a study of mode `clear-dp`: epsilon spent, and how many rounds are left.
+    """Show the privacy budget of a study of mode `clear-dp` or `blind-dp`: epsilon spent, and how many rounds are left.
 
     Epsilon bounds what anybody can learn from all models of the study about one unit ([privacy] unit): at 1 the odds of any
     guess about it change by a factor of 2.7 at most, at 8 by 3,000, but for a chance of delta. Less is more private.
@@ -56,10 +56,10 @@ def _own(study: Study) -> Release:
     """
     from wardround.learn.privacy.central import Plan  # noqa: PLC0415
 
-    if study.privacy.mode != "clear-dp":
+    if not study.privacy.has_budget:
         raise StudyError(
             f"privacy.mode of {study.name} is `{study.privacy.mode}`: it has no budget",
-            remedy='choose [privacy] mode = "clear-dp"; docs/privacy.md says what it asks of the rest of the study',
+            remedy='choose [privacy] mode = "clear-dp" or "blind-dp"; docs/privacy.md says what it asks of the rest of the study',
         )
     if study.privacy.population < 1:
         raise StudyError("privacy.population is 0", remedy="say how many units take part at least")

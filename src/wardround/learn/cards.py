@@ -17,6 +17,7 @@ from wardround.learn.study import Study
 PRIVACY = {
     "clear": "the hub saw every update; no differential privacy",
     "clear-dp": "the hub saw every update; central differential privacy: `wardround study budget` has what it cost",
+    "blind-dp": "the hub saw noisy sums alone; differential privacy: `wardround study budget` has what it cost",
     "blind": "the hub saw sums of updates alone (secure aggregation); no differential privacy",
     "blind-groups": "the hub saw sums of groups of updates alone (secure aggregation); no differential privacy",
 }

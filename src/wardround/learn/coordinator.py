@@ -245,6 +245,8 @@ class Coordinator:
             self._send(edge, rounds.Cancel(edge, reason))
         self._abandon(reason)
         if spent:
+            if self._central is not None:
+                self._central.spend_once(open_.number, open_.attempt)
             now_us = self._clock.now_us()
             seconds = max(0.0, (now_us - open_.opened_us) / 1e6)
             done = Committed(open_.number, ModelDigest(open_.base), open_.base, now_us, seconds, {}, ())

@@ -369,15 +369,20 @@ class Fleet:
             self._delivered = {}
             return "every update was set aside"
         base = self._bases[number]
-        if self._central is not None:
-            if not self._central.fits():
-                return "the privacy budget is spent"
+        if self._central is not None and not self._central.fits():
+            return "the privacy budget is spent"
+        if self._central is not None and not self._blind:
             names = sent_names(self._strategy.rule, list(base))
             sources = [w.made.tensors for w in folded.values() if w.made is not None]
             mean = self._central.mean(number, 1, MemoryTensors(base), names, sources)
             updates, metrics = [WeightedUpdate(MemoryTensors(mean), 1)], dict[str, float]()
         else:
-            updates, metrics = self._updates(folded, number)
+            if self._central is not None:
+                self._central.spend(number, 1, 0)
+            try:
+                updates, metrics = self._updates(folded, number)
+            except UpdateRefused as error:
+                return str(error)
         reference = self._reference_update(base, number) if self._strategy.wants_reference else None
         try:
             done = self._strategy.fold(Fold(MemoryTensors(base), updates, self._memory, len(self.names), reference))

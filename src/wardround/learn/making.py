@@ -6,6 +6,7 @@ sum. What is written here is nobody's model until the journal says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -123,7 +124,7 @@ class Making:
                     return Folded(sums)
                 return Folded(with_scaling(self._initial(), sums, class_weighting=self._study.learner.class_weighting))
             base = opened.enter_context(self._models.tensors(open_.base))
-            if self._central is not None:
+            if self._central is not None:  # of an open hub: a blind one is above
                 decoded = [self._reception.decoded(source, open_.base) for source in sources]
                 names = self._reception.expected(open_.base, base)
                 mean = self._central.mean(open_.number, open_.attempt, base, names, decoded)
@@ -144,6 +145,10 @@ class Making:
 
     def _folded_blind(self, blind: Blind, open_: OpenRound, sources: Mapping[EdgeId, TensorSource], opened: ExitStack) -> Folded:
         """The next model, of the sum of masked updates alone, or of the sums of groups."""
+        if self._central is not None:
+            with self._models.tensors(open_.base) as base:
+                parameters = sum(math.prod(base.shapes()[n]) for n in self._reception.expected(open_.base, base))
+            self._central.spend(open_.number, open_.attempt, parameters)
         totals = blind.unmasked(sources)
         if open_.task == "statistics":
             sums = blind.sums(totals[0], self._reception.shape)

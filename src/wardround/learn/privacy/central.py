@@ -1,4 +1,4 @@
-"""`clear-dp`: the hub sees every update, and the model that it makes says little about any one unit.
+"""`clear-dp`: the hub sees every update, and the model that it makes says little about any one unit. And every mode's budget.
 
 Each update is clipped as a whole to one length, the *sum* gets Gaussian noise, and is divided by the number of units that is
 expected, never by the number that came: how many came is data. What was spent is in the ledger before the noise is drawn.
@@ -172,8 +172,7 @@ class Central:
                 short += add_clipped(sums, update, clip)
         clip_next = self._next_clip(clip, short, len(updates))
         parameters = sum(len(total) for total in sums.values())
-        entry = Entry(number, attempt, self._clock.now_us(), self.plan.release, clip, clip_next, parameters)
-        self._ledger.append(entry)
+        self._write_down(number, attempt, clip, clip_next, parameters)
         step = clip / GRID / self.plan.expected
         shapes = base.shapes()
         return {
@@ -182,6 +181,26 @@ class Central:
             .reshape(shapes[name])
             for name, total in sums.items()
         }
+
+    def spend(self, number: int, attempt: int, parameters: int) -> None:
+        """Pay for a sum that is noisy already, before it is unmasked.
+
+        Raises:
+            StudyError: the budget does not reach.
+            StorageFull: the ledger could not be written; nothing may be released.
+        """
+        self.check_more(1)
+        self._write_down(number, attempt, self.clip, self.clip, parameters)
+
+    def spend_once(self, number: int, attempt: int) -> None:
+        """Pay for a sum that edges may have opened, and that came to nothing here, unless that was done."""
+        last = self._ledger.entries[-1] if self._ledger.entries else None
+        if last is None or (last.round, last.attempt) != (number, attempt):
+            self._write_down(number, attempt, self.clip, self.clip, 0)
+
+    def _write_down(self, number: int, attempt: int, clip: float, clip_next: float, parameters: int) -> None:
+        entry = Entry(number, attempt, self._clock.now_us(), self.plan.release, clip, clip_next, parameters)
+        self._ledger.append(entry)
 
     def _next_clip(self, clip: float, short: int, came: int) -> float:
         """Towards the quantile that the study asks for, by a noisy count of the updates that were short enough."""
@@ -240,12 +259,12 @@ def check_model(model: Mapping[str, object]) -> None:
     for name, tensor in model.items():
         if is_running(name):
             raise StudyError(
-                f"privacy.mode is `clear-dp` and the model has `{name[:60]}`: noise could make a variance negative",
+                f"noise is asked for, and the model has `{name[:60]}`: noise could make a variance negative",
                 remedy="use a network without batch normalisation (group or layer normalisation does as well)",
             )
         if np.asarray(tensor).dtype.kind != "f":
             raise StudyError(
-                f"privacy.mode is `clear-dp` and `{name[:60]}` of the model holds whole numbers", remedy="use a network without"
+                f"noise is asked for, and `{name[:60]}` of the model holds whole numbers", remedy="use a network without"
             )
 
 

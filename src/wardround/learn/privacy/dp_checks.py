@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from wardround.errors import StudyError
 from wardround.learn.privacy.accounting import SAMPLINGS, epsilon, rounds_within
 from wardround.learn.privacy.central import CLIP_MAX, CLIP_MIN, Plan
+from wardround.learn.privacy.distributed import levels
+from wardround.learn.privacy.graph import EDGES_MIN
 
 if TYPE_CHECKING:
     from wardround.learn.study import Study
@@ -37,7 +39,7 @@ WHY_NOT = {
 
 
 def check_dp(study: Study) -> None:
-    """Whether a study of mode `clear-dp` is sound, and within its budget.
+    """Whether a study with a budget is sound, and within it.
 
     Raises:
         StudyError: the first thing that is not, and what to do.
@@ -65,6 +67,8 @@ def _check_numbers(study: Study) -> None:
     _between("privacy.target_epsilon", own.target_epsilon, 1e-3, 1e4)
     if own.unit == "patient":
         _check_patients(study)
+    if own.mode == "blind-dp":
+        _check_masked(study)
     _check(
         own.population >= 2,
         f"privacy.population is {own.population}",
@@ -113,9 +117,30 @@ def _check_patients(study: Study) -> None:
     )
 
 
+def _check_masked(study: Study) -> None:
+    """What masks have no place for."""
+    own, blind = study.privacy, "privacy.mode is `blind-dp`"
+    _check(own.unit == "edge", f"{blind} and privacy.unit is `{own.unit}`: masks have no place for that yet", 'choose "edge"')
+    _check(
+        own.sampling == "all",
+        f"{blind} and privacy.sampling is `{own.sampling}`: whom the hub draws, it knows, and chance hides nobody from it",
+        'choose privacy.sampling = "all"',
+    )
+    _check(
+        own.clip_quantile == 0,
+        f"{blind} and privacy.clip_quantile is {own.clip_quantile:g}: who was short is known at the edges alone",
+        "choose privacy.clip_quantile = 0 and a privacy.clip_norm",
+    )
+    _check(own.population >= EDGES_MIN, f"{blind} and privacy.population is {own.population}", f"masks need {EDGES_MIN} edges")
+    try:
+        levels(own.population, own.noise)
+    except ValueError as exc:
+        raise StudyError(f"{blind}, and {exc}", remedy="less privacy.noise, or fewer edges") from exc
+
+
 def _check_company(study: Study) -> None:
     """What else the study asks for."""
-    dp, rounds = "privacy.mode is `clear-dp`", study.rounds
+    dp, rounds = f"privacy.mode is `{study.privacy.mode}`", study.rounds
     _check(study.kind == "model", f"{dp} and kind is `{study.kind}`: its sums have no noise", 'use kind = "model"')
     name = study.strategy.name
     _check(

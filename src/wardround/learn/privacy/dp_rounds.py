@@ -1,4 +1,4 @@
-"""What the coordinator does otherwise in a study of mode `clear-dp`: how it begins, and what it shows of a round."""
+"""What the coordinator does otherwise in a study with a budget: how it begins, and what it shows of a round."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def made_central(study: Study, ledger: Ledger | None, clock: Clock, committed: S
     Raises:
         StudyError: the study has a budget, and nothing here keeps a ledger; or the ledger does not hold.
     """
-    if study.privacy.mode != "clear-dp":
+    if not study.privacy.has_budget:
         return None
     if ledger is None:
         raise StudyError(

@@ -1,8 +1,8 @@
 """What hides an edge from the hub: `[privacy]` of study.toml, and which studies each mode can be had for.
 
 `clear`: the hub sees every update. `blind`: it sees their sum (decision 7). `clear-dp`: it sees every update, and the model that
-it makes of them says little about any one unit (central.py). What a mode cannot have is refused by name here, rather than left
-out in silence.
+it makes of them says little about any one unit (central.py). `blind-dp`: it sees a sum that is noisy already (distributed.py).
+What a mode cannot have is refused by name here, rather than left out in silence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wardround.settings import Settings
 if TYPE_CHECKING:
     from wardround.learn.study import Study
 
-MODES = ("clear", "clear-dp", "blind", "blind-groups")
+MODES = ("clear", "clear-dp", "blind", "blind-dp", "blind-groups")
 # Their fold looks at the updates' mean by examples alone, and nothing that an edge keeps hangs on whether its own update counted.
 BLIND_STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "fedbn", "ditto", "fine-tuning")
 # These fold the sums of groups, as they fold updates where the hub sees them.
@@ -34,11 +34,11 @@ WEIGHT_MAX, CLIP_MAX = 35_000, 1e6
 class PrivacySettings(Settings, frozen=True):
     """What hides an update from the hub, or its subjects from the model."""
 
-    mode: str = "clear"  # blind: the hub learns the sum of a round's updates; clear-dp: noise hides each unit in the model
+    mode: str = "clear"  # blind: the hub learns the sum of a round's updates; -dp: noise hides each unit in the model
     clip: float = 8.0  # blind: of a value of an update; an update with a larger one is scaled down as a whole
     weight_max: int = 10_000  # blind: examples that an edge counts for at most
     group_edges: int = 10  # blind-groups: edges of a group at least, whose sum the hub learns
-    unit: str = "edge"  # clear-dp, as all that follows: what the noise hides
+    unit: str = "edge"  # clear-dp, blind-dp, as all that follows: what the noise hides
     clip_norm: float = 1.0  # L2 length that a unit's update is clipped to; of the first round, where it adapts
     clip_quantile: float = 0.0  # share of units that the clip should leave as they are; 0: the clip stays
     noise: float = 1.0  # noise multiplier: standard deviation of the noise in the sum, over the clip
@@ -49,6 +49,11 @@ class PrivacySettings(Settings, frozen=True):
     delta: float = 1e-5
     scale_mean: tuple[float, ...] = ()  # of each feature, from public data; empty: from simulated patients
     scale_std: tuple[float, ...] = ()
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether noise hides each unit, and a ledger says what that has cost."""
+        return self.mode.endswith("-dp")
 
     @property
     def by_patient(self) -> bool:
@@ -64,11 +69,17 @@ class MaskSettings(msgspec.Struct, frozen=True):
     edges_min: int
     nonce: bytes
     group_edges: int = 0
+    clip_norm: float = 0.0  # above 0: updates are clipped to this length and get noise before the masks (distributed.py)
+    noise: float = 0.0
+    expected: float = 0.0  # units that the sum is divided by
 
 
 def mask_settings(study: Study, nonce: bytes) -> bytes:
     """As Order.masks holds them."""
     own = study.privacy
+    if own.has_budget:  # a clip of 0, with which an edge that knows of no noise can mask nothing
+        dp = (own.clip_norm, own.noise, float(own.population))
+        return msgspec.msgpack.encode(MaskSettings(0.0, 1, study.rounds.edges_min, nonce, 0, *dp))
     group_edges = own.group_edges if own.mode == "blind-groups" else 0
     return msgspec.msgpack.encode(MaskSettings(own.clip, own.weight_max, study.rounds.edges_min, nonce, group_edges))
 
@@ -103,7 +114,7 @@ def check_privacy(study: Study) -> None:
     _check(own.mode in MODES, f"privacy.mode is `{own.mode}`, which this hub does not have", f"choose one of: {', '.join(MODES)}")
     _check(0 < own.clip <= CLIP_MAX, f"privacy.clip is {own.clip:g}", f"choose a value above 0, up to {CLIP_MAX:g}")
     _check(1 <= own.weight_max <= WEIGHT_MAX, f"privacy.weight_max is {own.weight_max}", f"choose a value from 1 to {WEIGHT_MAX}")
-    if own.mode == "clear-dp":
+    if own.has_budget:
         check_dp(study)
     if not own.mode.startswith("blind"):
         return

@@ -14,9 +14,11 @@ import numpy as np
 
 from wardround.errors import UpdateRefused
 from wardround.learn.models import Parameters, TensorSource
+from wardround.learn.privacy import distributed
 from wardround.learn.privacy.modes import MaskSettings, PrivacySettings
 from wardround.learn.privacy.ring import Scale, Words, add_vector
 from wardround.learn.privacy.vectors import mean_of
+from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.triage import load
 
 T = TypeVar("T")
@@ -35,9 +37,11 @@ def words_of(update: TensorSource, examples: int, privacy: PrivacySettings, edge
         UpdateRefused: "not-finite"; live it is the edge that gives up.
     """
     tensors = load(update)
-    scale = Scale(edges, privacy.clip, privacy.weight_max)
+    values = [tensors[name] for name in sorted(tensors)]
     try:
-        return scale.encode([tensors[name] for name in sorted(tensors)], examples)[0]
+        if privacy.has_budget:
+            return distributed.encode(values, clip_norm=privacy.clip_norm, noise=privacy.noise, edges=edges)[0]
+        return Scale(edges, privacy.clip, privacy.weight_max).encode(values, examples)[0]
     except ValueError as error:
         raise UpdateRefused("not-finite", str(error)) from error
 
@@ -65,4 +69,9 @@ def mean_of_sum(
     if total is None:
         raise UpdateRefused("missing", "there is no update to add")
     settings = MaskSettings(privacy.clip, privacy.weight_max, 0, b"")
-    return mean_of(total, settings, edges, base, names)
+    if privacy.has_budget:
+        settings = MaskSettings(0.0, 1, 0, b"", 0, privacy.clip_norm, privacy.noise, float(privacy.population))
+    try:
+        return mean_of(total, settings, edges, base, names)
+    except MasksRefused as error:  # too few are left
+        raise UpdateRefused(error.reason, str(error)) from error

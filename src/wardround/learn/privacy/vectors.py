@@ -10,6 +10,7 @@ import numpy as np
 from wardround.errors import LearnError, UpdateRefused
 from wardround.learn.messages import Done
 from wardround.learn.models import Parameters, TensorSource, decode_model, encode_model
+from wardround.learn.privacy import distributed
 from wardround.learn.privacy.modes import MaskSettings
 from wardround.learn.privacy.ring import BLOCK, SUM_LIMBS, Scale, Words, add_vector, decode_sums, encode_sums
 from wardround.learn.privacy.wire import MasksRefused
@@ -36,6 +37,9 @@ def vector_of(done: Done, task: str, settings: MaskSettings, edges: int) -> tupl
     try:
         if task == "statistics":
             return encode_sums(tensors), 1.0
+        if settings.noise > 0:
+            values = [tensors[name] for name in sorted(tensors)]
+            return distributed.encode(values, clip_norm=settings.clip_norm, noise=settings.noise, edges=edges)
         scale = Scale(edges, settings.clip, settings.weight_max)
         return scale.encode([tensors[name] for name in sorted(tensors)], done.examples)
     except ValueError as error:
@@ -99,6 +103,9 @@ def mean_of(
         MasksRefused: "sum": it is none of updates.
     """
     try:
+        if settings.noise > 0:
+            dp = {"clip_norm": settings.clip_norm, "noise": settings.noise, "expected": settings.expected}
+            return distributed.decode(total, edges=edges, base=base, names=names, **dp)
         values, weight = Scale(edges, settings.clip, settings.weight_max).decode(total)
     except ValueError as error:
         raise MasksRefused("sum", str(error)) from error

@@ -62,6 +62,8 @@ class Clock(ManualClock):
 class Ward:
     """A hub and its edges over memory; messages wait in `post` until `run` delivers them."""
 
+    ledger = None  # of a study with a budget
+
     def __init__(self, edges=FIVE, text=STUDY, *, rostered=None, roster=b""):
         self.rostered, self.roster = rostered or {}, roster
         self.storage, self.blobs, self.clock = MemoryStorage(), MemoryBlobs(), Clock()
@@ -99,6 +101,7 @@ class Ward:
             send=lambda edge, message: self.post.append((edge, message)),
             on_event=self.events.append,
             masking=Masking(peers(self.clock).check, lambda edge, step: self.post.append((edge, step)), lambda: self.roster),
+            ledger=self.ledger,
         )
 
     def kill_hub(self):
