@@ -1,8 +1,8 @@
-"""What share of each patient's signals came hour by hour, as the console shows it: looked up only while somebody looks."""
+"""What share of each patient's signals came hour by hour: for the console while somebody looks, for the watch by the clock."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -13,9 +13,11 @@ from wardround.console.model import SignalHours
 from wardround.errors import WardroundError
 from wardround.process.lake import Lake
 from wardround.processing import completeness
+from wardround.watch.detectors.completeness import HourShare, Incomplete, incomplete
 
 log = structlog.get_logger(__name__)
 AGAIN_S = 30.0  # trends change by the hour
+WATCHED_S, WATCHED_HOURS = 600.0, 28  # between two looks of the watch, and what it looks at
 WANTED_S = 60.0  # after somebody has last looked
 
 
@@ -45,6 +47,32 @@ class HoursBoard:
         except WardroundError as error:  # the last look stays
             log.error("completeness could not be read", error=str(error))
         self._looked_s = now_s
+
+
+class HoursWatch:
+    """One hub's: every ten minutes what comes with holes is told to the watch."""
+
+    def __init__(
+        self, lake: Lake, clock: Clock, edge_of: Callable[[str], str], tell: Callable[[Sequence[Incomplete]], None]
+    ) -> None:
+        """`edge_of(subject)` is empty where it is not known; `tell` gets everything that is incomplete now."""
+        self._lake, self._clock, self._edge_of, self._tell = lake, clock, edge_of, tell
+        self._looked_s = clock.monotonic_s()  # a hub that has just started waits for what was spooled meanwhile
+
+    def look(self) -> None:
+        """Look again if it is time."""
+        now_s = self._clock.monotonic_s()
+        if now_s - self._looked_s < WATCHED_S:
+            return
+        self._looked_s, now_us = now_s, self._clock.now_us()
+        try:
+            hours = completeness(self._lake, now_us, since_us=now_us - WATCHED_HOURS * HOUR_US)
+        except WardroundError as error:  # what is open stays so
+            log.error("completeness could not be read", error=str(error))
+            return
+        known = ((hour, self._edge_of(hour.subject)) for hour in hours if hour.complete is not None)
+        shares = [HourShare(edge, h.code, h.subject, h.hour_us, h.complete or 0.0) for h, edge in known if edge]
+        self._tell(incomplete(shares, now_us))
 
 
 def signal_hours(hours: Iterable[Hour], first_us: int, title: Callable[[str], str]) -> tuple[SignalHours, ...]:

@@ -34,13 +34,14 @@ from wardround.desk import AT_EDGES, SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
 from wardround.flower.door import FlowerDoor
-from wardround.hours import HoursBoard
+from wardround.hours import HoursBoard, HoursWatch
 from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
+from wardround.minutes import Minutes
 from wardround.naming import Naming
 from wardround.patient_records import PatientRecords
 from wardround.process.tables import BRONZE, GOLD, observation_rows
@@ -268,6 +269,7 @@ class Hub:
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
         self.hours = HoursBoard(self.lake, self.clock, _signal_title)
+        self.holes = HoursWatch(self.lake, self.clock, lambda s: self._subject_edge.get(s, ""), self.watch.incomplete)
         self.desk = HubDesk(
             Place(self.settings.name, __version__, self.settings.site, self.settings.simulated),
             clock=self.clock,
@@ -287,6 +289,7 @@ class Hub:
             behind_s=self._behind_s,
             certificate_us=lambda: describe((home / "pki" / "hub.pem").read_bytes()).not_after_us,
         )
+        self.minutes = Minutes(self.store, self.clock, self.watch, self.desk.overview)
         self.metrics = Metrics(self.desk.facts)
 
     # -- running
@@ -539,11 +542,13 @@ class Hub:
                 if running.releases is not None:
                     await asyncio.to_thread(running.releases.look)
             await asyncio.to_thread(self.hours.look)
+            await asyncio.to_thread(self.holes.look)
             await asyncio.sleep(LOOK_S)
 
     async def _views(self) -> None:
         while True:
             await asyncio.to_thread(self.desk.refresh)
+            await asyncio.to_thread(self.minutes.look)
             await asyncio.sleep(LOOK_S)
 
     def _process(self) -> None:

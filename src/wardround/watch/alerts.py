@@ -115,7 +115,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     policies: Mapping[str, Policy] = MappingProxyType({})
     inhibitions: tuple[Inhibition, ...] = (
-        Inhibition(source="edge-silent", targets=("signal-silent", "sensor-dead", "device-silent"), equal=("edge",)),
+        Inhibition(
+            source="edge-silent", targets=("signal-silent", "sensor-dead", "device-silent", "completeness"), equal=("edge",)
+        ),
         Inhibition(source="update-poisoned", targets=("update-refused", "edge-loss", "input-drift"), equal=("edge", "study")),
         Inhibition(source="input-dead", targets=("input-drift", "edge-loss", "confidence-low"), equal=("edge", "study")),
         Inhibition(source="input-drift", targets=("edge-loss", "confidence-low"), equal=("edge", "study")),

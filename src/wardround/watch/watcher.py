@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 from wardround.clock import Clock
 from wardround.records import Observation
-from wardround.watch import advisory, lateness, model_findings
+from wardround.watch import advisory, completeness_finding, hub_numbers, lateness, model_findings
 from wardround.watch.advisory import Advice
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
+from wardround.watch.detectors.completeness import Incomplete
 from wardround.watch.detectors.seen import Deviation, Standing
 from wardround.watch.detectors.sensors import SensorChange, Sensors
 from wardround.watch.edge_certificates import ENDED, ENDING, certificate_findings, certificate_fingerprint
+from wardround.watch.hub_numbers import Unusual
 from wardround.watch.sensor_findings import FLAGGED, sensor_finding, sensor_fingerprint
 from wardround.watch.timetable import Row
 
@@ -298,9 +300,27 @@ class Watch:
     def late(self, rows: Collection[Row]) -> None:
         """What is late of what the hub does by the clock; every other alert of that kind is over."""
         now_us = self._clock.now_us()
-        found = {f.fingerprint: f for f in (lateness.finding(row, now_us) for row in rows if row.late_s)}
+        self._all_of(lateness.KIND, [lateness.finding(row, now_us) for row in rows if row.late_s])
+
+    def incomplete(self, rows: Collection[Incomplete]) -> None:
+        """What comes with holes now; every other alert of that kind is over."""
+        now_us = self._clock.now_us()
+        kind = completeness_finding.KIND
+        self._all_of(kind, [completeness_finding.finding(row, self._signal_title(row.code), now_us) for row in rows])
+
+    def unusual(self, found: Collection[Unusual], standing: Collection[str]) -> None:
+        """What was never seen of the hub's own numbers; `standing`: the numbers of which it is not over."""
         for alert in self.open_alerts():
-            if alert.finding.kind == lateness.KIND and alert.finding.fingerprint not in found:
+            if alert.finding.kind == hub_numbers.KIND and alert.finding.signal not in standing:
+                self._clear(alert.finding.fingerprint)
+        for one in found:
+            self._raise(hub_numbers.finding(one, self._clock.now_us()))
+
+    def _all_of(self, kind: str, findings: Sequence[Finding]) -> None:
+        """These are there now, and no other of their kind."""
+        found = {f.fingerprint: f for f in findings}
+        for alert in self.open_alerts():
+            if alert.finding.kind == kind and alert.finding.fingerprint not in found:
                 self._clear(alert.finding.fingerprint)
         for finding in found.values():
             self._raise(finding)
