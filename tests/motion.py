@@ -11,8 +11,8 @@ from wardround.process.transforms.activity import ACCELERATION, LABEL_CODE, ROTA
 from wardround.records import Observation
 
 
-def recording(subject, edge, seed):
-    """Half a minute of walking, then half a minute of lying."""
+def recording(subject, edge, seed, *, still=False):
+    """Half a minute of walking, then half a minute of lying; `still`: lying all the time."""
     rng = np.random.default_rng(seed)
     t0_us = time.time_ns() // 1_000 - 600_000_000
     n = 1_500
@@ -20,7 +20,8 @@ def recording(subject, edge, seed):
     walk = np.stack([9.8 + 3 * np.sin(2 * np.pi * 2 * t), 2 * np.sin(2 * np.pi * t), 1 + np.sin(2 * np.pi * 2 * t + 1)])
     lie = np.stack([0 * t, 0 * t, 9.8 + 0 * t])
     sequence = itertools.count(1)
-    for part, (signal, label, shake) in enumerate(((walk, 1, 60.0), (lie, 6, 1.0))):
+    lying = (lie, 6, 1.0)
+    for part, (signal, label, shake) in enumerate((lying if still else (walk, 1, 60.0), lying)):
         at_us = t0_us + part * 40_000_000
         common = {"subject": subject, "device": f"d-{subject}", "edge": edge, "t0_us": at_us, "t0_device_us": at_us}
         values = [*(signal + rng.normal(0, 0.2, signal.shape)), *(rng.normal(0, shake, (3, n)))]

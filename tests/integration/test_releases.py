@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -24,9 +25,10 @@ from wardround.process.transforms import TASKS
 from wardround.processing import open_lake
 from wardround.settings import HubSettings, load_settings
 from wardround.store import opened
+from wardround.watch.respond import entries_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:jax.*")
-EDGES = ("edge-1", "edge-2", "edge-3")
+EDGES = ("edge-1", "edge-2", "edge-3", "edge-4")  # of four one may be set aside by itself
 STUDY = """\
 name = "moves"
 task = "activity"
@@ -41,6 +43,13 @@ examples_min = 5
 interval_s = 0.5
 [triage]
 aside_rounds = 1000
+screen_threshold = 1e6  # what is done here is done by the watch alone
+twin_cosine_max = 1.0
+[respond.quarantine]
+mode = "act"
+kinds = ["input-dead"]
+rounds = 10000
+share_max = 0.25
 [score]
 held_back = 0.0
 held_back_subjects = ["h-1", "h-2"]
@@ -137,6 +146,46 @@ def let_one_count_again(site, journal, command, home):
     until(site, lambda: "released" in {a["verdict"] for a in edge_status(command, folder)["receipts"]})
 
 
+def counted(journal):
+    """The counts of rows of the newest round by edge, and what is kept of its updates; None: it is just being taken over."""
+    number = journal.last().number
+    kept = {k.update.edge: k for k in journal.kept(round_number=number)}
+    counts = {edge: rows for edge, (_, rows) in journal.said(number).items() if rows}
+    return (counts, kept) if len(counts) >= 2 else None
+
+
+def what_an_edge_is_fed_stands_still_and_it_is_set_aside_by_itself(site, journal, command, home):
+    """From counts of rows, signed, to an alert and a quarantine that nobody asked for; undo lets the edge count again."""
+    edge = EDGES[0]
+    counts, kept = until(site, lambda: counted(journal))
+    for name, rows in counts.items():
+        assert json.loads(kept[name].signed.announcement)["rows_sha256"] == hashlib.sha256(rows).hexdigest()
+    assert not journal.set_aside()
+    site.keep(edge, [o for i in range(8) for o in recording(f"still-{i}", edge, 50 + i, still=True)])
+    until(site, lambda: edge in journal.last().aside, 120)
+    (entry,) = quarantines(site)
+    assert (entry.edge, entry.kind, entry.state) == (edge, "input-dead", "done")
+    with opened(site.home / "hub.sqlite") as store:
+        alert = next(a.body for a in store.alerts(limit=50) if a.alert_id == entry.alert_id)
+    assert "no longer varies" in alert["finding"]["title"]
+    assert alert["finding"]["evidence"][-1][1] > alert["finding"]["threshold"]
+    assert alert["response"]["undo"] == f"response:{entry.response_id}"
+    undone = command("response", "undo", entry.response_id, "--reason", "the patient sleeps", *home)
+    assert "counts again" in undone.stdout, undone.stderr
+    number = journal.last().number
+    until(site, lambda: edge in journal.last().folded and journal.last().number > number + 2)
+    (entry,) = quarantines(site)  # what a person has undone is not done again, though it still stands still
+    assert (entry.state, entry.ended_why) == ("undone", "the patient sleeps")
+    told = until(site, lambda: {a["verdict"] for a in edge_status(command, site.folder / edge)["receipts"]} & {"released"})
+    assert told
+
+
+def quarantines(site):
+    """What the hub has done by itself to edges; as `response list` reads it."""
+    with opened(site.home / "hub.sqlite") as store:
+        return [e for e in entries_of(store.load_state("response-book") or b"{}") if e.act == "quarantine"]
+
+
 def responses_and_automation(site, command, home):
     """What the hub would do about an alert, and what it does by the clock, as an operator sees them."""
     would = command("response", "dry-run", "model-diverged", "--study", "moves", *home)
@@ -168,7 +217,7 @@ def every_update_is_signed(site, command, home):
     db.close()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_models_are_tried_become_current_and_one_command_goes_back(running, command, tmp_path):
     site = running
     retired = until(site, lambda: standing(site, "retired"), 90)[-1]  # a canary has stood its trial
@@ -204,6 +253,7 @@ def test_models_are_tried_become_current_and_one_command_goes_back(running, comm
     assert "rounds go on" in command("study", "resume", "moves", *home).stdout
     journal = Journal(FolderStorage(site.home / "studies" / "moves").connect)
     let_one_count_again(site, journal, command, home)
+    what_an_edge_is_fed_stands_still_and_it_is_set_aside_by_itself(site, journal, command, home)
     row = journal.rollbacks()[0]
     assert (row.to_model, row.reason) == (retired.model, "a test")
     after = until(site, lambda: journal.committed_at(row.number + 1))[0]
