@@ -64,6 +64,15 @@ def _edge_loss(_study: str, d: Deviation, beside: Collection[str]) -> _Words:
     concept = "the same measurements mean something else there now (concept drift)"
     inputs = "its inputs changed: see the alert about them"
     moved = bool({"input-drift", "input-dead"} & set(beside))
+    if d.sign == "first-loss":
+        return _Words(
+            f"The model fits {d.edge} worse than one that has learned nothing",
+            f"the loss of the model on its own examples is {d.value:.3g}, that of the untrained model was {d.usual:.3g}; "
+            "at most edges it has fallen",
+            f"What the model says at {d.edge} is wrong; what it teaches harms the others.",
+            ("its labels mean something else: another convention, a swapped column", "the measurements mean another thing there"),
+            f"Compare the labels of {d.edge} with those of other edges; set it aside if they are wrong.",
+        )
     return _Words(
         f"The model fits {d.edge} worse than it did",
         f"the loss of the model on its own examples is {d.value:.3g}, usually {d.usual:.3g}"

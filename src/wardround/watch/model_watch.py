@@ -19,6 +19,7 @@ import msgspec
 from wardround.watch.calibration import BUDGET_PER_1000, Calibration, CalibrationReport
 from wardround.watch.detectors.confidence import Confidence
 from wardround.watch.detectors.duration import Duration
+from wardround.watch.detectors.first_loss import FirstLoss
 from wardround.watch.detectors.global_loss import GlobalLoss
 from wardround.watch.detectors.inputs import Inputs
 from wardround.watch.detectors.loss import Loss
@@ -58,7 +59,7 @@ class _Saved(msgspec.Struct):
 
 def detectors(features: Sequence[str] = ()) -> list[Detector]:
     """One of each."""
-    return [Loss(), GlobalLoss(), StepNorm(), Participation(), Duration(), Inputs(features), Confidence()]
+    return [Loss(), FirstLoss(), GlobalLoss(), StepNorm(), Participation(), Duration(), Inputs(features), Confidence()]
 
 
 class ModelWatch:

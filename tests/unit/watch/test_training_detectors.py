@@ -14,10 +14,12 @@ from wardround.row_counts import CONFIDENCE_BINS, INPUT_BINS, input_counts
 from wardround.watch.calibration import HEALTHY_ROUNDS, HIGHEST, MARGIN, Calibration
 from wardround.watch.detectors.confidence import Confidence, monotone
 from wardround.watch.detectors.duration import Duration
+from wardround.watch.detectors.first_loss import FirstLoss
 from wardround.watch.detectors.global_loss import DEFAULT, GlobalLoss
 from wardround.watch.detectors.inputs import Inputs
 from wardround.watch.detectors.own_past import OwnPast
 from wardround.watch.detectors.seen import Sign
+from wardround.watch.model_findings import finding
 from wardround.watch.model_watch import EdgeSeen, ModelWatch, RoundSeen, detectors
 
 EDGES = [f"edge-{i:02}" for i in range(12)]
@@ -164,6 +166,49 @@ def test_a_loss_that_has_come_down_again_shows_nothing_two_rounds_later():
         scores[number] = watch.score(a_round(rng, number, **higher))["global-loss"][""].score
     assert all(scores[n] > DEFAULT for n in range(82, 91))
     assert all(scores[n] < DEFAULT for n in range(92, 100))
+
+
+def from_the_start(rng, number, swapped=(), away=()):
+    """A study that begins untrained; at edges of `swapped` the loss rises as it falls elsewhere, `away` are not in round 1."""
+    learned = 1 - np.exp(-number / 4)
+    edges = {
+        e: EdgeSeen(examples=100, loss=0.7 + learned * (0.3 if e in swapped else -0.01 * i) + 0.04 * rng.normal())
+        for i, e in enumerate(EDGES)
+        if number > 1 or e not in away
+    }
+    return RoundSeen(number=number, edges=edges, asked=len(EDGES))
+
+
+def named_by_first_loss(rounds, **fault):
+    watch, rng = FirstLoss(), np.random.default_rng(0)
+    found = set()
+    for number in rounds:
+        found |= {e for e, s in watch.score(from_the_start(rng, number, **fault))["first-loss"].items() if s.score > 1}
+        again = FirstLoss()
+        again.restore(watch.state())
+        watch = again
+    return found
+
+
+def test_an_edge_that_is_worse_than_untrained_while_others_become_better_is_named_also_if_it_joins_late():
+    swapped = ("edge-03", "edge-07")
+    assert named_by_first_loss(range(1, 30), swapped=swapped, away=("edge-07",)) == set(swapped)
+    assert named_by_first_loss(range(1, 60)) == set()
+
+
+def test_where_nobody_has_learned_or_the_first_round_was_not_watched_nothing_is_said_of_it():
+    assert named_by_first_loss(range(1, 30), swapped=EDGES) == set()
+    assert named_by_first_loss(range(2, 30), swapped=("edge-03",)) == set()
+
+
+def test_an_alert_of_an_edge_that_is_worse_than_untrained_says_so():
+    watch, rng = ModelWatch("a"), np.random.default_rng(0)
+    rounds = [watch.round(from_the_start(rng, number, swapped=("edge-03",))) for number in range(1, 20)]
+    (first,) = [d for deviations in rounds for d in deviations if d.state == "new"]
+    assert (first.kind, first.edge, first.sign) == ("edge-loss", "edge-03", "first-loss")
+    said = finding("s", first, 0)
+    assert said.title == "The model fits edge-03 worse than one that has learned nothing"
+    assert "labels" in said.causes[0]
 
 
 def test_harder_cases_lower_the_confidence_and_a_changed_concept_does_not(healthy):
