@@ -20,6 +20,8 @@ from typing import Any
 
 from collect import READINGS, VITALS, WAVE_HZ, WAVE_S, vitals_message, wave_message
 from wardround.clock import SystemClock
+from wardround.collect.devices.reading import Reading
+from wardround.collect.devices.senml import encode_pack
 from wardround.collect.gateway import Gateway
 from wardround.collect.inbox import Inbox
 from wardround.collect.local_store import LocalStore
@@ -125,6 +127,12 @@ def scalars() -> tuple[list[bytes], list[str]]:
     return rows, subjects
 
 
+def single_message(number: int) -> bytes:
+    """One reading, as a device sends what it measures now: a row each."""
+    t_us = SystemClock().now_us() - 60_000_000 + number
+    return encode_pack([Reading(name="heart-rate", unit="/min", t_us=t_us, value=60.0)], base_name="urn:dev:d:", form="cbor")
+
+
 def rotation(home: Path) -> dict[str, float]:
     """A KEK of many patients, rotated; beside it, one transaction of so many rows of that size."""
     home.mkdir()
@@ -142,6 +150,7 @@ def rotation(home: Path) -> dict[str, float]:
 
 def measure(home: Path, seconds: float) -> dict[str, Any]:
     vitals, waves = [vitals_message(k) for k in range(40)], [wave_message(k) for k in range(40)]
+    singles = [single_message(k) for k in range(40)]
     rows, subjects = scalars()
     runs: dict[str, dict[str, list[dict[str, float]]]] = {}
     for turn in range(TURNS):
@@ -152,6 +161,7 @@ def measure(home: Path, seconds: float) -> dict[str, Any]:
             part = seconds / TURNS
             for name, found in (
                 ("edge_readings", edge(folder / "vitals", seal, vitals, READINGS, 5, part)),
+                ("edge_single_readings", edge(folder / "singles", seal, singles, 1, 500, part)),
                 ("edge_wave_samples", edge(folder / "waves", seal, waves, WAVE_HZ * WAVE_S, 200, part)),
                 ("inbox_readings", inbox(folder, seal, rows, subjects, part)),
             ):
@@ -178,7 +188,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(found, indent=1))
         return
-    for name in ("edge_readings", "edge_wave_samples", "inbox_readings"):
+    for name in ("edge_readings", "edge_single_readings", "edge_wave_samples", "inbox_readings"):
         for key, facts in found[name].items():
             print(f"{name} {key}: encrypted {facts['encrypted']:,.0f}, plain {facts['plain']:,.0f}, ratio {facts['ratio']:.2f}")
     rotated = found["rotation"]
