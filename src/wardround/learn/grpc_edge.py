@@ -53,6 +53,19 @@ class Declined(LearnError):
     """This edge's own schedule forbids training now; the message is a constant of schedule.py."""
 
 
+class _Stream:
+    """The stream to the hub, on which several parts of an edge write: one after the other, as gRPC ends a stream with INTERNAL
+    when a write begins while another is under way."""
+
+    def __init__(self, call: Any) -> None:
+        self._call, self._turn = call, asyncio.Lock()
+        self.read, self.cancel = call.read, call.cancel
+
+    async def write(self, message: pb.EdgeMessage) -> None:
+        async with self._turn:
+            await self._call.write(message)
+
+
 class EdgeLink:
     """One edge's agent: attaches, takes orders, trains, uploads; attaches again whenever the hub was gone."""
 
@@ -137,11 +150,13 @@ class EdgeLink:
             relay_address=self._relay_address,
             condition=condition_to_wire(await asyncio.to_thread(self._condition, self._training)),
         )
-        call = self._channel.stream_stream(
-            f"/{SERVICE}/Attach",
-            request_serializer=pb.EdgeMessage.SerializeToString,
-            response_deserializer=pb.HubMessage.FromString,
-        )()
+        call = _Stream(
+            self._channel.stream_stream(
+                f"/{SERVICE}/Attach",
+                request_serializer=pb.EdgeMessage.SerializeToString,
+                response_deserializer=pb.HubMessage.FromString,
+            )()
+        )
         self._call = call
         await call.write(pb.EdgeMessage(hello=hello))
         for greeting in await asyncio.to_thread(self._greet):
@@ -238,6 +253,9 @@ class EdgeLink:
                 self._order.base,
                 self._order.masks,
             ):
+                if order.masks:  # its keys may have been lost with the stream before: they are the same again
+                    with contextlib.suppress(WardroundError, OSError):  # whoever works on the order meets that, too, and says so
+                        await self._offer_keys(order)
                 return
             await self._drop()
         self._order = order

@@ -15,6 +15,7 @@ from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.condition import Condition
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_wire import Beat
+from wardround.learn.messages import Done, MaskStep
 from wardround.learn.participant import Participant
 from wardround.learn.trainer import TrainingFailed
 from wardround.wire import wardround_pb2 as pb
@@ -25,7 +26,7 @@ class Call:
 
     def __init__(self):
         self.incoming, self.said, self.writing, self.go_on = asyncio.Queue(), [], asyncio.Event(), asyncio.Event()
-        self.ended, self.taken = asyncio.Event(), asyncio.Semaphore(0)
+        self.ended, self.taken, self.heard = asyncio.Event(), asyncio.Semaphore(0), asyncio.Event()
 
     async def write(self, message):
         try:
@@ -36,6 +37,7 @@ class Call:
             self.cancel()
             raise
         self.said.append(message.WhichOneof("kind"))
+        self.heard.set()
 
     async def read(self):
         reading, ended = asyncio.ensure_future(self.incoming.get()), asyncio.ensure_future(self.ended.wait())
@@ -130,3 +132,64 @@ def test_a_stream_that_ends_on_this_side_is_opened_again(monkeypatch):
             await running
 
     asyncio.run(play())
+
+
+def test_what_several_parts_of_an_edge_say_at_once_is_written_one_after_the_other():
+    """gRPC ends a stream on which a write begins while another is under way (INTERNAL, "Internal error from Core")."""
+    under_way, said = 0, []
+
+    class Strict(Call):
+        async def write(self, message):
+            nonlocal under_way
+            under_way += 1
+            assert under_way == 1
+            await asyncio.sleep(0)
+            said.append(message)
+            under_way -= 1
+
+    async def play():
+        stream = grpc_edge._Stream(Strict())
+        await asyncio.gather(*(stream.write(pb.EdgeMessage(failed=pb.TrainingFailed(round=i))) for i in range(20)))
+
+    asyncio.run(play())
+    assert [m.failed.round for m in said] == list(range(20))
+
+
+class Masks:
+    """Has keys, and waits for the others' shares."""
+
+    def begin(self, order):
+        return MaskStep(order.study, order.round_number, order.attempt, b"keys")
+
+    def can_mask(self, _order):
+        return False
+
+
+def test_keys_that_were_lost_with_a_stream_are_said_again_when_the_order_comes_again():
+    """Else the round waits for them until its step is over, and leaves the edge out."""
+
+    async def play():
+        channel = Channel()
+        own = link(channel)
+        own._masks = Masks()
+
+        async def train(_order, _model, _kept):
+            return Done(b"update", 5)
+
+        own._train = train
+        running = asyncio.ensure_future(own.run())
+        order = pb.Order(study="s", round=1, task="train", base_model="b" * 64, deadline_s=60.0, masks=b"session")
+        said = []
+        for _ in range(2):
+            call = await asyncio.wait_for(channel.opened.get(), 10)
+            call.incoming.put_nowait(pb.HubMessage(order=order))
+            while "masks" not in call.said:
+                call.heard.clear()
+                await asyncio.wait_for(call.heard.wait(), 10)
+            said.append("masks" in call.said)
+            call.incoming.put_nowait(grpc.aio.EOF)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return said
+
+    assert asyncio.run(asyncio.wait_for(play(), 30)) == [True, True]
