@@ -68,7 +68,12 @@ def score(case: Case, *, clear: bool, noise: float, seed: int) -> float:
     learner = msgspec.structs.replace(case.clear_learner if clear else case.learner, seed=seed)
     rounds = RoundSettings(count=case.rounds, edges_min=1, examples_min=1)
     study = Study(
-        name=case.name, task="activity", learner=learner, rounds=rounds, privacy=privacy, watch=WatchSettings(row_counts=False)
+        name=case.name,
+        task="activity",
+        learner=learner,
+        rounds=rounds,
+        privacy=privacy,
+        watch=WatchSettings(row_counts=False),
     )
     fleet = Fleet(study, case.train, classes=case.classes, usual=case.usual)
     *_, last = fleet.run()
@@ -140,7 +145,7 @@ def icu(data: Path) -> Case:
     train, test = hospitals.icu(data)
     names = next(iter(train.values())).feature_names
     n = sum(len(e) for e in train.values())
-    learner = LearnerSettings(hidden=(), epochs=1, batch=32, learning_rate=0.02, l2=0.0, momentum=0.0)
+    learner = LearnerSettings(hidden=(), epochs=1, batch=32, learning_rate=0.5, l2=0.0, momentum=0.0)
     return Case(
         "icu",
         f"death in hospital from 48 hours of signs and labs, {n:,} patients at four edges, another year's stays to score",
@@ -150,7 +155,7 @@ def icu(data: Path) -> Case:
         2,
         learner,
         LearnerSettings(hidden=(), epochs=1, batch=32, learning_rate=0.005, l2=0.1),
-        PrivacySettings(unit="patient", population=n, delta=1e-5, clip_norm=0.1),
+        PrivacySettings(unit="patient", population=n, delta=1e-5, clip_norm=1.0),
         30,
         hospitals.icu_usual(names),
         (8.0, 4.0, 2.0, 1.0, 0.5),

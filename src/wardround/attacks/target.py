@@ -56,9 +56,9 @@ def every_mode() -> tuple[str, ...]:
 def in_mode(target: Target, mode: str, rule: str = "", share: float = 0.2) -> Study:
     """The target's study in a mode, its own settings of it kept, and under another rule of the fold where one is named.
 
-    A study that is not written for a mode gets what the mode must have. `clear-dp`: as many units as there are edges, no counts
-    of rows, and the noise that takes its rounds to `privacy.target_epsilon`. `blind-groups`: a quorum of as many groups as a rule
-    compares, and GROUP_RULE, where its own rule gains nothing from groups.
+    A study that is not written for a mode gets what the mode must have. With a budget: as many units as there are edges, no
+    counts of rows, and the noise that takes its rounds to `privacy.target_epsilon`. `blind-groups`: a quorum of as many groups as
+    a rule compares, and GROUP_RULE, where its own rule gains nothing from groups.
 
     Args:
         share: of the edges that lie; rules that ask for it are told.
@@ -74,7 +74,7 @@ def in_mode(target: Target, mode: str, rule: str = "", share: float = 0.2) -> St
         raise StudyError(f"this version has no mode `{mode}`", remedy=f"choose from: {', '.join(MODES)}")
     given = study.privacy
     privacy = msgspec.structs.replace(given, mode=mode)
-    if mode == "clear-dp" and given.mode != mode:
+    if privacy.has_budget and given.mode != mode:
         units = given.population or len(target.population.edges)
         noise = _noise(study.rounds.count, given.target_epsilon, given.delta)
         privacy = msgspec.structs.replace(privacy, population=units, noise=noise)
