@@ -53,7 +53,7 @@ check: $(VENV)/.dev  ## lint, types, import rules
 	@scripts/check
 
 bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, each beside its rival or limit (DATA=folder of recordings)
-	@$(BIN)/python bench/round_latency.py
+	@$(BIN)/python bench/round_latency.py && $(BIN)/python bench/round_latency.py --blind
 	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/collect.py
 	@$(BIN)/python bench/at_rest.py
