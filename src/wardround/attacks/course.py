@@ -15,6 +15,7 @@ from wardround.attacks.poisoning import RULES, Defence, Poisoned, poison, runs
 from wardround.attacks.target import Target, every_mode, in_mode
 from wardround.drill.faults import Fault
 from wardround.errors import StudyError
+from wardround.learn.privacy.modes import MODES
 
 KINDS = ("membership", "inversion", "poisoning")
 TRIALS_MAX, SEEDS_MAX, SEARCH_MAX = 200, 20, 5_000
@@ -147,6 +148,7 @@ class Bench:
             "metric": self.target.metric,
             "rounds": study.rounds.count,
             "seeds": list(plan.seeds),
+            "modes": list(MODES),
             "refused": self.refused,
             "not_tried": self.failed,
             "membership": [_membership_facts(m) for m in self.membership],

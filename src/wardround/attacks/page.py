@@ -10,10 +10,9 @@ from wardround.attacks.inversion import ALL_ROWS
 from wardround.attacks.poisoning import SCORED_ROUNDS
 from wardround.attacks.target import every_mode
 from wardround.errors import StudyError
-from wardround.learn.privacy.modes import MODES
 
 Facts = Mapping[str, Any]
-NOT_BUILT = "not in this version"
+NOT_BUILT = "not measured"
 DASH = "-"
 
 
@@ -72,9 +71,11 @@ def stops(facts: Facts) -> list[str]:
         ("poisoning: lost to the worst attack, under the best defence", lambda m: _drop(facts, m)),
     )
     for title, cell in cells:
-        rows.append((title, *(NOT_BUILT if m not in MODES else "refused" if m in facts["refused"] else cell(m) for m in modes)))
+        found = [NOT_BUILT if m not in facts["modes"] else "refused" if m in facts["refused"] else cell(m) for m in modes]
+        if set(found) - {NOT_BUILT, "refused", DASH}:  # else nobody has tried
+            rows.append((title, *found))
     lines = [f"| {' | '.join(row)} |" for row in rows]
-    return lines + [f"- `{m}` is not for this study: {why}" for m, why in facts["refused"].items() if m in MODES]
+    return lines + [f"- `{m}` is not for this study: {why}" for m, why in facts["refused"].items() if m in facts["modes"]]
 
 
 def inversion_table(found: Sequence[Facts]) -> list[str]:

@@ -47,6 +47,8 @@ def test_a_bench_tries_every_mode_that_the_code_has_and_writes_a_column_for_each
         for mode in bench.modes:
             assert any(c.isdigit() for c in cells[mode])
         assert all(cells[m] == NOT_BUILT for m in every_mode() if m not in MODES)
+    untried = stops({**facts, "membership": [], "poisoning": []})
+    assert len(untried) == len(stops(facts)) - 5  # rows of what nobody has tried are left out
     page = tmp_path / "attacks.md"
     page.write_text("# Attacks\n\nWords stay.\n")
     write(page, facts, "the command")

@@ -51,6 +51,7 @@ UNSOUND = {
         "compression.zstd = true",
     },
 }
+UNSOUND["blind-dp"] = {*UNSOUND["clear-dp"], "rounds.edges_min = 2", "compression.zstd = true"}
 
 
 def key(wish):
