@@ -270,9 +270,9 @@ def test_models_are_tried_become_current_and_one_command_goes_back(running, comm
     site.start_hub()
     until(site, lambda: [m.number for m in standing(site, "current")] == [after.number])
     assert journal.last().number == last
-    refused = command("study", "promote", "moves", "--model", str(after.number), *home)
-    assert refused.returncode != 0
-    assert "is current already" in refused.stderr
+    again = [command("study", "promote", "moves", "--model", str(after.number), *home) for _ in range(3)]
+    assert again[-1].returncode != 0, again  # the first may find that a canary has stood its trial meanwhile
+    assert "is current already" in again[-1].stderr
     check_export(site, command, tmp_path / "out", after)
 
 

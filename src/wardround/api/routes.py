@@ -298,7 +298,8 @@ def _add_study_requests(router: APIRouter, desk: Desk, records: Records, callers
 
         def asked() -> StudyRequest:
             to_round = -1 if body.to_round is None else body.to_round
-            made = StudyRequest(desk.new_request_id(), study, body.kind, to_round, who.person, body.reason, desk.now_us())
+            kind = "promote-current" if body.kind == "promote" else body.kind
+            made = StudyRequest(desk.new_request_id(), study, kind, to_round, who.person, body.reason, desk.now_us())
             records.put_study_request(made)
             return made
 

@@ -188,6 +188,9 @@ def test_what_is_asked_of_a_study_is_asked_once_for_a_key(world):
     refused(world.call("POST", api("/studies/beats/requests"), token, json=other, headers=key), 422)
     assert world.call("GET", api(f"/studies/beats/requests/{asked.request_id}"), token).json()["state"] == "asked"
     refused(world.call("GET", api("/studies/beats/requests/r-99"), token), 404)
+    promoted = world.call("POST", api("/studies/beats/requests"), token, json=body | {"kind": "promote"})
+    assert promoted.status_code == 202
+    assert [r.kind for r in world.store.study_requests()] == ["rollback", "promote-current"]  # as the hub knows it
     for wrong in ({"kind": "rollback", "reason": "no round"}, {"kind": "pause", "to_round": 1, "reason": "a round"}):
         assert "to_round" in refused(world.call("POST", api("/studies/beats/requests"), token, json=wrong), 422)["detail"]
     refused(world.call("POST", api("/studies/none/requests"), token, json=other), 404)
