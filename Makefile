@@ -42,7 +42,7 @@ test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts,
 	@WARDROUND_DURABILITY_RUNS=200 scripts/test tests/durability -s $(ARGS)
 	@WARDROUND_SCHEDULES=20000 WARDROUND_FAULT_RUNS=20 scripts/test tests/simulation tests/integration/test_process.py tests/nodes
 
-test-restore: $(VENV)/.dev  ## a running hub is backed up, lost and restored, with an erasure in between
+test-restore: $(VENV)/.dev  ## a running hub, then an edge, is backed up, lost and restored, with an erasure in between
 	@WARDROUND_RESTORE=1 scripts/test tests/integration/test_backup.py $(ARGS)
 
 test-wifi: $(VENV)/.dev  ## WPA3-Enterprise in the air: an edge joins and trains over simulated radios in a virtual machine (root, Debian)

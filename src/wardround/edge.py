@@ -400,7 +400,7 @@ class Edge:
             return None
 
         async def submit(device: str, boot: str, seq: int, payload: bytes) -> None:
-            if seq > self._spool.mark(device, boot).contiguous + AHEAD_MAX:
+            if not self._spool.restored and seq > self._spool.mark(device, boot).contiguous + AHEAD_MAX:
                 raise Refused(409, f"it is more than {AHEAD_MAX} messages ahead: send the earlier ones first")
             kept = asyncio.Event()
             await collector.offer(Message(device, boot, seq, payload, acknowledge=kept.set))

@@ -21,6 +21,7 @@ from wardround.records import Consent
 from wardround.store import open_store
 
 EDGE = "icu-a"
+PASSPHRASE = "correct horse battery staple"
 
 
 class Device:
@@ -108,4 +109,63 @@ def test_a_hub_that_is_lost_comes_back_from_its_backup_and_edges_go_on(site, com
     receipts = json.loads(command("hub", "erasures", "--home", str(site.home), "--json").stdout)
     assert receipts[-1]["hub"]["found"] == []
     for device in (stays, gone):
+        device.link.close()
+
+
+def did(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(not os.environ.get("WARDROUND_RESTORE"), reason="a minute of a processor: make test-restore")
+@pytest.mark.timeout(900)
+def test_an_edge_that_is_lost_comes_back_from_its_backup_and_joins_again(site, command):
+    site.start_hub()
+    program, home = site.edge(EDGE), site.folder / EDGE
+    stays, gone, quiet = (Device(site, f"dev-{n}") for n in (1, 2, 3))
+    program.start()
+    program.wait_ready(120)
+    for device in (stays, gone, quiet):
+        device.connect()
+        device.send(61.0, 62.0)
+    until(lambda: values(site, stays) == values(site, gone) == values(site, quiet) == [61.0, 62.0], site.hub.tail)
+    words, key, archive = site.folder / "words", site.folder / "icu-a.key", site.folder / "a.wrb"
+    words.write_text(PASSPHRASE)
+    key_options = ("--passphrase-file", str(words), "--home", str(home))
+    did(command("edge", "key", "export", "--out", str(key), *key_options))
+    did(command("backup", str(archive), "--home", str(home), timeout=240))
+
+    # Since the backup: more is acknowledged, one withdraws, one is erased. Then the edge's disk is gone.
+    stays.send(63.0)
+    did(command("edge", "consent", "patient-of-dev-3", "none", "--home", str(home)))
+    until(lambda: values(site, stays) == [61.0, 62.0, 63.0], site.hub.tail)
+    shown = lambda: json.loads(did(command("hub", "consent", quiet.subject, "--home", str(site.home), "--json")))  # noqa: E731
+    until(lambda: "raw" not in json.dumps(shown()), site.hub.tail)
+    did(command("erase", gone.subject, "--home", str(site.home), "--yes", timeout=240))
+    program.kill()
+    shutil.rmtree(home)
+
+    said = json.loads(did(command("restore", str(archive), "--home", str(home), "--json", timeout=240)))
+    assert len(said["needs"]) >= 2
+    token = site.token(EDGE)
+    joined = command("edge", "join", "-", "--home", str(home), stdin=token + "\n")
+    did(joined)
+    refused = command("edge", "run", "--home", str(home), timeout=120)
+    assert refused.returncode != 0
+    assert "wardround edge key import" in refused.stderr
+    did(command("edge", "key", "import", str(key), *key_options))
+    program.start()
+    program.wait_ready(120)
+    stays.send(64.0)  # the device has kept its secret, and connects by itself
+    until(lambda: values(site, stays) == [61.0, 62.0, 63.0, 64.0], site.hub.tail)
+    in_force = lambda: json.loads(  # noqa: E731
+        did(command("edge", "consent", "patient-of-dev-3", "--home", str(home), "--json"))
+    )["in_force"]
+    until(lambda: in_force()["care"] == "none", program.tail)
+    listed = lambda: {  # noqa: E731
+        d["device"] for d in json.loads(did(command("edge", "devices", "list", "--home", str(home), "--json")))
+    }
+    until(lambda: listed() == {"dev-1", "dev-3"}, program.tail)  # the erased patient's device went again
+    assert values(site, gone) == []
+    for device in (stays, gone, quiet):
         device.link.close()

@@ -8,7 +8,8 @@ The home is made beside its place and moved there when all of it is right. What 
   wishes (an edge takes each number once).
 - A ledger of privacy may lack what was released after the backup, and a budget must not come back: it is closed, so that its
   study releases nothing more, unless somebody says that the hub has not run since.
-- An edge's lanes are closed: new observations begin in new ones, as the hub may have had others under the same sequences.
+- An edge's lanes are closed: new observations begin in new ones, as the hub may have had others under the same sequences. Its
+  devices go on after their newest receipts (gateway.py).
 """
 
 from __future__ import annotations
@@ -121,6 +122,7 @@ def _as_edge(home: Path) -> None:
     if spool.exists():
         with closing(sqlite3.connect(spool)) as db, db:
             db.execute("UPDATE lanes SET live = 0")
+            db.execute("CREATE TABLE IF NOT EXISTS restored (one INTEGER PRIMARY KEY)")
 
 
 def _go_on(db: sqlite3.Connection, table: str, number: int) -> None:

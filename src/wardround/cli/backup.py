@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wardround.backup.wrapped_keys import WRAPPED_KEYS, check_wrapped_keys, copy_wrapped_keys
 from wardround.cli.hub import DEFAULT_HOME, AsJson
 from wardround.clock import Clock, SystemClock, utc
 from wardround.errors import ProcessError, SettingsError, WardroundError
@@ -28,6 +29,9 @@ LOOK_S = 0.2
 def backup(
     out: Annotated[Path, typer.Argument(help="The archive: a file that is not there yet, or a folder to name it in.")],
     home: Home = DEFAULT_HOME,
+    wrapped_keys: Annotated[
+        Path | None, typer.Option(help="Where values are sealed at rest: copy keys/keys.sqlite to this file, elsewhere.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Back up a hub or an edge, running or not, into one file that holds no key; what it leaves out is named.
@@ -36,6 +40,7 @@ def backup(
     hub's pki/ca.key, and an edge's `wardround edge key export`. A hub backs itself up by the clock with [backup] in hub.toml.
     """
     role, clock = role_of(home), SystemClock()
+    check_wrapped_keys(home, wrapped_keys, out)
     if role == "hub":
         hub = load_settings(home / "hub.toml", HubSettings)
         out = _file(out, role, hub.name, clock)
@@ -44,6 +49,8 @@ def backup(
         name = load_settings(home / "edge.toml", EdgeSettings).name
         out = _file(out, role, name, clock)
         manifest = _edge(home, name, out)
+    if wrapped_keys is not None:  # after the data: it has the key of every row that is in them
+        copy_wrapped_keys(home / WRAPPED_KEYS, wrapped_keys)
     if as_json:
         typer.echo(json.dumps({"archive": str(out), "bytes": out.stat().st_size, **_facts(manifest)}, indent=1))
         return
@@ -56,6 +63,9 @@ def restore(
     archive: Annotated[Path, typer.Argument(help="What `wardround backup` wrote.")],
     home: Annotated[Path | None, typer.Option(help="A folder that is empty or not there yet.")] = None,
     ca_key: Annotated[Path | None, typer.Option(help="A hub's pki/ca.key as it was kept: edges need not join again.")] = None,
+    wrapped_keys: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="The newest copy of keys/keys.sqlite, for sealed values.")
+    ] = None,
     nothing_since: Annotated[
         bool, typer.Option("--nothing-since", help="The hub has not run after the backup: privacy budgets go on.")
     ] = False,
@@ -81,9 +91,10 @@ def restore(
         if ca_key is not None and role != "hub":
             raise SettingsError("--ca-key is for a hub, and this is the backup of an edge", remedy="leave it out")
         manifest = carry_out(
-            archive, home, SystemClock(), lambda made: _give_keys(made, role, ca_key), nothing_since=nothing_since
+            archive, home, SystemClock(), lambda made: _give_keys(made, role, ca_key, wrapped_keys), nothing_since=nothing_since
         )
         missing = needs(manifest, authority_given=ca_key is not None, nothing_since=nothing_since)
+    missing = [line for line in missing if wrapped_keys is None or not line.startswith("keys/")]
     if as_json:
         typer.echo(json.dumps({"home": str(home or ""), **_facts(manifest), "needs": missing}, indent=1))
         return
@@ -153,7 +164,9 @@ def _ask(home: Path, store: Store, out: Path) -> None:
     raise ProcessError("the hub made no backup within an hour", remedy="see `wardround process status` for a job that runs")
 
 
-def _give_keys(home: Path, role: str, ca_key: Path | None) -> None:
+def _give_keys(home: Path, role: str, ca_key: Path | None, wrapped_keys: Path | None) -> None:
+    if wrapped_keys is not None:
+        copy_wrapped_keys(wrapped_keys, home / WRAPPED_KEYS)
     if role == "hub":
         from wardround.hub import give_home_keys  # noqa: PLC0415
 

@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier time is a clock that was never set
 FUTURE_US = 3_600_000_000
 FLAT_SAMPLES = 32
+FIRST_MAX = 10_000  # lives of devices
 
 
 class Devices(Protocol):
@@ -135,6 +136,7 @@ class Gateway:
         self._clock = clock
         self._base_flags = Quality.SIMULATED if simulated else Quality.NONE
         self._group = _Group()
+        self._first: dict[tuple[str, str], tuple[DeviceMark, int, set[int]]] = {}  # of lives of devices, in a restored edge
         self._clocks = DeviceClocks(spool.clocks())
         self._streams = Streams()
         self.counts = GatewayCounts()
@@ -165,14 +167,14 @@ class Gateway:
             group.plain[device, digest] = before + 1
             boot = f"plain-{digest}" + (f"-{before}" if before else "")
         else:
-            mark = self._mark(device, boot)
-            if mark.has(seq):
+            mark, late = self._going_on(self._mark(device, boot), seq)
+            if not late and mark.has(seq):
                 self._repeated(device)
                 group.marks[device, boot] = mark  # so that the receipt is given again
                 return
             if seq > mark.contiguous + AHEAD_MAX:
                 return  # too far ahead to remember: no receipt, the device sends it again after the earlier ones
-            group.marks[device, boot] = mark.with_seq(seq)
+            group.marks[device, boot] = mark if late else mark.with_seq(seq)
         kept, travelling = len(group.kept), len(group.travelling)
         group.messages += 1
         self._work(device, boot, seq, payload, now_us)
@@ -270,6 +272,27 @@ class Gateway:
                 continue
             newest = last_us if newest is None else max(newest, last_us)
         return None if newest is None else self._clocks.observe(device, newest, now_us)
+
+    def _going_on(self, mark: DeviceMark, seq: int) -> tuple[DeviceMark, bool]:
+        """The mark by which a message is judged, and whether it is one that the mark has and that is new all the same.
+
+        In an edge that was restored from a backup a device goes on after its newest receipt, beyond what is known here: what is
+        between was receipted by the edge that is lost. A device sends its oldest message first when it connects, so what comes
+        first tells where it goes on; one from between that comes later (over HTTPS they may) is kept, once.
+        """
+        if not self._spool.restored:
+            return mark, False
+        key = (mark.device, mark.boot)
+        if key not in self._first:
+            if len(self._first) >= FIRST_MAX:
+                self._first.pop(next(iter(self._first)))
+            self._first[key] = (mark, seq, set())
+            if seq > mark.contiguous + 1:
+                log.warning("messages went with the edge that is lost", device=mark.device, count=seq - 1 - mark.contiguous)
+        known, first, came_late = self._first[key]
+        late = seq < first and not known.has(seq) and seq not in came_late
+        came_late |= {seq} if late else set()
+        return mark.going_on_at(first), late
 
     def _mark(self, device: str, boot: str) -> DeviceMark:
         return self._group.marks.get((device, boot)) or self._spool.mark(device, boot)

@@ -64,6 +64,13 @@ class DeviceMark:
             ahead.discard(contiguous)
         return DeviceMark(self.device, self.boot, contiguous, frozenset(s for s in ahead if s > contiguous))
 
+    def going_on_at(self, seq: int) -> DeviceMark:
+        """The mark of a device that sends `seq` first, and none of the earlier ones any more."""
+        if seq <= self.contiguous + 1:
+            return self
+        ahead = frozenset(s for s in self.ahead if s >= seq)
+        return DeviceMark(self.device, self.boot, seq - 1, ahead)
+
 
 class SpoolRow(NamedTuple):
     """One observation that waits; `data` is None where its bytes no longer match their checksum, or do not open."""
@@ -151,6 +158,7 @@ class Spool:
         storage.ballast(settings.ballast_bytes)
         self._db = storage.connect("spool")
         self._create()
+        self.restored = bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'restored'").fetchone())  # from a backup
         self._lanes = _read_lanes(self._db)
         self._marks = {
             (device, boot): DeviceMark(device, boot, contiguous, frozenset(map(int, ahead.split(","))) if ahead else frozenset())

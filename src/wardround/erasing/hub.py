@@ -62,16 +62,16 @@ class HubErasing:
     def again(self, edge: str, digests: Sequence[bytes]) -> int:
         """A hub that was restored from a backup hears from an edge who was erased since: they are erased once more; how many.
 
-        The tombstone stands at once; what is here of them goes with the next `look`.
+        What is here of them goes with the next `look`; the tombstone stands for the others as well.
         """
-        known = {e.digest for e in self._book.all()}
+        known = {e.digest for e in self._book.all()} | self._consents.tombstones()
         new = {d for d in digests if len(d) == DIGEST_BYTES} - known
-        for digest in new:
-            self._consents.erase(digest)
         there = {s for table in self._lake.tables() for s in self._subjects(table)} if new else set()
         back = [s for s in sorted(there) if digest_of(s) in new]
-        for subject in back:
+        for subject in back:  # before the tombstones: after a kill they are looked for again
             self._book.ask(subject, edge, "erased before: the hub was restored from a backup", self._clock.now_us())
+        for digest in new:
+            self._consents.erase(digest)
         return len(back)
 
     def _subjects(self, table: str) -> set[str]:

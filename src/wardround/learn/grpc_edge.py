@@ -181,9 +181,7 @@ class EdgeLink:
                     await self._take_masks(masks_of(message.masks))
                 elif kind == "denied":
                     self._on_denied(denied_of(message.denied))
-                elif (
-                    kind in ("wishes", "erasure", "audit_head", "names_asked") and not self._others.full()
-                ):  # else: the hub says it again
+                elif kind in OTHERS and not self._others.full():  # else: the hub says it again
                     self._others.put_nowait(message)
         finally:
             beating.cancel()

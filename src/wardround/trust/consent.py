@@ -235,6 +235,10 @@ class ConsentRegister:
         self._load()
         return subjects
 
+    def tombstones(self) -> frozenset[bytes]:
+        """The digests of the erased."""
+        return self._erased
+
     def erased(self, subject: str) -> bool:
         """Whether a subject was erased."""
         return bool(self._erased) and digest_of(subject) in self._erased

@@ -22,7 +22,8 @@ from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
 HEAD_S = 30.0  # between two heads of a log that grows
-RECORDS_MAX, DIGESTS_MAX = 2_000, 10_000  # of one message
+RECORDS_MAX, DIGESTS_MAX = 4_000, 10_000  # of one message
+KNOWN_MAX = 100_000  # records: an edge that has more keeps what it has of the rest
 
 
 @dataclass
@@ -113,7 +114,7 @@ def known_to_wire(records: Sequence[ConsentRecord]) -> list[pb.HubMessage]:
     """The hub's copy of an edge's register, in messages of RECORDS_MAX records."""
     wire = [
         pb.ConsentRecord(subject=r.subject, code=r.code, choice=r.choice.value, version=r.version, purpose=r.purpose)
-        for r in records
+        for r in records[:KNOWN_MAX]
     ]
     parts = [wire[i : i + RECORDS_MAX] for i in range(0, len(wire), RECORDS_MAX)]
     return [pb.HubMessage(known_consents=pb.KnownConsents(records=part)) for part in parts]

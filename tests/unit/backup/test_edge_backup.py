@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 
 import pytest
 from typer.testing import CliRunner
 
 from wardround.cli.main import app
 from wardround.clock import ManualClock
+from wardround.collect.gateway import Gateway
 from wardround.collect.inbox import Inbox
 from wardround.collect.intake import Intake
 from wardround.collect.lanes import Priority
 from wardround.collect.local_store import LocalStore
+from wardround.collect.quarantine import Quarantine
 from wardround.collect.registry import DeviceRegistry
+from wardround.collect.signals import load_signals
 from wardround.collect.spool import DeviceMark, Spool
 from wardround.collect.storage import FolderStorage
 from wardround.edge import EdgeHome
-from wardround.errors import TrustError
+from wardround.errors import KeyRefused, SettingsError, TrustError
 from wardround.learn.blobs import FolderBlobs
-from wardround.records import Consent, Observation, encode_observation
+from wardround.records import Consent, Observation, decode_observation, encode_observation
 from wardround.settings import SpoolSettings
 from wardround.trust.certificates import Authority, new_key
 from wardround.trust.consent import ConsentRegister
@@ -149,6 +153,60 @@ def test_new_rows_of_a_restored_edge_take_no_sequence_that_the_hub_has_had(home,
     hub._inbox.close()
 
 
+def gateway_of(home, spool):
+    local = LocalStore(FolderStorage(home / "local"))
+    consents = ConsentRegister(home / "consent.sqlite")
+    gateway = Gateway(
+        edge="icu-a",
+        registry=DeviceRegistry(home / "devices.toml"),
+        signals=load_signals(),
+        consent=consents.choose,
+        pseudonym=Pseudonyms.open(home / "pseudonym.key").of,
+        spool=spool,
+        local_store=local,
+        quarantine=Quarantine(FolderStorage(home / "spool")),
+        clock=ManualClock(),
+        simulated=False,
+    )
+    return gateway, local, consents
+
+
+def send(gateway, seq, boot="b"):
+    at_s = ManualClock().now_us() / 1e6
+    gateway.receive("d", boot, seq, f'[{{"n":"heart-rate","u":"/min","v":{60 + seq},"t":{at_s + seq}}}]'.encode())
+    return [r.seq for r in gateway.commit()]
+
+
+def test_devices_of_a_restored_edge_go_on_after_receipts_of_the_edge_that_is_lost(home, tmp_path):
+    wardround("backup", tmp_path / "a.wrb", "--home", home)
+    new = tmp_path / "new"
+    wardround("restore", tmp_path / "a.wrb", "--home", new)
+    shutil.copy(home / "pseudonym.key", new)
+    spool = spool_of(new)
+    gateway, local, consents = gateway_of(new, spool)
+    assert send(gateway, 1_000) == [1_000]  # 4 to 999 were receipted by the edge that is lost
+    assert send(gateway, 1_002) == [1_000]  # a hole is a hole
+    assert send(gateway, 1_001) == [1_002]
+    assert send(gateway, 1_000) == [1_002]  # a repeat
+    assert send(gateway, 998) == [1_002]  # over HTTPS, overtaken by a later one: it is new, once
+    assert send(gateway, 998) == [1_002]
+    assert send(gateway, 2) == [1_002]  # this one was here before the backup
+    assert send(gateway, 57, boot="begun after the backup") == [57]
+    assert local.count() == 3 + 5
+    assert gateway.counts.duplicates == 3
+    for part in (spool, local, consents):
+        part.close()
+
+
+def test_devices_of_an_edge_that_was_never_restored_wait_for_what_is_missing(home):
+    spool = spool_of(home)
+    gateway, local, consents = gateway_of(home, spool)
+    assert send(gateway, 5) == [3]
+    assert send(gateway, 4) == [5]
+    for part in (spool, local, consents):
+        part.close()
+
+
 # -- the key of pseudonyms
 
 
@@ -222,3 +280,39 @@ def test_a_withdrawal_since_the_backup_comes_back_from_the_hub_and_an_older_one_
     assert hub.records_of("icu-b") == []
     for register in (hub, edge, new):
         register.close()
+
+
+# -- sealed at rest
+
+
+def test_sealed_values_come_back_with_their_keys_which_lie_elsewhere(home, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    text = f'at_rest.kek = "file:{tmp_path}/elsewhere/kek"\n' + (home / "edge.toml").read_text()
+    (home / "edge.toml").write_text(text)
+    opened = EdgeHome.open(home)
+    subject = opened.pseudonyms().of("P1")
+    spool = Spool(FolderStorage(home / "spool"), SpoolSettings(disk_reserve_bytes=0, ballast_bytes=0), opened.seal())
+    spool.commit([row(subject, 7)], [DeviceMark("d", "b", 4)], now_us=1)
+    spool.close()
+    wrapped = tmp_path / "elsewhere" / "keys"
+    said = wardround("backup", tmp_path / "a.wrb", "--home", home, "--wrapped-keys", wrapped)
+    assert "keys/ (wrapped keys" in said
+    with sqlite3.connect(home / "keys" / "keys.sqlite") as db:
+        tables = [t for (t,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        cells = {c for t in tables for r in db.execute(f"SELECT * FROM {t}") for c in r if isinstance(c, bytes) and len(c) > 30}
+    db.close()
+    assert cells
+    assert not [c for c in cells if c in (tmp_path / "a.wrb").read_bytes()]
+    bare, whole = tmp_path / "bare", tmp_path / "whole"
+    assert "keys/" in wardround("restore", tmp_path / "a.wrb", "--home", bare)
+    assert "keys/" not in wardround("restore", tmp_path / "a.wrb", "--home", whole, "--wrapped-keys", wrapped)
+    with pytest.raises(KeyRefused):
+        Spool(FolderStorage(bare / "spool"), SpoolSettings(disk_reserve_bytes=0, ballast_bytes=0), EdgeHome.open(bare).seal())
+    spool = Spool(
+        FolderStorage(whole / "spool"), SpoolSettings(disk_reserve_bytes=0, ballast_bytes=0), EdgeHome.open(whole).seal()
+    )
+    found = [decode_observation(r.data).device_seq for lane in spool.lanes() for r in spool.read_after(lane.boot, 0)]
+    assert sorted(found) == [1, 2, 3, 7]
+    spool.close()
+    with pytest.raises(SettingsError, match="beside the data"):
+        wardround("backup", tmp_path / "b.wrb", "--home", home, "--wrapped-keys", tmp_path / "keys")

@@ -69,7 +69,7 @@ class Channel:
         return begin
 
 
-def link(channel):
+def link(channel, **more):
     async def train(_order, _model, _kept):
         raise TrainingFailed("no rows", remedy="none")
 
@@ -88,6 +88,7 @@ def link(channel):
             charging=True, battery=None, network="wired", signal_dbm=None, metered=False, load=0.0
         ),
         sign=lambda _announcement: b"",
+        **more,
     )
 
 
@@ -193,3 +194,31 @@ def test_keys_that_were_lost_with_a_stream_are_said_again_when_the_order_comes_a
         return said
 
     assert asyncio.run(asyncio.wait_for(play(), 30)) == [True, True]
+
+
+def test_everything_that_a_hub_says_beside_rounds_reaches_the_edge():
+    """Every kind of message is either of rounds, models and masks, or is answered beside them: none is dropped unread."""
+    of_rounds = {"order", "cancel", "release", "notice", "masks", "denied"}
+    kinds = [f.name for f in pb.HubMessage.DESCRIPTOR.oneofs_by_name["kind"].fields if f.name not in of_rounds]
+    heard = []
+
+    async def play():
+        channel, all_heard, loop = Channel(), asyncio.Event(), asyncio.get_running_loop()
+
+        def hear(message):
+            heard.append(message.WhichOneof("kind"))
+            if len(heard) == len(kinds):
+                loop.call_soon_threadsafe(all_heard.set)
+
+        running = asyncio.ensure_future(link(channel, on_other=hear).run())
+        call = await asyncio.wait_for(channel.opened.get(), 60)
+        for kind in kinds:
+            message = pb.HubMessage()
+            getattr(message, kind).SetInParent()
+            call.incoming.put_nowait(message)
+        await asyncio.wait_for(all_heard.wait(), 60)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+    assert heard == kinds

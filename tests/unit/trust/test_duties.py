@@ -9,7 +9,7 @@ from wardround.records import Consent
 from wardround.trust.audit import AuditLog, Head
 from wardround.trust.audit_files import KeptHeads
 from wardround.trust.consent import ConsentRecord, ConsentRegister
-from wardround.trust.duties import HEAD_S, Duties, erased_to_wire, head_of, head_to_wire, wishes_of
+from wardround.trust.duties import HEAD_S, Duties, erased_here, erased_to_wire, head_of, head_to_wire, known_of, wishes_of
 from wardround.trust.erasures import ErasureBook, Receipt, digest_of
 from wardround.wire import wardround_pb2 as pb
 
@@ -95,3 +95,22 @@ def test_an_edge_keeps_heads_and_sees_a_shorter_or_another_log(tmp_path):
     assert heads.keep(Head(9, b"nine"), 5) == ""
     assert [(h.entries, bytes.fromhex(h.hash)) for h in KeptHeads(tmp_path / "heads.json").all()] == [(5, b"five"), (9, b"nine")]
     assert head_of(head_to_wire(Head(1, b"h", b"s"))) == Head(1, b"h", b"s")
+
+
+def test_an_edge_that_has_joined_is_told_what_the_hub_knows_of_its_register_at_each_attachment(hub):
+    assert hub.says("a", "b") == []
+    hub.erasures.joined("a", 1)
+    hub.erasures.joined("b", 1)
+    for edge in ("a", "b"):
+        hub.duties.attached(edge)
+    [(edge, message)] = hub.duties.due({"a", "b"})
+    assert edge == "a"  # of b nothing is known
+    assert known_of(message.known_consents) == [ConsentRecord("s", "*", Consent.RAW, 1)]
+    assert hub.says("a", "b") == []
+
+
+def test_whom_an_edge_knows_to_be_erased_is_said_in_messages_of_some_size():
+    digests = [bytes([n % 256, n // 256]) * 16 for n in range(25_000)]
+    assert [d for m in erased_here(digests) for d in m.erased_here.digests] == digests
+    assert max(len(m.SerializeToString()) for m in erased_here(digests)) < 1_000_000
+    assert erased_here([]) == []
