@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +34,21 @@ def test_the_fuzzer_begins_with_what_is_read(name, data):
     assert TARGETS[name](data)
 
 
-@pytest.mark.parametrize("change", [{"n": 3}, {"n": 1, "offsets_us": b"123"}, {"n": 0}, {"n": 2, "values": b"123"}, {"n": 10**9}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n": 3},
+        {"n": 1, "offsets_us": b"123"},
+        {"n": 0},
+        {"n": 2, "values": b"123"},
+        {"n": 10**9},
+        {"n": 61, "values": None, "value": 72.0},  # one number for a minute of them
+        {"n": 2, "values": None, "text": "N"},
+        {"value": 72.0},  # a number, and samples
+        {"period_us": math.inf},
+        {"period_us": -1.0},
+    ],
+)
 def test_readings_that_do_not_have_what_they_claim_are_refused(change):
     fields = {"name": "ecg-ii", "unit": "mV", "t_us": 1, "n": 2, "values": bytes(4)} | change
     with pytest.raises(DecodeError, match="samples it claims"):

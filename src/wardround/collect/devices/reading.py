@@ -104,10 +104,15 @@ def decode_readings(data: bytes) -> list[Reading]:
 
 
 def _whole(reading: Reading) -> bool:
-    """Whether it has as many samples and offsets as it says."""
+    """Whether it has as many samples and offsets as it says, at times that there are; a number or a word is one sample."""
     width = {"i2": 2, "i4": 4}[reading.values_type]
-    samples = reading.values is None or len(reading.values) == reading.n * width
-    return samples and (reading.offsets_us is None or len(reading.offsets_us) == reading.n * 4) and 0 < reading.n <= SAMPLES_MAX
+    if reading.values is None:
+        samples = reading.n == 1
+    else:
+        samples = reading.value is None and reading.text is None and len(reading.values) == reading.n * width
+    offsets = reading.offsets_us is None or len(reading.offsets_us) == reading.n * 4
+    times = reading.period_us is None or 0.0 <= reading.period_us < math.inf
+    return samples and offsets and times and 0 < reading.n <= SAMPLES_MAX
 
 
 def quotient(number: float, by: float) -> float:
