@@ -384,7 +384,7 @@ class Hub:
             self.lake,
             self.consents,
             self.clock,
-            subjects=lambda: [str(subject) for subject in list(self._subject_edge)],
+            subjects=self._subject_edge.keys,
             record=self._record_for_desk,
         )
         api = make_api(api_desk, self.store, api_desk, self.clock, patients=patients)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,11 +19,10 @@ from wardround.records import Consent, Purpose
 from wardround.trust.audit import subject_ref
 from wardround.trust.consent import ConsentRegister
 
-KEYS = ("t0_us", "edge", "device", "code", "boot", "edge_seq")
 ORDER = ("t0_us", "edge", "boot", "edge_seq")
+KEYS = (*ORDER, "code")
 SEEN_S = 600.0  # the same person at the same patient within so long is one entry
 SEEN_MAX = 10_000
-PATIENTS_S = 5.0  # how old the list of patients may be
 
 
 class PatientRecords:
@@ -35,7 +34,7 @@ class PatientRecords:
         consents: ConsentRegister,
         clock: Clock,
         *,
-        subjects: Callable[[], Sequence[str]],
+        subjects: Callable[[], Collection[str]],
         record: Callable[..., None],
     ) -> None:
         """`subjects()` are those of whom the lake holds something."""
@@ -46,7 +45,11 @@ class PatientRecords:
 
     def patients(self) -> Sequence[str]:
         """Pseudonyms of whom something may be shown, in order."""
-        return sorted(s for s in self._subjects() if self._shows_any(s))
+        return sorted(s for s in list(self._subjects()) if self._shows_any(s))
+
+    def shows(self, subject: str) -> bool:
+        """Whether something of this one may be shown."""
+        return subject in self._subjects() and self._shows_any(subject)
 
     def devices(self, subject: str) -> Sequence[str]:
         """`edge/device` of what has measured the patient, in order."""

@@ -10,12 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from wardround import __version__
 from wardround.api import fhir, problems
 from wardround.api.callers import Callers, Tokens
 from wardround.api.events import Streams, add_events
 from wardround.api.repeats import Repeats
 from wardround.api.routes import Desk, Records, make_router
 from wardround.clock import Clock
+from wardround.errors import WardroundError
 
 BODY_MAX = 256 * 1024
 BODY_S = 30.0
@@ -40,13 +42,14 @@ def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock, *, pati
         redirect_slashes=False,
     )
     app.add_exception_handler(problems.Refused, problems.on_refused)
+    app.add_exception_handler(WardroundError, problems.on_failed)
     app.add_exception_handler(RequestValidationError, problems.on_invalid)
     app.add_exception_handler(HTTPException, problems.on_http)
     callers = Callers(tokens, clock)
     app.include_router(make_router(desk, records, callers, Repeats(clock)))
     add_events(app.router, desk, callers, Streams())
     if patients is not None:
-        app.include_router(fhir.make_fhir_router(patients, callers, VERSION), include_in_schema=False)
+        app.include_router(fhir.make_fhir_router(patients, callers, __version__), include_in_schema=False)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

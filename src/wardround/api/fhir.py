@@ -46,6 +46,9 @@ class Records(Protocol):
     def patients(self) -> Sequence[str]:
         """Pseudonyms of whom something may be shown, in order."""
 
+    def shows(self, subject: str) -> bool:
+        """Whether something of this one may be shown."""
+
     def devices(self, subject: str) -> Sequence[str]:
         """`edge/device` of what has measured the patient, in order."""
 
@@ -77,7 +80,7 @@ def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRou
 
     def known(subject: str) -> str:
         name = subject.removeprefix("Patient/")
-        if name not in records.patients():
+        if not records.shows(name):
             raise Refused(404, f"no patient {name!r} can be shown", remedy="see /fhir/Patient; consent decides")
         return name
 

@@ -10,6 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from wardround.errors import WardroundError
+
 MEDIA_TYPE = "application/problem+json"
 TITLES = {
     400: "This search cannot be made",
@@ -78,6 +80,12 @@ def on_refused(request: Request, error: Exception) -> JSONResponse:
     """A `Refused` as a response."""
     assert isinstance(error, Refused)  # noqa: S101 - registered for it alone
     return answer_to(request, error.status, error.detail, remedy=error.remedy, headers=error.headers)
+
+
+def on_failed(request: Request, error: Exception) -> JSONResponse:
+    """What the hub could not do: a full disk, a file of the lake that cannot be read."""
+    assert isinstance(error, WardroundError)  # noqa: S101 - registered for it alone
+    return answer_to(request, 503, str(error), remedy=error.remedy)
 
 
 def on_http(request: Request, error: Exception) -> JSONResponse:

@@ -50,7 +50,7 @@ class Edge(BaseModel):
 
 
 class Study(BaseModel):
-    """A study; round and scores are of the newest committed round."""
+    """A study."""
 
     name: str
     state: str = Field(examples=["running"])

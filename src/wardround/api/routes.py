@@ -55,6 +55,8 @@ class Records(Protocol):
 
     def rounds(self, study: str) -> list[RoundRecord]: ...
 
+    def rounds_committed(self, study: str) -> int: ...
+
     def models(self, study: str) -> list[ModelRecord]: ...
 
     def job_runs(self, *, limit: int = 50) -> list[JobRunRecord]: ...
@@ -95,23 +97,23 @@ class Desk(Protocol):
         """The hub's time."""
 
 
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    code: {"model": Problem, "description": words, "content": {"application/problem+json": {}}}
-    for code, words in (
-        (401, "No token that holds."),
-        (403, "Token or role do not cover this."),
-        (408, "The body did not come in time."),
-        (413, "The body is too large."),
-        (422, "A parameter or the body does not hold."),
-        (429, "Too many calls; `Retry-After` says when."),
-    )
-}
-ABSENT: dict[int | str, dict[str, Any]] = {
-    404: {"model": Problem, "description": "There is no such thing.", "content": {"application/problem+json": {}}}
-}
-CONFLICT: dict[int | str, dict[str, Any]] = {
-    409: {"model": Problem, "description": "It cannot be done as things stand.", "content": {"application/problem+json": {}}}
-}
+def _refusals(*said: tuple[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Problems that a route may answer, for its description."""
+    problem = {"model": Problem, "content": {"application/problem+json": {}}}
+    return {code: problem | {"description": words} for code, words in said}
+
+
+REFUSALS = _refusals(
+    (401, "No token that holds."),
+    (403, "Token or role do not cover this."),
+    (408, "The body did not come in time."),
+    (413, "The body is too large."),
+    (422, "A parameter or the body does not hold."),
+    (429, "Too many calls; `Retry-After` says when."),
+    (503, "The hub cannot answer now, and why."),
+)
+ABSENT = _refusals((404, "There is no such thing."))
+CONFLICT = _refusals((409, "It cannot be done as things stand."))
 
 
 def make_router(desk: Desk, records: Records, callers: Callers, repeats: Repeats) -> APIRouter:
@@ -250,7 +252,7 @@ def _add_studies(router: APIRouter, records: Records, callers: Callers) -> None:
             detail=study.detail,
             created=utc(study.created_us),
             changed=utc(study.changed_us),
-            rounds=len(records.rounds(study.name)),
+            rounds=records.rounds_committed(study.name),
         )
 
     @router.get("/studies", tags=["studies"], dependencies=looks)

@@ -263,6 +263,12 @@ class Store:
 
     # -- models, and what is asked of studies
 
+    def rounds_committed(self, study: str) -> int:
+        """How many committed rounds of a study are kept."""
+        table = schema.rounds
+        with self._engine.connect() as db:
+            return int(db.execute(sa.select(sa.func.count()).select_from(table).where(table.c.study == study)).scalar_one())
+
     def put_models(self, records: Sequence[ModelRecord]) -> None:
         """Add models, or note where they stand now: all of them, or none."""
         if records:

@@ -44,7 +44,7 @@ FORGET_ROUNDS = 500  # after an edge was seen last
 @dataclass(frozen=True, slots=True)
 class _Kind:
     title: str
-    library: str  # as it is imported
+    package: str  # as it is imported
     make: Callable[[], JointDetector]
 
 
@@ -105,9 +105,9 @@ def check_advisory(names: Sequence[str]) -> None:
     for name in names:
         if name not in DETECTORS:
             raise SettingsError(f"watch.advisory: there is no detector {name!r}", remedy=f"choose from {', '.join(DETECTORS)}")
-        if importlib.util.find_spec(DETECTORS[name].library) is None:
+        if importlib.util.find_spec(DETECTORS[name].package) is None:
             raise SettingsError(
-                f"watch.advisory: {name!r} needs {DETECTORS[name].library}", remedy="pip install 'wardround[advisory]'"
+                f"watch.advisory: {name!r} needs {DETECTORS[name].package}", remedy="pip install 'wardround[advisory]'"
             )
 
 

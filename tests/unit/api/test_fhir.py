@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from wardround.api.app import make_api
 from wardround.api.fhir_search import parse_codes, parse_dates, parse_place, write_place
 from wardround.api.problems import Refused
+from wardround.errors import StorageFull
 from wardround.patient_records import PatientRecords
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
@@ -59,7 +60,7 @@ def ward(world, tmp_path):
         lake, consents, world.clock, subjects=lambda: [CARA, BERT, ANNA], record=world.desk._record
     )  # fmt: skip
     world.app = make_api(world.desk, world.store, world.desk, world.clock, patients=records)
-    world.consents = consents
+    world.consents, world.records = consents, records
     yield world
     consents.close()
 
@@ -172,6 +173,16 @@ def test_a_search_that_makes_no_sense_is_an_operation_outcome(ward, query):
     answer = ward.call("GET", f"/fhir/Observation?{query}", ward.token("clara", ["patients"]))
     assert answer.status_code in (400, 422), answer.text
     assert OperationOutcome.model_validate(answer.json()).issue[0].diagnostics
+
+
+def test_what_cannot_be_recorded_is_not_shown(ward):
+    def full(*_, **__):
+        raise StorageFull("the disk is full", remedy="make room")
+
+    ward.records._record = full
+    answer = ward.call("GET", f"/fhir/Observation?patient={ANNA}", ward.token("clara", ["patients"]))
+    assert answer.status_code == 503
+    assert OperationOutcome.model_validate(answer.json()).issue[0].diagnostics == "the disk is full: make room"
 
 
 @given(st.text(max_size=40))
