@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import structlog
@@ -14,11 +14,11 @@ from wardround.collect.inbox import Gap
 from wardround.collect.intake import ForwardReceipt, Intake, Refusal
 from wardround.errors import StorageFull
 from wardround.records import Consent
+from wardround.threads import to_its_end
 from wardround.trust.consent import ConsentRecord
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
-T = TypeVar("T")
 SERVICE = "wardround.v1.Collect"
 IDLE_S = 0.05  # how long a new observation may wait in the spool before it is sent
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 5.0
@@ -95,22 +95,13 @@ async def run_forwarding(channel: Any, forwarder: Forwarder, on_refused: Callabl
 
 async def _send(call: Any, forwarder: Forwarder) -> None:
     while True:
-        batch = await _to_its_end(forwarder.next_batch)
+        # Cancelled, it is waited for all the same: a batch that is still being made would move the forwarder on after the next
+        # connection has set it back, and its rows would not be sent.
+        batch = await to_its_end(forwarder.next_batch)
         if batch is None:
             await asyncio.sleep(IDLE_S)
         else:
             await call.write(_request(batch))
-
-
-async def _to_its_end(work: Callable[[], T]) -> T:
-    """Work in a thread. Cancelled, it is waited for all the same: a batch that is still being made would move the forwarder on
-    after the next connection has set it back, and its rows would not be sent."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
 
 
 def _request(batch: Batch) -> pb.ForwardRequest:

@@ -39,6 +39,7 @@ from wardround.learn.privacy.agent import MaskAgent
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
+from wardround.threads import to_its_end
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
@@ -113,6 +114,7 @@ class EdgeLink:
         self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
+        self._taking = asyncio.Lock()
 
     @property
     def working_on(self) -> str:
@@ -169,12 +171,12 @@ class EdgeLink:
                 if kind == "order":
                     await self._take(order_of(message.order))
                 elif kind == "cancel" and self._order is not None and message.cancel.study == self._order.study:
-                    await self._drop()
+                    await self._let_go()
                 elif kind == "release" and self._hold is not None:
                     self._start_holding(self._hold, release_of(message.release))
                 elif kind == "notice":
                     said = message.notice
-                    await asyncio.to_thread(
+                    await to_its_end(
                         self._participant.receipts.note, said.study, said.round, said.verdict, said.reason, said.detail
                     )
                 elif kind == "masks":
@@ -219,7 +221,7 @@ class EdgeLink:
             beat = self._beat()
             condition = await asyncio.to_thread(self._condition, self._training)
             if condition.unwilling and self._training and (order := self._order) is not None:
-                await self._drop()
+                await self._let_go()
                 await self._fail(order, condition.unwilling, declined=True)
             await call.write(
                 pb.EdgeMessage(
@@ -243,6 +245,10 @@ class EdgeLink:
 
     async def _take(self, order: Order) -> None:
         """Start on an order; the same one again, after a new attachment, goes on with the work that runs."""
+        async with self._taking:  # an order that comes on the next stream meanwhile waits for its turn
+            await self._take_in_turn(order)
+
+    async def _take_in_turn(self, order: Order) -> None:
         running = self._work is not None and not self._work.done()
         if running and self._order is not None:
             if (order.study, order.round_number, order.base, order.masks) == (
@@ -259,26 +265,30 @@ class EdgeLink:
         self._order = order
         self._work = asyncio.create_task(self._do(order))
 
+    async def _let_go(self) -> None:
+        async with self._taking:  # the next order is begun when this one has ended
+            await self._drop()
+
     async def _drop(self) -> None:
-        """Let go of the work in hand; a training that runs in the worker ends there, unused."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
-        self._work = self._order = None
+        """Let go of the work in hand, and wait until it has; a training that runs in the worker ends there, unused."""
+        work, self._work, self._order = self._work, None, None
+        if work is not None:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
     async def _do(self, order: Order) -> None:
         try:
             self._check_wanted(order)
             if order.masks:
                 await self._offer_keys(order)
-            ready = await asyncio.to_thread(self._participant.ready, order)
+            ready = await to_its_end(self._participant.ready, order)
             kept = ready is not None
             if ready is None:
                 await self._settle(order.study)
                 done = await self._trained(order)
                 if order.masks:
                     done = await self._masked(order, done)
-                ready = await asyncio.to_thread(self._participant.keep, order, done)
+                ready = await to_its_end(self._participant.keep, order, done)
             await self._upload(order, ready, resumed=kept)
         except MasksRefused as error:
             await self._masks_refused(order.study, order.round_number, error)
@@ -301,7 +311,7 @@ class EdgeLink:
         """Say this edge's keys for a masked round; the hub passes on the others' while this edge trains."""
         if self._masks is None:
             raise TrainingFailed("this edge cannot mask updates", remedy="bring edge and hub to the same version")
-        await self._say_masks(await asyncio.to_thread(self._masks.begin, order))
+        await self._say_masks(await to_its_end(self._masks.begin, order))
 
     async def _masked(self, order: Order, done: Done) -> Done:
         """The update under masks, once the others' shares are here.
@@ -313,19 +323,19 @@ class EdgeLink:
         assert self._masks is not None  # noqa: S101 - it has offered keys
         try:
             async with asyncio.timeout(order.deadline_s):
-                while not await asyncio.to_thread(self._masks.can_mask, order):
+                while not await to_its_end(self._masks.can_mask, order):
                     await self._masks_moved.wait()
                     self._masks_moved.clear()
         except TimeoutError as error:
             raise TrainingFailed("masks: the others' shares did not come in time", remedy="the round is tried again") from error
-        return await asyncio.to_thread(self._masks.mask, order, done)
+        return await to_its_end(self._masks.mask, order, done)
 
     async def _take_masks(self, step: MaskStep) -> None:
         """Answer the hub's step of a masked round; what it should not have said is refused, and reported."""
         if self._masks is None:
             return
         try:
-            answer = await asyncio.to_thread(self._masks.receive, step)
+            answer = await to_its_end(self._masks.receive, step)
         except MasksRefused as error:
             await self._masks_refused(step.study, step.round_number, error)
         except (WardroundError, OSError) as error:  # a full disk: nothing was said, and the hub asks again
@@ -340,9 +350,9 @@ class EdgeLink:
         if error.reason == "session":  # of an attempt that is over
             return
         detail = f"{error}; {error.remedy}"
-        await asyncio.to_thread(self._participant.receipts.note, study, round_number, "refused", f"masks-{error.reason}", detail)
+        await to_its_end(self._participant.receipts.note, study, round_number, "refused", f"masks-{error.reason}", detail)
         if error.lie:
-            await asyncio.to_thread(self._on_lie, study, round_number, error)
+            await to_its_end(self._on_lie, study, round_number, error)
         await self._fail_round(study, round_number, f"masks: {error}"[:300])
 
     async def _say_masks(self, step: MaskStep) -> None:
@@ -379,7 +389,7 @@ class EdgeLink:
         self._training = True
         try:
             model = order.model or (await self._fetch(order) if order.base else b"")
-            kept = await asyncio.to_thread(self._participant.kept, order.study, order.kept_since)
+            kept = await to_its_end(self._participant.kept, order.study, order.kept_since)
             done = await self._train(order, model, kept)
             await asyncio.to_thread(self._condition, True)  # what this training cost is not the machine's load
             return done
@@ -394,7 +404,7 @@ class EdgeLink:
                 if resumed:
                     position = await self._position(ready.upload)
                     if position.accepted:
-                        await asyncio.to_thread(self._participant.answered, order, UploadReceipt(accepted=True))
+                        await to_its_end(self._participant.answered, order, UploadReceipt(accepted=True))
                         return
                     attempt = 0 if position.offset > offset else attempt
                     offset = position.offset
@@ -409,7 +419,7 @@ class EdgeLink:
 
     async def _settle(self, study: str) -> None:
         """Learn whether an update whose receipt was lost counts, before what the edge keeps moves on without it."""
-        open_ = await asyncio.to_thread(self._participant.unsettled, study)
+        open_ = await to_its_end(self._participant.unsettled, study)
         if open_ is None:
             return
         for attempt in range(UPLOAD_TRIES):
@@ -418,13 +428,13 @@ class EdgeLink:
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**attempt))
             else:
-                await asyncio.to_thread(self._participant.settle, study, counts=position.accepted)
+                await to_its_end(self._participant.settle, study, counts=position.accepted)
                 return
         raise TrainingFailed("the hub does not say whether the last update counts", remedy="wait for the next order")
 
     async def _answered(self, order: Order, receipt: pb.UpdateReceipt) -> None:
         answer = UploadReceipt(receipt.accepted, receipt.reason, receipt.detail)
-        await asyncio.to_thread(self._participant.answered, order, answer)
+        await to_its_end(self._participant.answered, order, answer)
         if not receipt.accepted:
             log.warning("update refused", study=order.study, round_number=order.round_number, reason=receipt.reason)
 

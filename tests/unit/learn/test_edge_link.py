@@ -6,6 +6,8 @@ The call here is made up, and does as grpc.aio does: the moment lasts microsecon
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 
 import grpc
 import pytest
@@ -69,7 +71,57 @@ class Channel:
         return begin
 
 
-def link(channel, **more):
+class HubAnswers(Channel):
+    """A hub to which every update counts; `here` is released with each upload, its receipt waits for `receipts`."""
+
+    def __init__(self):
+        super().__init__()
+        self.here, self.receipts = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    def unary_unary(self, *_what, **_how):
+        async def position(_query, **_how):
+            return pb.UploadOffset(accepted=True)
+
+        return position
+
+    def stream_unary(self, *_what, **_how):
+        hub = self
+
+        class Upload:
+            async def write(self, _data): ...
+
+            async def done_writing(self): ...
+
+            def __await__(self):
+                hub.here.release()
+                yield from hub.receipts.acquire().__await__()
+                return pb.UpdateReceipt(accepted=True)
+
+        return Upload
+
+
+class StallingBlobs(MemoryBlobs):
+    """A disk that stands still once: while the first state that an edge keeps is written."""
+
+    def __init__(self):
+        super().__init__()
+        self.stalled, self.go_on, self.went_on = threading.Event(), threading.Event(), threading.Event()
+        self.thread = 0
+
+    def write(self, name, data):
+        super().write(name, data)
+        if name == "s.kept.safetensors" and not self.stalled.is_set():
+            self.thread = threading.get_ident()
+            self.stalled.set()
+            assert self.go_on.wait(30)
+
+    def delete(self, prefix):
+        super().delete(prefix)
+        if threading.get_ident() == self.thread:
+            self.went_on.set()
+
+
+def link(channel, participant=None, **more):
     async def train(_order, _model, _kept):
         raise TrainingFailed("no rows", remedy="none")
 
@@ -78,7 +130,7 @@ def link(channel, **more):
 
     return EdgeLink(
         channel=channel,
-        participant=Participant(MemoryBlobs()),
+        participant=participant or Participant(MemoryBlobs()),
         train=train,
         beat=lambda: Beat(50, 0, 0, ""),
         heartbeat_s=60.0,
@@ -154,6 +206,42 @@ def test_what_several_parts_of_an_edge_say_at_once_is_written_one_after_the_othe
 
     asyncio.run(play())
     assert [m.failed.round for m in said] == list(range(20))
+
+
+def test_a_disk_that_stands_still_while_the_next_order_comes_loses_nothing_of_what_the_edge_keeps():
+    """The hub has the update and goes on, while the edge still writes what follows from it. That thread cannot be cancelled: it
+    would end beside the next round, and take away what was kept of that."""
+    blobs = StallingBlobs()
+    participant, trained = Participant(blobs), []
+
+    async def play():
+        channel = HubAnswers()
+        own = link(channel, participant)
+
+        async def train(order, _model, kept):
+            trained.append(kept)
+            return Done(b"update", 5, kept=kept + bytes([order.round_number]))
+
+        own._train = train
+        running = asyncio.ensure_future(own.run())
+        call = await asyncio.wait_for(channel.opened.get(), 10)
+        for number in (1, 2, 3):
+            order = pb.Order(study="s", round=number, task="train", base_model="b" * 64, deadline_s=20.0)
+            call.incoming.put_nowait(pb.HubMessage(order=order))
+            if number == 2:
+                with contextlib.suppress(TimeoutError):  # it does not come while the first round's thread is at work
+                    await asyncio.wait_for(channel.here.acquire(), 1)
+                    channel.here.release()
+                blobs.go_on.set()
+                assert await asyncio.to_thread(blobs.went_on.wait, 20)
+            await asyncio.wait_for(channel.here.acquire(), 20)
+            channel.receipts.release()
+            assert await asyncio.to_thread(blobs.stalled.wait, 20)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+    assert trained == [b"", b"\1", b"\1\2"]
 
 
 class Masks:
