@@ -166,7 +166,8 @@ class FlowerRun:
         self._asked_for: collections.deque[tuple[str, str]] = collections.deque(maxlen=64)  # kinds and groups of rounds so far
         self._norms: dict[str, collections.deque[float]] = {}
         self._contents: dict[str, int] = {}  # the round that used one last
-        self._numbers: dict[int, list[int]] = {}  # messages of each round
+        self._numbers: dict[int, set[int]] = {}  # messages of each round
+        self._counts: dict[EdgeId, int] = {}  # each edge's newest message of which a reply is here: it stays
 
     # -- what the ServerApp asks
 
@@ -204,7 +205,7 @@ class FlowerRun:
                 if not self._blobs.size(_content(m.content)):
                     raise StudyError(f"the content of message {m.number} did not come", remedy="this is a fault of the Grid")
                 self._contents[m.content] = batch.batch
-            self._numbers[batch.batch] = [m.number for m in batch.messages]
+            self._numbers[batch.batch] = {m.number for m in batch.messages}
             self._forget(batch.taken)
             self._asked_for.append(_kind(batch))
             self._waiting.append(batch)
@@ -310,6 +311,7 @@ class FlowerRun:
             if self._asked(edge, upload.round_number) is None or self._open is None:
                 return UploadReceipt(accepted=False, reason="late", detail="the round was over when the reply was complete")
             self._blobs.finish(_partial(edge, upload), _reply(upload.round_number, edge))
+            self._count(edge, upload.round_number)
             self._open.checked[edge] = checked
             self._emit("accepted", edge=edge, metrics=checked.metrics)
             self._step(rounds.Delivered(edge))
@@ -352,6 +354,8 @@ class FlowerRun:
             limit_s = min([self._limits.deadline_s, *(m.message.ttl for m in asked.values())])
             limit_s = min(limit_s, batch.timeout_s) if batch.timeout_s > 0 else limit_s
             here = frozenset(e for e, m in asked.items() if self._blobs.size(_reply(m.number, e)))
+            for edge in here:
+                self._count(edge, asked[edge].number)
             participants = frozenset(asked)
             state, commands = rounds.open_round(
                 participants,
@@ -440,15 +444,25 @@ class FlowerRun:
         )
 
     def _forget(self, taken: int) -> None:
-        """What the ServerApp has received is not kept; nor are contents that only older rounds used."""
+        """What the ServerApp has received is not kept, but for each edge's newest; nor are contents that older rounds used."""
         for digest, batch in list(self._contents.items()):
             if batch <= taken:
                 del self._contents[digest]
                 self._blobs.delete(_content(digest))
+        newest = set(self._counts.values())
         for batch in [b for b in self._numbers if b <= taken]:
             for number in self._numbers.pop(batch):
-                self._blobs.delete(f"replies/{number}")
+                if number not in newest:
+                    self._blobs.delete(f"replies/{number}")
                 self._blobs.delete(f"partial/{number}")
+
+    def _count(self, edge: EdgeId, number: int) -> None:
+        """A reply is here. An edge that missed the receipt asks about its newest when its next order comes, which can be after
+        the ServerApp has taken it: it stays until the edge's next one is here."""
+        before = self._counts.get(edge, number)
+        self._counts[edge] = number
+        if before != number and all(before not in numbers for numbers in self._numbers.values()):
+            self._blobs.delete(f"replies/{before}")
 
     # -- checking
 

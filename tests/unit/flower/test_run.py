@@ -275,8 +275,42 @@ def test_what_has_been_taken_is_not_kept():
     for edge in EDGES:
         world.reply(edge)
     world.push(2, taken=1, kind="evaluate")
+    world.reply(EDGES[0])
     assert world.blobs.size("replies/10/edge-0") == 0
     assert world.blobs.size(f"contents/{DIGEST}") > 0
+
+
+def test_an_edge_that_missed_its_receipt_learns_that_its_reply_counts_after_the_app_has_taken_it():
+    """The next order can be there before the receipt: the edge asks then, before what it keeps moves on."""
+    world = World()
+    world.push()
+    for edge in EDGES:
+        world.reply(edge)
+    world.push(batch=2, taken=1)
+    assert all(world.run.position(edge, upload_of(10 + i))[1] for i, edge in enumerate(EDGES))
+    world.reply(EDGES[0])
+    for i, edge in enumerate(EDGES[1:], 21):
+        world.run.fail(edge, i, "no luck")
+    world.push(batch=3, taken=2)
+    assert world.run.position(EDGES[0], upload_of(20))[1]
+    assert not world.run.position(EDGES[0], upload_of(10))[1]  # a later one counts: nobody asks for that any more
+    assert world.run.position(EDGES[1], upload_of(11))[1]
+
+
+def test_an_edge_that_missed_its_receipt_as_the_hub_died_learns_that_its_reply_counts():
+    before = World()
+    before.push()
+    before.reply(EDGES[0])
+    after = World(blobs=before.blobs)
+    after.push()
+    for edge in EDGES[1:]:
+        after.reply(edge)
+    after.push(batch=2, taken=1)
+    assert after.run.position(EDGES[0], upload_of(10))[1]
+
+
+def upload_of(number):
+    return Upload("a-run", number, "flower", DIGEST, 0, "0" * 64, 10)
 
 
 def test_the_end_tells_those_at_work():
