@@ -12,12 +12,11 @@ import structlog
 
 from wardround.clock import Clock
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, Part, RoutineView, SignalHours, StudyView
-from wardround.errors import LoginRefused, NotAllowed, WardroundError
+from wardround.errors import NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation
 from wardround.store import Store
 from wardround.studies import RunningStudy
-from wardround.trust.passwords import SignIn
 from wardround.trust.roles import Act, check_act
 from wardround.watch.acts import Acts, answer
 from wardround.watch.alerts import Alert, needs_person
@@ -119,7 +118,7 @@ class HubDesk:
         self._studies, self._subjects, self._waiting, self._behind_s = studies, subjects, waiting, behind_s
         self._certificate_us, self._routines = certificate_us, routines
         self.hours = hours  # how complete each signal came, as the console asks for it
-        self._sign_in, self._record, self._responses = SignIn(clock), record, responses
+        self._record, self._responses = record, responses
         self._acts = Acts(
             acknowledge=self._acknowledge,
             judge=watch.judge,
@@ -156,23 +155,6 @@ class HubDesk:
             )
             for row in self._routines()
         )
-
-    def sign_in(self, name: str, password: str) -> tuple[str, int | None]:
-        """The role, and when this person was last here.
-
-        Raises:
-            LoginRefused: name and password do not fit, or there were too many attempts.
-        """
-        person = self._store.person(name)
-        try:
-            self._sign_in.check(name, password, person.password_hash if person is not None else None)
-        except LoginRefused as refused:
-            self._record("denied", "sign-in refused", name[:40], reason=str(refused))
-            raise
-        assert person is not None  # noqa: S101 - a password of nobody never fits
-        self._record("view", "signed in to the console", name, role=person.role)
-        self.seen(name)
-        return person.role, person.seen_us
 
     def seen(self, name: str) -> None:
         """Someone is looking now."""

@@ -44,6 +44,7 @@ from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.minutes import Minutes
 from wardround.naming import Naming
 from wardround.patient_records import PatientRecords
+from wardround.people import People
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, new_id, only_one
@@ -388,7 +389,14 @@ class Hub:
             record=self._record_for_desk,
         )
         api = make_api(api_desk, self.store, api_desk, self.clock, patients=patients)
-        console = Console(self.desk, self._console_listening(), self.clock, beside={"/api": api, "/fhir": api})
+        people = People(
+            self.store,
+            self.clock,
+            record=self._record_for_desk,
+            site=settings.site,
+            required=settings.console.second_factor == "required",
+        )
+        console = Console(self.desk, people, self._console_listening(), self.clock, beside={"/api": api, "/fhir": api})
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]
@@ -834,8 +842,10 @@ class Hub:
         """On this machine alone in the clear; on any other address with the hub's certificate."""
         console = self.settings.console
         if console.host in ("127.0.0.1", "::1", "localhost"):
-            return Listening(console.host, console.port)
-        return Listening(console.host, console.port, self.home / "pki" / "hub.pem", self.home / "pki" / "hub.key")
+            pair: tuple[Path | None, Path | None] = (None, None)
+        else:
+            pair = (self.home / "pki" / "hub.pem", self.home / "pki" / "hub.key")
+        return Listening(console.host, console.port, *pair, console.session_hours * 3600.0, console.idle_minutes * 60.0)
 
     def _make_outbox(self) -> Outbox:
         own = self.settings

@@ -228,6 +228,15 @@ class ListenSettings(Settings, frozen=True, kw_only=True):
     port: int = 0
 
 
+class ConsoleSettings(ListenSettings, frozen=True, kw_only=True):
+    """The web console."""
+
+    port: int = 7480
+    second_factor: typing.Literal["optional", "required"] = "optional"  # required: nobody comes in without a code
+    session_hours: float = 12.0  # a shift; then everybody signs in again
+    idle_minutes: float = 60.0  # without a key or a touch; 0: an open page may stay, for a screen on the wall
+
+
 class RetentionSettings(Settings, frozen=True, kw_only=True):
     """Days that data stay in the lake, by category; 0: for ever."""
 
@@ -276,7 +285,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     simulated: bool = False
     grpc: ListenSettings = ListenSettings(port=7443)
     enrolment: ListenSettings = ListenSettings(port=7444)
-    console: ListenSettings = ListenSettings(port=7480)
+    console: ConsoleSettings = ConsoleSettings()
     metrics: ListenSettings = ListenSettings()  # for Prometheus; port 0: nobody asks
     public_host: str = "127.0.0.1"  # what edges connect to; it stands in the hub's certificate
     certificate_hours: float = 24.0  # life of an edge's certificate; the edge renews it at two thirds

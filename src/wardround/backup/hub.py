@@ -48,7 +48,11 @@ def gather_hub(home: Path, lake: Lake, *, own_lake: bool, stage: Path, still: Ab
     put_plain(home, stage, HUB_FILES)
     finish(home, stage, found, skip=("lake/", "backups/"))
     found.left_out.append(
-        LeftOut("passwords", "of people who sign in, and tokens of the API", "new ones: `wardround hub password NAME`")
+        LeftOut(
+            "passwords",
+            "of people who sign in, their second factors, and tokens of the API",
+            "new ones: `wardround hub password NAME`",
+        )
     )
     return found
 
@@ -58,6 +62,7 @@ def _without_secrets(db: sqlite3.Connection) -> None:
     db.execute("UPDATE people SET password_hash = ?", (NOBODY,))
     db.execute("DELETE FROM tokens")
     db.execute("DELETE FROM api_tokens")
+    db.execute("DELETE FROM second_factors")
 
 
 def _is_of_a_study(name: str) -> bool:

@@ -35,6 +35,7 @@ from wardround.cli import (
     study,
     token,
     trend,
+    user,
     wifi,
 )
 from wardround.cli.recording import Recorded, record
@@ -69,6 +70,7 @@ app.add_typer(wifi.app, name="wifi")
 app.command("erase")(erase.erase)
 app.add_typer(audit.app, name="audit")
 app.add_typer(token.app, name="token")
+app.add_typer(user.app, name="user")
 app.add_typer(keys.app, name="keys")
 app.command("trend")(trend.trend)
 app.command("automation")(automation.automation)

@@ -84,6 +84,11 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("study", "stop"): CHANGE,
     ("token", "new"): CHANGE,
     ("token", "revoke"): CHANGE,
+    ("user", "add"): CHANGE,
+    ("user", "password"): CHANGE,
+    ("user", "remove"): CHANGE,
+    ("user", "reset-factor"): CHANGE,
+    ("user", "role"): CHANGE,
 }
 
 

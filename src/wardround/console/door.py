@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
@@ -17,12 +18,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wardround.clock import Clock
-from wardround.console.pictures import LOGO
-from wardround.console.words import safe
 
 COOKIE = "wr-session"
-SESSION_S = 12 * 3600.0  # one shift
-IDLE_S = 3600.0
 SESSIONS_MAX = 1_000
 OPEN_PATHS = ("/login", "/static/", "/_nicegui/")
 HEADERS = {
@@ -43,24 +40,27 @@ class Session:
     since_us: int | None
     started_s: float
     used_s: float
+    standing: str = ""  # what it stands on: another role, password or second factor ends it
 
 
 class Sessions:
     """Who is signed in, in memory: a restart of the hub signs everybody out. Safe to use from several threads."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, *, life_s: float, idle_s: float, standing: Callable[[str], str]) -> None:
+        """`idle_s` without a sign of a person ends a session, 0 never does; `standing(name)` as it was at the start keeps it."""
+        self.life_s, self._idle_s = life_s, idle_s
+        self._clock, self._standing = clock, standing
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
 
-    def start(self, name: str, role: str, since_us: int | None) -> str:
+    def start(self, name: str, role: str, since_us: int | None, standing: str) -> str:
         """A new session's token; the oldest session ends when there are too many."""
         token, now_s = secrets.token_urlsafe(32), self._clock.monotonic_s()
         with self._lock:
             self._sessions = {t: s for t, s in self._sessions.items() if self._lives(s, now_s)}
             while len(self._sessions) >= SESSIONS_MAX:
                 del self._sessions[next(iter(self._sessions))]
-            self._sessions[token] = Session(name, role, since_us, now_s, now_s)
+            self._sessions[token] = Session(name, role, since_us, now_s, now_s, standing)
         return token
 
     def get(self, token: str, *, use: bool = True) -> Session | None:
@@ -68,11 +68,15 @@ class Sessions:
         now_s = self._clock.monotonic_s()
         with self._lock:
             session = self._sessions.get(token)
-            if session is None or not self._lives(session, now_s):
+        stands = session is not None and self._standing(session.name) == session.standing
+        with self._lock:
+            if session is None or not stands or not self._lives(session, now_s):
                 self._sessions.pop(token, None)
                 return None
+            if token not in self._sessions:  # it was ended meanwhile
+                return None
             if use:
-                self._sessions[token] = session = replace(session, used_s=now_s)
+                self._sessions[token] = session = replace(self._sessions[token], used_s=now_s)
             return session
 
     def end(self, token: str) -> None:
@@ -80,9 +84,9 @@ class Sessions:
         with self._lock:
             self._sessions.pop(token, None)
 
-    @staticmethod
-    def _lives(session: Session, now_s: float) -> bool:
-        return now_s - session.started_s < SESSION_S and now_s - session.used_s < IDLE_S
+    def _lives(self, session: Session, now_s: float) -> bool:
+        idle = bool(self._idle_s) and now_s - session.used_s >= self._idle_s
+        return now_s - session.started_s < self.life_s and not idle
 
 
 class Door:
@@ -109,31 +113,14 @@ class Door:
             await RedirectResponse("/login", status_code=303)(scope, receive, _with_headers(send))
 
 
-def token_of(cookie: str) -> str:
-    """The session's token out of a Cookie header; empty when there is none."""
+def token_of(cookie: str, name: str = COOKIE) -> str:
+    """The session's token, or another's, out of a Cookie header; empty when there is none."""
     jar = SimpleCookie()
     try:
         jar.load(cookie)
     except CookieError:
         return ""
-    return jar[COOKIE].value if COOKIE in jar else ""
-
-
-def login_page(site: str, *, simulated: bool, wrong: str = "", name: str = "") -> str:
-    """The sign-in page; `wrong` says what did not fit."""
-    tag = '<span class="sim">SIMULATED PATIENTS</span>' if simulated else ""
-    alert = f'<p class="wrong" role="alert">{safe(wrong)}</p>' if wrong else ""
-    return f"""\
-<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Sign in - Wardround</title><link rel="stylesheet" href="/static/tokens.css">
-<link rel="stylesheet" href="/static/console.css">
-</head><body><main class="door"><form class="panel" method="post" action="/login">
-<span class="brand">{LOGO}<b>Wardround</b></span><h1>{safe(site)}</h1>{tag}{alert}
-<label class="field">Name<input name="name" autocomplete="username" autocapitalize="off" required value="{safe(name)}"></label>
-<label class="field">Password<input name="password" type="password" autocomplete="current-password" required></label>
-<button class="btn primary" type="submit">Sign in</button>
-<p class="dim s12">Forgotten? Whoever runs the hub sets a new one: <code>wardround hub password NAME</code></p>
-</form></main></body></html>"""
+    return jar[name].value if name in jar else ""
 
 
 def _headers(scope: Scope) -> dict[str, str]:

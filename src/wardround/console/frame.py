@@ -47,7 +47,8 @@ def page(view: Overview, *, who: str, role: str, here: str, main: str) -> str:
 <div>
 <header class="bar"><span class="where">{safe(view.site)}</span>{tag}
   <span class="right"><button class="btn quiet live" data-act="pause-toggle" title="Press Space to pause"><i></i>\
-<span id="live-word">Live</span></button><span class="m" id="now"></span><span class="opt">{safe(who)}, {safe(role)}</span>
+<span id="live-word">Live</span></button><span class="m" id="now"></span>\
+<a class="opt" href="/account" title="Your second factor">{safe(who)}, {safe(role)}</a>
   <button class="icon" data-act="theme" title="Switch light and dark" aria-label="Switch light and dark">\
 <svg viewBox="0 0 16 16" aria-hidden="true"><circle cx="8" cy="8" r="6.2"/>\
 <path d="M8 1.8a6.2 6.2 0 0 1 0 12.4z" fill="currentColor" stroke="none"/></svg></button>

@@ -18,18 +18,18 @@ from typing import Protocol
 
 import structlog
 import uvicorn
-from fastapi import FastAPI, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
 from nicegui import Client, events, ui
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wardround.clock import Clock
 from wardround.console import automation, completeness, overview
-from wardround.console.door import COOKIE, SESSION_S, Door, Session, Sessions, login_page, token_of
+from wardround.console.door import Door, Session, Sessions, token_of
 from wardround.console.model import Overview, RoutineView, SignalHours
 from wardround.console.overview import undo_dialog
-from wardround.errors import LoginRefused, NotAllowed, PortTaken
+from wardround.console.signing_in import People, SigningIn
+from wardround.errors import NotAllowed, PortTaken
 
 log = structlog.get_logger(__name__)
 STATIC = Path(__file__).parent / "static"
@@ -63,13 +63,6 @@ class Desk(Protocol):
     def hours(self) -> tuple[SignalHours, ...] | None:
         """How complete each signal came, the least first; None while that is being looked up."""
 
-    def sign_in(self, name: str, password: str) -> tuple[str, int | None]:
-        """The role, and when this person was last here.
-
-        Raises:
-            LoginRefused: name and password do not fit, or there were too many attempts.
-        """
-
     def seen(self, name: str) -> None:
         """Someone is looking now."""
 
@@ -88,12 +81,16 @@ class Listening:
     port: int
     certificate: Path | None = None
     key: Path | None = None
+    session_s: float = 12 * 3600.0
+    idle_s: float = 3600.0
 
 
 class Console:
     """One console. One may run in a process: NiceGUI keeps its pages in the module."""
 
-    def __init__(self, desk: Desk, listening: Listening, clock: Clock, *, beside: Mapping[str, ASGIApp] | None = None) -> None:
+    def __init__(
+        self, desk: Desk, people: People, listening: Listening, clock: Clock, *, beside: Mapping[str, ASGIApp] | None = None
+    ) -> None:
         """Open the port.
 
         Args:
@@ -102,9 +99,9 @@ class Console:
         Raises:
             PortTaken: another process listens there.
         """
-        self._desk, self._listening, self._clock = desk, listening, clock
+        self._desk, self._people, self._listening, self._clock = desk, people, listening, clock
         self._beside = dict(beside or {})
-        self.sessions = Sessions(clock)
+        self.sessions = Sessions(clock, life_s=listening.session_s, idle_s=listening.idle_s, standing=people.standing)
         self._socket = _bind(listening.host, listening.port)
         self.port: int = self._socket.getsockname()[1]
         self._server: uvicorn.Server | None = None
@@ -114,6 +111,10 @@ class Console:
     def secure(self) -> bool:
         """Whether it speaks HTTPS."""
         return self._listening.certificate is not None
+
+    def _place(self) -> tuple[str, bool]:
+        view = self._desk.overview()
+        return view.site, view.simulated
 
     def start(self) -> None:
         """Begin to serve."""
@@ -153,43 +154,13 @@ class Console:
     def _app(self) -> FastAPI:
         app = FastAPI(title="Wardround console", docs_url=None, redoc_url=None, openapi_url=None)
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
-        self._add_sign_in(app)
+        SigningIn(self._people, self.sessions, self._clock, secure=self.secure, place=self._place).add_to(app)
         ui.page("/", title="Overview - Wardround")(self._overview_page)
         ui.page("/completeness", title="Completeness - Wardround")(self._completeness_page)
         ui.page("/automation", title="Automation - Wardround")(self._automation_page)
         ui.run_with(app, tailwind=False, show_welcome_message=False, dark=None, reconnect_timeout=5.0, message_history_length=0)
         app.add_middleware(Door, sessions=self.sessions)
         return app
-
-    def _add_sign_in(self, app: FastAPI) -> None:
-        def page(wrong: str = "", name: str = "", status: int = 200) -> HTMLResponse:
-            view = self._desk.overview()
-            return HTMLResponse(login_page(view.site, simulated=view.simulated, wrong=wrong, name=name), status)
-
-        @app.get("/login")
-        def ask() -> HTMLResponse:
-            return page()
-
-        @app.post("/login")
-        def enter(name: str = Form(max_length=100), password: str = Form(max_length=300)) -> Response:
-            try:
-                role, since_us = self._desk.sign_in(name, password)
-            except LoginRefused as refused:
-                return page(f"{refused}.", name, 403)
-            token = self.sessions.start(name, role, since_us)
-            log.info("signed in", name=name, role=role)
-            answer = RedirectResponse("/", status_code=303)
-            answer.set_cookie(
-                COOKIE, token, max_age=round(SESSION_S), httponly=True, samesite="strict", secure=self.secure, path="/"
-            )
-            return answer
-
-        @app.post("/logout")
-        def leave(request: Request) -> Response:
-            self.sessions.end(token_of(request.headers.get("cookie", "")))
-            answer = RedirectResponse("/login", status_code=303)
-            answer.delete_cookie(COOKIE, path="/")
-            return answer
 
     async def _overview_page(self, request: Request, client: Client) -> None:
         def sections(session: Session) -> dict[str, str]:
@@ -254,7 +225,7 @@ class _Screen:
     def _tick(self) -> None:
         """Send what has changed; a page whose session has ended is sent to sign in."""
         self._ticks += 1
-        if self._console.sessions.get(self._token, use=not self._paused) is None:
+        if self._console.sessions.get(self._token, use=False) is None:  # an open page is nobody's sign of life: `here` is
             ui.navigate.to("/login")
             return
         if self._paused:
@@ -275,7 +246,7 @@ class _Screen:
             self._sent = {}  # what was on its way when it was paused was not shown
         elif self._console.sessions.get(self._token) is None:
             ui.navigate.to("/login")
-        else:
+        elif act != "here":
             try:
                 await self._do(act, alert_id, facts)
             except NotAllowed as refused:

@@ -32,6 +32,7 @@ from wardround.store.records import (
     Quarantined,
     Request,
     RoundRecord,
+    SecondFactor,
     StudyRecord,
     StudyRequest,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "Quarantined",
     "Request",
     "RoundRecord",
+    "SecondFactor",
     "Store",
     "StudyRecord",
     "StudyRequest",
@@ -241,6 +243,42 @@ class Store:
         """Note that someone looked."""
         with self._engine.begin() as db:
             db.execute(sa.update(schema.people).where(schema.people.c.name == name).values(seen_us=now_us))
+
+    def remove_person(self, name: str) -> bool:
+        """Someone may sign in no more: with their second factor and their tokens; False when nobody is called so."""
+        with self._engine.begin() as db:
+            db.execute(sa.delete(schema.second_factors).where(schema.second_factors.c.person == name))
+            db.execute(sa.delete(schema.api_tokens).where(schema.api_tokens.c.person == name))
+            return bool(db.execute(sa.delete(schema.people).where(schema.people.c.name == name)).rowcount)
+
+    def put_second_factor(self, factor: SecondFactor) -> None:
+        """Begin someone's second factor anew."""
+        self._upsert(schema.second_factors, ["person"], _values(factor))
+
+    def second_factor(self, person: str) -> SecondFactor | None:
+        """Someone's, whether it is confirmed or not."""
+        table = schema.second_factors
+        rows = list(self._rows(sa.select(table).where(table.c.person == person)))
+        return SecondFactor(**{**rows[0], "recovery": tuple(rows[0]["recovery"])}) if rows else None
+
+    def use_second_factor(self, before: SecondFactor, after: SecondFactor) -> bool:
+        """Note that a code was used; False, and nothing noted, when another process has changed it since `before` was read."""
+        table = schema.second_factors
+        same = sa.and_(
+            table.c.person == before.person,
+            table.c.secret == before.secret,
+            table.c.used_step == before.used_step,
+            table.c.confirmed_us.is_(None) if before.confirmed_us is None else table.c.confirmed_us == before.confirmed_us,
+        )
+        values = {"used_step": after.used_step, "confirmed_us": after.confirmed_us, "recovery": list(after.recovery)}
+        with self._engine.begin() as db:
+            return bool(db.execute(sa.update(table).where(same).values(**values)).rowcount)
+
+    def remove_second_factor(self, person: str) -> bool:
+        """Someone signs in with the password alone; False when there was none."""
+        table = schema.second_factors
+        with self._engine.begin() as db:
+            return bool(db.execute(sa.delete(table).where(table.c.person == person)).rowcount)
 
     # -- studies and rounds
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -37,6 +37,18 @@ class Person:
     role: str
     password_hash: str
     seen_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SecondFactor:
+    """Someone's second factor; it counts once it is confirmed. `recovery`: digests of the codes that are left."""
+
+    person: str
+    secret: bytes = field(repr=False)
+    created_us: int = 0
+    confirmed_us: int | None = None
+    used_step: int = 0
+    recovery: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,17 @@ people = sa.Table(
     sa.Column("seen_us", sa.BigInteger),
 )
 
+second_factors = sa.Table(
+    "second_factors",
+    metadata,
+    sa.Column("person", sa.Text, primary_key=True),
+    sa.Column("secret", sa.LargeBinary, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("confirmed_us", sa.BigInteger),
+    sa.Column("used_step", sa.BigInteger, nullable=False),
+    sa.Column("recovery", sa.JSON, nullable=False),
+)
+
 studies = sa.Table(
     "studies",
     metadata,

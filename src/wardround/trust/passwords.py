@@ -26,16 +26,47 @@ def hash_password(password: str) -> str:
     return _hasher.hash(password)
 
 
-class SignIn:
-    """Check a password with a growing wait per name after each failure."""
+class Brake:
+    """A growing wait per name after each failure. An attempt counts before it is tried, so that many at once are many."""
 
     WAIT_S_MAX = 300.0
     NAMES_MAX = 10_000
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._failures: dict[str, tuple[int, float]] = {}
+        self._attempts: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
+
+    def begin(self, name: str) -> None:
+        """Somebody tries.
+
+        Raises:
+            LoginRefused: too many attempts failed just now.
+        """
+        now = self._clock.monotonic_s()
+        with self._lock:
+            count, until = self._attempts.pop(name, (0, 0.0))
+            if now < until:
+                self._attempts[name] = (count, until)
+                raise LoginRefused(f"too many attempts; wait {max(1, round(until - now))} s", remedy="wait, then try again")
+            while len(self._attempts) >= self.NAMES_MAX:
+                del self._attempts[next(iter(self._attempts))]
+            wait = 0.0 if count < 2 else min(self.WAIT_S_MAX, 2.0 ** (count - 1))
+            self._attempts[name] = (count + 1, now + wait)
+
+    def fits(self, name: str) -> None:
+        """What was tried was right."""
+        with self._lock:
+            self._attempts.pop(name, None)
+
+
+class SignIn:
+    """Check a password, with a brake on guessing."""
+
+    WAIT_S_MAX = Brake.WAIT_S_MAX
+
+    def __init__(self, clock: Clock) -> None:
+        self._brake = Brake(clock)
 
     def check(self, name: str, password: str, stored_hash: str | None) -> None:
         """Return when name and password fit.
@@ -43,22 +74,12 @@ class SignIn:
         Raises:
             LoginRefused: they do not, or too many attempts failed just now; the same words for an unknown name.
         """
-        now = self._clock.monotonic_s()
-        with self._lock:
-            count, until = self._failures.get(name, (0, 0.0))
-        if now < until:
-            raise LoginRefused(f"too many attempts; wait {until - now:.0f} s", remedy="wait, then try again")
+        self._brake.begin(name)
         try:
             _hasher.verify(stored_hash or _DUMMY, password)
             fits = stored_hash is not None
         except (VerificationError, InvalidHashError):
             fits = False
-        with self._lock:
-            if fits:
-                self._failures.pop(name, None)
-                return
-            if len(self._failures) >= self.NAMES_MAX:
-                self._failures.pop(next(iter(self._failures)))
-            wait = 0.0 if count < 2 else min(self.WAIT_S_MAX, 2.0 ** (count - 1))
-            self._failures[name] = (count + 1, now + wait)
-        raise LoginRefused("name and password do not fit", remedy="`wardround hub password NAME` sets a new one")
+        if not fits:
+            raise LoginRefused("name and password do not fit", remedy="`wardround hub password NAME` sets a new one")
+        self._brake.fits(name)

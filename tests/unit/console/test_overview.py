@@ -211,14 +211,14 @@ def test_numbers_have_their_units():
 
 def test_sessions_end_by_idleness_and_by_age():
     clock = ManualClock()
-    sessions = Sessions(clock)
-    token = sessions.start("oncall", "operator", None)
+    sessions = Sessions(clock, life_s=43_200.0, idle_s=3_600.0, standing=lambda _: "")
+    token = sessions.start("oncall", "operator", None, "")
     for _ in range(11):
         clock.advance(3_000)
         assert sessions.get(token) is not None
     clock.advance(3_700)
     assert sessions.get(token) is None
-    token = sessions.start("oncall", "operator", None)
+    token = sessions.start("oncall", "operator", None, "")
     for _ in range(15):
         clock.advance(3_000)
         sessions.get(token)

@@ -118,6 +118,11 @@ window.wr = (() => {
 
   function connect(emit) { emitAct = emit; waiting.splice(0).forEach(emit); }
 
+  // A sign of a person, at most one in half a minute: without any, the session ends (console.idle_minutes).
+  let here = 0;
+  function present() { if (Date.now() - here > 30000) { here = Date.now(); act({ act: "here" }); } }
+  for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) addEventListener(kind, present, { passive: true });
+
   const saved = localStorage.getItem("wardround-theme");
   if (saved) document.documentElement.dataset.theme = saved;
   addEventListener("click", clicked);
