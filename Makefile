@@ -30,9 +30,10 @@ podman:  ## install what the nodes of the tests and of `demo --nodes` need (root
 test-rounds: $(VENV)/.dev  ## 10 000 seeded schedules of rounds in the simulation, 100 runs with real SIGKILLs, the relay study
 	@WARDROUND_SCHEDULES=10000 WARDROUND_KILL_RUNS=100 scripts/test tests/simulation tests/rounds $(ARGS)
 
-test-blind: $(VENV)/.dev  ## 50 blind studies of 30 edges, a fifth and the hub killed at random steps, 50 of 5 with kills all the time, 10 of 36 in groups
+test-blind: $(VENV)/.dev  ## 50 blind studies of 30 edges, a fifth and the hub killed at random steps, 50 of 5 with kills all the time, 10 of 36 in groups, 20 of 15 with noise
 	@WARDROUND_BLIND_WARD_RUNS=50 WARDROUND_BLIND_EDGES=30 WARDROUND_BLIND_RUNS=50 WARDROUND_BLIND_GROUP_RUNS=10 \
-	  scripts/test tests/rounds/test_blind.py tests/rounds/test_blind_capture.py $(ARGS)
+	  WARDROUND_BLIND_DP_RUNS=20 WARDROUND_BLIND_DP_EDGES=15 \
+	  scripts/test tests/rounds/test_blind.py tests/rounds/test_blind_dp.py tests/rounds/test_blind_capture.py $(ARGS)
 
 test-privacy: $(VENV)/.dev  ## 200 studies with a privacy budget whose hub is killed while it releases: the ledger never goes down
 	@WARDROUND_BUDGET_RUNS=200 scripts/test tests/rounds/test_budget.py tests/unit/learn/privacy $(ARGS)

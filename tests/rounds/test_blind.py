@@ -10,16 +10,15 @@ import os
 import random
 import time
 
-import msgspec
 import numpy as np
 import pytest
+from tests.rounds.blind_wards import due_kills, edges, models, play_kills
 from tests.rounds.programs import World
 
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.journal import model_name, update_name
 from wardround.learn.messages import Order
 from wardround.learn.models import decode_model, encode_model
-from wardround.learn.privacy.blind import KEYS, OPENING, SHARES, STATE, UPDATES, VOTES
 from wardround.simulation.toy import toy_training
 
 RUNS = int(os.environ.get("WARDROUND_BLIND_RUNS", "2"))
@@ -39,15 +38,6 @@ examples_min = 1
 mode = "{mode}"
 weight_max = 1000
 """
-
-
-def edges(n):
-    return [f"edge-{i}" for i in range(1, n + 1)]
-
-
-def models(world):
-    blobs = FolderBlobs(world.home / "study")
-    return [decode_model(blobs.read(model_name(c.model))) for c in world.journal().committed()]
 
 
 def played(home, mode, n=4):
@@ -99,18 +89,6 @@ def test_kills_at_any_step_cost_time_and_no_round(seed, tmp_path):
         assert all(len(c.folded) >= 3 for c in done)
 
 
-STEPS = (KEYS, SHARES, UPDATES, VOTES, OPENING)
-
-
-def at(world):
-    """The round that is open and its step, as the hub has them on disk: a session that has not closed its circle is not there."""
-    try:
-        said = msgspec.msgpack.decode(FolderBlobs(world.home / "study").read(STATE))
-    except FileNotFoundError:
-        return world.rounds(), KEYS
-    return said["hub"]["session"]["round_number"], said["step"]
-
-
 def check_sums(world):
     """Every round is the exact mean of those it names, or comes to nothing and leaves the model as it was; how many are.
 
@@ -131,25 +109,14 @@ def check_sums(world):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + WARD_RUNS))
 def test_a_fifth_of_a_ward_and_the_hub_killed_at_any_step_leave_exact_sums_or_none(seed, tmp_path):
-    chance = random.Random(f"ward/{seed}")
     names, rounds = edges(WARD), 3
     quorum = 2 * WARD // 3 + 1
     text = STUDY.format(rounds=rounds, deadline=60.0, mode="blind").replace("edges_min = 3", f"edges_min = {quorum}")
-    steps = [(number, step) for number in (1, 2) for step in STEPS]
-    due = sorted((chance.randrange(len(steps)), name) for name in ("hub", *chance.sample(names, WARD // 5)))
-    said = f"WARDROUND_SEED={seed}, killed at {[(name, *steps[i]) for i, name in due]}"
+    chance = random.Random(f"ward/{seed}")
+    due = due_kills(chance, chance.sample(names, WARD // 5), (1, 2))
+    said = f"WARDROUND_SEED={seed}, killed at {due}"
     with World(tmp_path, text, names, seed=seed, train_s=0.3) as world:
-
-        def reached(index):
-            number, step = at(world)
-            return world.finished() or (number, STEPS.index(step)) >= (steps[index][0], index % len(STEPS))
-
-        for index, name in due:  # edges that are killed stay away, so what they dealt must be put right by the others
-            assert world.wait(lambda index=index: reached(index), 180), f"{said}: stuck at {at(world)}"
-            world.kill(name)
-            if name == "hub":
-                world.start(name)
-        assert world.wait(world.finished, 180), f"{said}: stuck at {at(world)}"
+        play_kills(world, due, said)
         done = check_sums(world)
         print(f"{said}: {done} of {len(world.journal().committed())} rounds folded")
         assert done >= rounds - 1, said
@@ -163,14 +130,9 @@ def test_groups_over_real_processes_withstand_kills_of_edges_and_the_hub(seed, t
     chance, names, rounds = random.Random(f"groups/{seed}"), edges(36), 3
     text = STUDY.format(rounds=rounds, deadline=60.0, mode="blind-groups").replace("edges_min = 3", "edges_min = 30")
     text += '[strategy]\nname = "coordinate-median"\n'
-    due = sorted((chance.randrange(1, rounds), name) for name in ("hub", *chance.sample(names, 3)))
+    due = due_kills(chance, chance.sample(names, 3), (1, 2))
     with World(tmp_path, text, names, seed=seed, train_s=0.3) as world:
-        for number, name in due:
-            assert world.wait(lambda number=number: world.finished() or world.rounds() >= number, 180), f"WARDROUND_SEED={seed}"
-            world.kill(name)
-            if name == "hub":
-                world.start(name)
-        assert world.wait(world.finished, 180), f"WARDROUND_SEED={seed}, killed at {due}: stuck after {world.rounds()} rounds"
+        play_kills(world, due, f"WARDROUND_SEED={seed}, killed at {due}")
         committed, blobs = world.journal().committed(), FolderBlobs(world.home / "study")
         for before, after in itertools.pairwise(itertools.dropwhile(lambda c: not c.model, committed)):
             base, made = (decode_model(blobs.read(model_name(c.model))) for c in (before, after))
