@@ -54,6 +54,7 @@ from wardround.releasing import Fleet
 from wardround.responding import Responding
 from wardround.settings import HubSettings, load_settings
 from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
+from wardround.store.opening import check_new
 from wardround.studies import RunningStudy, Studies
 from wardround.tracing import open_tracing
 from wardround.trust import renewal
@@ -108,7 +109,9 @@ def create_home(home: Path, settings_text: str, settings: HubSettings, *, offlin
 
     Raises:
         TrustError: there is a hub already.
+        WardroundError: the database of its records cannot be opened, or has another hub's.
     """
+    check_new(settings.store, home)
     if offline:
         request_authority(home / "pki", settings.name)
         (home / "hub.toml").write_text(settings_text, encoding="utf-8")

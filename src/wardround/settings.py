@@ -259,6 +259,13 @@ class ProcessingSettings(Settings, frozen=True, kw_only=True):
     retention: RetentionSettings = RetentionSettings()
 
 
+class StoreSettings(Settings, frozen=True, kw_only=True):
+    """Where the hub's records are."""
+
+    url: str = ""  # postgresql://USER@HOST/DATABASE, without a password; empty: hub.sqlite in the hub's home
+    password_file: str = ""  # of mode 0600; a socket of this machine and a client's certificate need none
+
+
 class TracingSettings(Settings, frozen=True, kw_only=True):
     """Where rounds go as OpenTelemetry traces."""
 
@@ -296,6 +303,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     tracing: TracingSettings = TracingSettings()
     at_rest: AtRestSettings = AtRestSettings()
     backup: BackupSettings = BackupSettings()
+    store: StoreSettings = StoreSettings()
 
 
 def load_settings(path: Path, kind: type[T]) -> T:

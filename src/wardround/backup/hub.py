@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
@@ -12,6 +13,8 @@ from wardround.backup.home import Gathered, copy, finish, is_written_once, names
 from wardround.backup.snapshots import hold_all
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE
+from wardround.store.copying import take_out
+from wardround.store.opening import elsewhere
 
 HUB_FILES = ("hub.toml", "roster.json", "pki/ca.pem", "pki/issuing.pem", "pki/earlier.pem", "audit/authorities.pem")
 HUB_DATABASES = ("hub.sqlite", "consent.sqlite", "erasures.sqlite", "exports.sqlite")
@@ -36,7 +39,12 @@ def gather_hub(home: Path, lake: Lake, *, own_lake: bool, stage: Path, still: Ab
     for journal in names_of(home, "studies/*/*.sqlite"):
         copy(home, stage, [journal])
     hold_all(home / "studies", studies, _is_of_a_study)  # and after them, which may name what came
-    copy(home, stage, ["hub.sqlite"], _without_secrets)
+    if elsewhere(home / "hub.sqlite") is None:
+        copy(home, stage, ["hub.sqlite"], _without_secrets)
+    else:
+        with tempfile.TemporaryDirectory(dir=stage) as folder:
+            take_out(home / "hub.sqlite", Path(folder) / "hub.sqlite")
+            copy(Path(folder), stage, ["hub.sqlite"], _without_secrets)
     copy(home, stage, [name for name in HUB_DATABASES if name != "hub.sqlite"])
     for table in lake.tables():
         snapshot = bronze if table == BRONZE else lake.snapshot(table)

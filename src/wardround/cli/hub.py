@@ -38,6 +38,7 @@ def init(
     host: Annotated[str, typer.Option(help="The name or address under which edges reach this hub.")] = "127.0.0.1",
     person: Annotated[str, typer.Option(help="Who may sign in to the console first.")] = "oncall",
     authority: Annotated[str, typer.Option(help="own: made here; offline: a root elsewhere signs it.")] = "own",
+    store_url: Annotated[str, typer.Option("--store", help="postgresql://USER@HOST/DATABASE for its records, else a file.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Make a hub: its certificate authority, its store, and a first sign-in for the console.
@@ -56,6 +57,7 @@ def init(
         raise SettingsError(f"authority `{authority}` is not known", remedy="choose own or offline")
     offline = authority == "offline"
     text = f"site = {json.dumps(site)}\npublic_host = {json.dumps(host)}\n"
+    text += f"\n[store]\nurl = {json.dumps(store_url)}\n" if store_url else ""
     settings = parse_settings(text, HubSettings, where="hub.toml")
     password = new_password()
     store = create_home(home, text, settings, offline=offline)

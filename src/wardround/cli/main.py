@@ -32,6 +32,7 @@ from wardround.cli import (
     process,
     response,
     roster,
+    store,
     study,
     token,
     trend,
@@ -72,6 +73,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
 app.add_typer(keys.app, name="keys")
+app.add_typer(store.app, name="store")
 app.command("trend")(trend.trend)
 app.command("automation")(automation.automation)
 app.command("backup")(backup.backup)

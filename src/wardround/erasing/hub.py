@@ -18,6 +18,7 @@ from wardround.erasing.search import HOW, SHREDDED, Look, remove_until_gone
 from wardround.process.lake import Lake
 from wardround.process.search import search_parquet
 from wardround.store import Store
+from wardround.store.opening import RECORDS
 from wardround.trust.at_rest import PLAIN, Seal
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import Erasure, ErasureBook, Receipt, digest_of, mask_of
@@ -83,6 +84,8 @@ class HubErasing:
         self._consents.erase(erasure.digest)
         self._forget(subject)
         removed, seconds, search = remove_until_gone(self._home, subject, lambda: self._remove(subject), LOOKS)
+        kept = [f"records: {table}" for table in self._store.holding(subject)]
+        apart = "" if (self._home / RECORDS).exists() else f"; every cell of the records at {self._store.where}"
         return Receipt(
             place="hub",
             t_us=self._clock.now_us(),
@@ -92,8 +95,8 @@ class HubErasing:
             files=search.files,
             bytes_searched=search.bytes_searched,
             bytes_decoded=search.bytes_decoded,
-            how=f"{HOW_HUB}; {SHREDDED} (the inbox alone is encrypted here)" if self._seal.on else HOW_HUB,
-            found=(*search.found, *(f"not searched: {u}" for u in search.unread)),
+            how=HOW_HUB + apart + (f"; {SHREDDED} (the inbox alone is encrypted here)" if self._seal.on else ""),
+            found=(*search.found, *kept, *(f"not searched: {u}" for u in search.unread)),
             exports=tuple(_facts(e) for e in self._exports.of(erasure.digest)),
             models=tuple(self._models(set(edges))),
         )

@@ -1,25 +1,23 @@
 """The hub's records (edges, tokens, people, studies, rounds, alerts, happenings) behind one object.
 
-SQLite by default; any SQLAlchemy URL of the same schema. `open_store` migrates to the newest schema first. Every method is
-one transaction and safe to call from several threads and several processes.
+SQLite by default, or PostgreSQL (`[store]` of hub.toml): one schema, one suite of tests over both. `open_store` migrates to the
+newest schema first. Every method is one transaction and safe to call from several threads and several processes.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.dialects import postgresql, sqlite
 
-from wardround.errors import WardroundError
 from wardround.records import ApiTokenRecord, NodeRecord, TokenRecord
 from wardround.store import schema
+from wardround.store.masking import tables_with, write_over
+from wardround.store.opening import migrate, open_engine, shown
 from wardround.store.records import (
     AlertRecord,
     CertificateRecord,
@@ -68,27 +66,18 @@ KEEP_EXPIRED_US = 90 * 86_400_000_000
 def open_store(path: Path | str) -> Store:
     """Open (and migrate) the store: a SQLite file, or an SQLAlchemy URL.
 
+    Of a `hub.sqlite` beside a hub.toml that names a database (`store.url`), that database is opened instead.
+
     Raises:
-        WardroundError: the file cannot be opened.
+        WardroundError: it cannot be opened, or is of a later version.
     """
-    url = path if isinstance(path, str) else f"sqlite:///{path}"
-    engine = sa.create_engine(url, connect_args={"timeout": 10.0} if url.startswith("sqlite") else {})
-    if url.startswith("sqlite"):
-        sa.event.listen(engine, "connect", _sqlite_pragmas)
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    engine = open_engine(path)
     try:
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except sa.exc.OperationalError as exc:
-        raise WardroundError(f"the store {url} cannot be opened: {exc.orig}", remedy="check the path and the disk") from exc
+        migrate(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return Store(engine)
-
-
-def _sqlite_pragmas(connection: Any, _record: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
 
 
 class Store:
@@ -101,6 +90,16 @@ class Store:
         """Release every connection."""
         self._engine.dispose()
 
+    @property
+    def where(self) -> str:
+        """Where the records are, for people."""
+        return shown(self._engine)
+
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine, for what the store's own modules do beside records."""
+        return self._engine
+
     # -- edges and tokens
 
     def put_edge(self, edge: EdgeRecord) -> None:
@@ -109,7 +108,7 @@ class Store:
 
     def edges(self) -> list[EdgeRecord]:
         """Every edge, by name."""
-        return [EdgeRecord(**row) for row in self._rows(sa.select(schema.edges).order_by(schema.edges.c.name))]
+        return sorted((EdgeRecord(**row) for row in self._rows(sa.select(schema.edges))), key=lambda r: r.name)
 
     def joined(self, certificate: CertificateRecord) -> None:
         """An edge has joined with a token, perhaps again: it is no longer revoked, and what it held before is."""
@@ -119,8 +118,7 @@ class Store:
         with self._engine.begin() as db:
             db.execute(sa.update(table).where(table.c.edge == edge.name, table.c.revoked_us.is_(None)).values(revoked_us=now_us))
             db.execute(sa.insert(table).values(**_values(certificate)))
-            db.execute(sa.delete(edges).where(edges.c.name == edge.name))
-            db.execute(sa.insert(edges).values(**_values(edge)))
+            db.execute(self._put(edges, ["name"], [_values(edge)]))  # two joins at once: one after the other
             db.execute(sa.delete(table).where(table.c.not_after_us < now_us - KEEP_EXPIRED_US))
 
     def renewed(self, certificate: CertificateRecord) -> bool:
@@ -232,7 +230,7 @@ class Store:
 
     def people(self) -> list[Person]:
         """Everybody who may sign in, by name."""
-        return [Person(**row) for row in self._rows(sa.select(schema.people).order_by(schema.people.c.name))]
+        return sorted((Person(**row) for row in self._rows(sa.select(schema.people))), key=lambda r: r.name)
 
     def person(self, name: str) -> Person | None:
         """Someone by name."""
@@ -324,13 +322,13 @@ class Store:
         return {row["study"] for row in self._rows(query)}
 
     def put_study_request(self, request: StudyRequest) -> None:
-        """Ask something of a study, or note the answer; the oldest go beyond STUDY_REQUESTS_MAX."""
+        """Ask something of a study, or note the answer; the oldest answered ones go beyond STUDY_REQUESTS_MAX."""
         table = schema.study_requests
         self._upsert(table, ["request_id"], _values(request))
         if request.state != "asked":
             newest = sa.select(table.c.request_id).order_by(table.c.asked_us.desc()).limit(STUDY_REQUESTS_MAX)
             with self._engine.begin() as db:
-                db.execute(sa.delete(table).where(table.c.request_id.not_in(newest)))
+                db.execute(sa.delete(table).where(table.c.request_id.not_in(newest), table.c.state != "asked"))
 
     def study_requests(self, *, asked: bool = True) -> list[StudyRequest]:
         """What nobody has answered yet, or everything; oldest first."""
@@ -410,7 +408,7 @@ class Store:
 
     def nodes(self) -> list[NodeRecord]:
         """Every node, by name."""
-        return [NodeRecord(**row) for row in self._rows(sa.select(schema.nodes).order_by(schema.nodes.c.name))]
+        return sorted((NodeRecord(**row) for row in self._rows(sa.select(schema.nodes))), key=lambda r: r.name)
 
     def remove_node(self, name: str) -> bool:
         """Whether there was one."""
@@ -449,19 +447,12 @@ class Store:
     # -- erasure
 
     def mask(self, text: str, mask: str) -> int:
-        """Write `mask`, which is as long, over `text` wherever it stands; how many cells. On SQLite the file is written anew.
+        """Write `mask`, which is as long, over `text` wherever it stands; how many cells (masking.py)."""
+        return write_over(self._engine, text, mask)
 
-        The length stays, so that what is kept inside a cell (JSON, MessagePack) can still be read.
-        """
-        if len(text.encode()) != len(mask.encode()):
-            raise ValueError("a mask is as long as what it covers")
-        with self._engine.begin() as db:
-            changed = sum(_mask_table(db, table, text, mask) for table in schema.metadata.sorted_tables)
-        if self._engine.dialect.name == "sqlite":
-            with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
-                db.exec_driver_sql("VACUUM")
-                db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        return changed
+    def holding(self, text: str) -> list[str]:
+        """Tables with a cell that holds a text, whole or as a part."""
+        return tables_with(self._engine, text)
 
     # -- saved state
 
@@ -483,41 +474,20 @@ class Store:
                 yield dict(row)
 
     def _upsert(self, table: sa.Table, keys: list[str], values: Mapping[str, Any] | list[dict[str, Any]]) -> None:
+        with self._engine.begin() as db:
+            db.execute(self._put(table, keys, values if isinstance(values, list) else [dict(values)]))
+
+    def _put(self, table: sa.Table, keys: list[str], rows: list[dict[str, Any]]) -> sa.Executable:
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        rows = values if isinstance(values, list) else [dict(values)]
         statement = insert(table).values(rows)
         changed = {k: statement.excluded[k] for k in rows[0] if k not in keys}
-        with self._engine.begin() as db:
-            db.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+        return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 
     def _append(self, table: sa.Table, values: Mapping[str, Any], most: int) -> None:
         with self._engine.begin() as db:
             number = db.execute(sa.insert(table).values(**values)).inserted_primary_key
             if number is not None and number[0] % 100 == 0:
                 db.execute(sa.delete(table).where(table.c.number <= number[0] - most))
-
-
-def _mask_table(db: sa.Connection, table: sa.Table, text: str, mask: str) -> int:
-    keys = list(table.primary_key.columns)
-    changed = 0
-    for column in table.columns:
-        plain: sa.ColumnElement[Any] = column
-        query = sa.select(*keys, column.label("masked_cell"))
-        if isinstance(column.type, sa.Text | sa.JSON):
-            plain = sa.cast(column, sa.Text)
-            query = sa.select(*keys, plain.label("masked_cell")).where(plain.contains(text, autoescape=True))
-        elif not isinstance(column.type, sa.LargeBinary):  # of these there are few rows, and no portable way to look inside
-            continue
-        for row in db.execute(query).mappings().all():
-            cell = row["masked_cell"]
-            found = text.encode() in cell if isinstance(cell, bytes) else text in (cell or "")
-            if not found:
-                continue
-            new = cell.replace(text.encode(), mask.encode()) if isinstance(cell, bytes) else cell.replace(text, mask)
-            value = json.loads(new) if isinstance(column.type, sa.JSON) else new
-            one = sa.and_(*(key == row[key.name] for key in keys))
-            changed += db.execute(sa.update(table).where(one).values({column.name: value})).rowcount
-    return changed
 
 
 @contextmanager
@@ -531,4 +501,4 @@ def opened(path: Path | str) -> Iterator[Store]:
 
 
 def _values(record: Any) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__slots__}
+    return {name: schema.storable(getattr(record, name)) for name in record.__slots__}

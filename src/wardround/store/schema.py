@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
@@ -211,3 +213,10 @@ requests = sa.Table(
     sa.Column("answer", sa.Text, nullable=False),
 )
 sa.Index("requests_by_asked", requests.c.asked_us)
+
+
+def storable(value: Any) -> Any:
+    """A text as both databases can hold it: PostgreSQL has no NUL in a text, and neither has a lone surrogate."""
+    if not isinstance(value, str):
+        return value
+    return value.replace("\x00", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
