@@ -293,6 +293,7 @@ class HubDesk:
             set_aside=self._store.quarantine_count(),
             study=study,
             studies=len(studies),
+            study_names=tuple(studies),
             alerts=tuple(self._alert(a, studies, needs=a.alert_id in need) for a in (alerts + resolved)[:ALERTS_SHOWN]),
             at_edges=self._at_edges(edges),
             happened=tuple(Line(h.t_us, h.title, h.detail) for h in self._store.happenings(limit=LINES_MAX)),

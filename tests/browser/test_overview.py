@@ -202,6 +202,21 @@ def test_everything_works_by_keyboard(page, hub):
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "find"
+    page.keyboard.type("g m ?")  # letters while typing
+    assert page.url == hub.address + "/"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/find?q=g+m+%3F")
+    expect(page.locator("#answer h1")).to_have_text("0 things fit g m ?.")
+    page.wait_for_function("window.socket && window.socket.connected")
+    page.keyboard.press("g")
+    page.keyboard.press("m")
+    page.wait_for_url("**/automation")
+    page.keyboard.press("g")
+    page.keyboard.press("o")
+    page.wait_for_url(hub.address + "/")
+    page.wait_for_function("window.socket && window.socket.connected")
     page.keyboard.press("u")
     page.get_by_label("Reason").fill("a t u ?")  # keys are letters while typing
     page.keyboard.press("Enter")  # never confirms

@@ -17,7 +17,6 @@ def sections(view: Overview, routines: Sequence[RoutineView]) -> dict[str, str]:
     return {
         "answer": _answer(routines),
         "routines": _table(routines, view.now_us),
-        "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>',
     }
 
 

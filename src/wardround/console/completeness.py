@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wardround.console import pictures
 from wardround.console.frame import page
 from wardround.console.model import Overview, SignalHours
-from wardround.console.words import clock, count, full_clock, safe
+from wardround.console.words import clock, count, safe
 
 HOURS = 24
 ROWS_SHOWN = 200
@@ -16,12 +16,11 @@ HEADINGS = ("Patient", "Signal", f"Last {HOURS} hours", "Least", "All hours", "T
 _CELL, _HEIGHT = 8, 20
 
 
-def sections(view: Overview, signals: Sequence[SignalHours] | None) -> dict[str, str]:
+def sections(signals: Sequence[SignalHours] | None) -> dict[str, str]:
     """Every part of the screen by the id of its element; None: it is being looked up."""
     return {
         "answer": _answer(signals),
         "signals": _table(signals),
-        "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>',
     }
 
 

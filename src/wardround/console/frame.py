@@ -2,39 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from wardround.console import pictures
 from wardround.console.model import Overview
-from wardround.console.words import safe
+from wardround.console.words import full_clock, safe
 
 KEYS = (
     ("this list", "?"),
+    ("find an edge, a study or an alert", "/"),
+    ("the next row, the row before", "j k"),
+    ("open the row", "Enter"),
     ("acknowledge the first alert", "a"),
     ("undo the last response", "u"),
     ("pause or resume live updates", "Space"),
     ("switch light and dark", "t"),
 )
-SCREENS = (  # address, title, picture
-    (
-        "/",
-        "Overview",
-        '<path d="M9 2.2a6.8 6.8 0 0 1 6.4 4.5M15.6 10a6.8 6.8 0 0 1-4.5 5.4M8 15.7a6.8 6.8 0 0 1-5.4-4.6'
-        'M2.4 8A6.8 6.8 0 0 1 6 2.9"/>'
-        '<circle cx="9" cy="9" r="1.6"/>',
-    ),
-    ("/completeness", "Completeness", '<path d="M3 15V9M7 15V4M11 15V7M15 15V3"/>'),
-    ("/automation", "Automation", '<circle cx="9" cy="9" r="6.8"/><path d="M9 4.6V9l3 2"/>'),
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One screen in the navigation; `key` after `g` opens it. Every role sees every screen: what works on it differs."""
+
+    address: str
+    title: str
+    key: str
+    picture: str  # paths of an icon, 18 by 18
+    gap: bool = False  # before it
+
+
+OVERVIEW = Place(
+    "/",
+    "Overview",
+    "o",
+    '<path d="M9 2.2a6.8 6.8 0 0 1 6.4 4.5M15.6 10a6.8 6.8 0 0 1-4.5 5.4M8 15.7a6.8 6.8 0 0 1-5.4-4.6'
+    'M2.4 8A6.8 6.8 0 0 1 6 2.9"/><circle cx="9" cy="9" r="1.6"/>',
 )
+ALERTS = Place("/alerts", "Alerts", "a", '<path d="M4.5 12.5c1-1 1-2.5 1-4.7a3.5 3.5 0 0 1 7 0c0 2.2 0 3.7 1 4.7zM7.5 15.3h3"/>')
+WARD = Place("/ward", "Ward", "w", '<path d="M1.8 9.5h3.4l2-5 3.2 9 2-4h3.8"/>', gap=True)
+FLEET = Place(
+    "/fleet",
+    "Fleet",
+    "f",
+    '<circle cx="4" cy="9" r="2"/><circle cx="14" cy="4.2" r="2"/><circle cx="14" cy="13.8" r="2"/>'
+    '<path d="M6 9c3.4 0 2.4-4.8 6-4.8M6 9c3.4 0 2.4 4.8 6 4.8"/>',
+)
+PROCESSING = Place(
+    "/processing", "Processing", "p", '<path d="M9 2.4l6.6 3.4L9 9.2 2.4 5.8zM2.4 9L9 12.4 15.6 9M2.4 12.2L9 15.6l6.6-3.4"/>'
+)
+STUDIES = Place("/studies", "Studies", "s", '<path d="M2.6 2.4v13h13M5.2 12.4c2-.4 2.6-6.8 9.6-7.4"/>')
+COMPLETENESS = Place("/completeness", "Completeness", "c", '<path d="M3 15V9M7 15V4M11 15V7M15 15V3"/>')
+AUTOMATION = Place("/automation", "Automation", "m", '<circle cx="9" cy="9" r="6.8"/><path d="M9 4.6V9l3 2"/>')
+GOVERNANCE = Place(
+    "/governance",
+    "Governance",
+    "g",
+    '<path d="M9 2l5.8 2v4.6c0 3.6-2.4 6-5.8 7.4-3.4-1.4-5.8-3.8-5.8-7.4V4zM6.4 9l2 2 3.4-3.8"/>',
+    gap=True,
+)
+SCREENS = (OVERVIEW, COMPLETENESS, AUTOMATION)  # those that there are, in the order of the navigation
 
 
-def page(view: Overview, *, who: str, role: str, here: str, main: str) -> str:
-    """A whole screen around `main`; `here` is its address. Its sections fill the elements `answer` and `now` beside their own."""
+def live(view: Overview) -> dict[str, str]:
+    """What changes by itself on every screen, by the ids of its elements."""
+    open_ = [a for a in view.open_alerts if a.needs_person] or list(view.open_alerts)
+    n = len(view.open_alerts)
+    worst = min((a.priority for a in open_), key=("high", "medium", "low", "info").index, default=None)
+    told = f'{pictures.mark(worst, 15)}<b>{n}</b><span class="vh"> open</span>' if worst is not None else ""
+    return {"nav-alerts": told, "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>'}
+
+
+def page(view: Overview, *, who: str, role: str, here: str, main: str, sought: str = "") -> str:
+    """A whole screen around `main`; `here` is its address. Its sections fill the element `answer` beside their own."""
     tag = '<span class="sim" title="Every patient on this site is simulated">SIMULATED PATIENTS</span>' if view.simulated else ""
-    items = "".join(
-        f'<li><a class="item" href="{address}"{current} title="{title}"><svg class="ic" viewBox="0 0 18 18" aria-hidden="true">'
-        f'{picture}</svg><span class="l">{title}</span></a></li>'
-        for address, title, picture in SCREENS
-        for current in (' aria-current="page"' if address == here else "",)
-    )
+    items = "".join(_item(place, here) for place in SCREENS)
     return f"""\
 <a class="skip" href="#main">Skip to content</a>
 <div class="app">
@@ -46,6 +87,8 @@ def page(view: Overview, *, who: str, role: str, here: str, main: str) -> str:
 </nav>
 <div>
 <header class="bar"><span class="where">{safe(view.site)}</span>{tag}
+  <form class="find" role="search" action="/find"><input id="find" name="q" type="search" maxlength="80" value="{safe(sought)}" \
+aria-label="Find an edge, a study or an alert" placeholder="Find an edge, a study or an alert"><kbd>/</kbd></form>
   <span class="right"><button class="btn quiet live" data-act="pause-toggle" title="Press Space to pause"><i></i>\
 <span id="live-word">Live</span></button><span class="m" id="now"></span>\
 <a class="opt" href="/account" title="Your second factor">{safe(who)}, {safe(role)}</a>
@@ -54,17 +97,30 @@ def page(view: Overview, *, who: str, role: str, here: str, main: str) -> str:
 <path d="M8 1.8a6.2 6.2 0 0 1 0 12.4z" fill="currentColor" stroke="none"/></svg></button>
   <form method="post" action="/logout"><button class="btn small" type="submit">Sign out</button></form></span>
 </header>
-<div class="lost" role="status">The hub cannot be reached. This is its last picture; edges keep their data and go on.</div>
+<div class="lost" role="status">The hub cannot be reached<span id="lost-since"></span>. This is its last picture; edges keep \
+their data and go on.</div>
 <main id="main" tabindex="-1">
 <div class="answer"><div aria-live="polite" id="answer"></div></div>
+<div id="said" role="alert"></div>
 {main}
 </main></div></div>
 <dialog id="ask"></dialog><div id="toast" role="status" aria-live="polite"></div>
 {_keys()}"""
 
 
+def _item(place: Place, here: str) -> str:
+    current = ' aria-current="page"' if place.address == here else ""
+    count = '<span class="n" id="nav-alerts"></span>' if place is ALERTS else ""
+    return (
+        f'{"<li class=gap></li>" if place.gap else ""}<li><a class="item" href="{place.address}"{current} title="{place.title}" '
+        f'data-go="{place.key}"><svg class="ic" viewBox="0 0 18 18" aria-hidden="true">{place.picture}</svg>'
+        f'<span class="l">{place.title}</span>{count}</a></li>'
+    )
+
+
 def _keys() -> str:
-    rows = "".join(f'<dt class="mid">{words}</dt><dd><kbd>{key}</kbd></dd>' for words, key in KEYS)
+    going = [(f"go to {place.title}", f"g {place.key}") for place in SCREENS]
+    rows = "".join(f'<dt class="mid">{words}</dt><dd><kbd>{key}</kbd></dd>' for words, key in (*KEYS, *going))
     return (
         '<dialog id="keys" class="keys" aria-label="Keyboard shortcuts"><h2>Keyboard shortcuts</h2>'
         f'<dl>{rows}</dl><div class="acts"><button class="btn" data-act="close">Close</button></div></dialog>'

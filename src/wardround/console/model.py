@@ -132,6 +132,7 @@ class Overview:
     set_aside: int = 0
     study: StudyView | None = None
     studies: int = 0
+    study_names: tuple[str, ...] = ()
     alerts: tuple[AlertView, ...] = ()
     at_edges: tuple[AtEdgeView, ...] = ()  # the most urgent first
     happened: tuple[Line, ...] = field(default=())

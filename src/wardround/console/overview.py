@@ -6,7 +6,7 @@ from wardround.console import pictures
 from wardround.console.at_edges import at_edges, yours
 from wardround.console.frame import page
 from wardround.console.model import AlertView, Overview
-from wardround.console.words import clock, count, duration, full_clock, metric, rate, safe, spoken
+from wardround.console.words import clock, count, duration, metric, rate, safe, spoken
 
 LINES_SHOWN = 8
 HANDLED_SHOWN = 8
@@ -24,7 +24,6 @@ def sections(view: Overview, *, since_us: int | None, role: str = "") -> dict[st
         "handled": _handled(view),
         "at-edges": at_edges(view, role),
         "since": _since(view, since_us),
-        "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>',
     }
 
 
@@ -52,7 +51,7 @@ def undo_dialog(alert: AlertView) -> str:
     consequences = "".join(f"<li>{pictures.mark('info', 16)}<span>{safe(line)}</span></li>" for line in alert.undo_consequences)
     return (
         f'<h2 id="ask-title">{safe(alert.undo_title)}</h2><p class="mid s13">{safe(alert.detail)}</p>'
-        f'<ul class="cons">{consequences}</ul><label class="field">Reason<input maxlength="300" '
+        f'<ul class="cons">{consequences}</ul><label class="field">Reason<input name="reason" required maxlength="300" '
         'placeholder="What made you decide this?"></label><div class="acts">'
         f'<button class="btn" data-act="close">{safe(alert.undo_keep)}</button>'
         f'<button class="btn primary" data-act="undo" data-alert="{safe(alert.alert_id)}">{safe(alert.undo_words)}</button></div>'

@@ -6,12 +6,9 @@ same functions as the command line's.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,35 +17,24 @@ import structlog
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.staticfiles import StaticFiles
-from nicegui import Client, events, ui
+from nicegui import Client, ui
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wardround.clock import Clock
-from wardround.console import automation, completeness, overview
-from wardround.console.door import Door, Session, Sessions, token_of
+from wardround.console import automation, completeness, find, overview
+from wardround.console.door import Door, Sessions, token_of
+from wardround.console.live import LivePage, looking_of
+from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen, params_of
 from wardround.console.model import Overview, RoutineView, SignalHours
 from wardround.console.overview import undo_dialog
 from wardround.console.signing_in import People, SigningIn
-from wardround.errors import NotAllowed, PortTaken
+from wardround.console.tables import show_rows
+from wardround.errors import PortTaken
 
 log = structlog.get_logger(__name__)
 STATIC = Path(__file__).parent / "static"
-TICK_S = 1.0
 STOP_DEADLINE_S = 5.0
-HEAD = (
-    '<link rel="stylesheet" href="/static/tokens.css"><link rel="stylesheet" href="/static/console.css">'
-    '<script src="/static/console.js"></script>'
-)
-
-
-class Frame(Protocol):
-    """A screen without its live parts."""
-
-    def __call__(self, view: Overview, *, who: str, role: str) -> str:
-        """As HTML."""
-
-
-Sections = Callable[[Session], dict[str, str]]  # the live parts of a screen, by the ids of their elements
+NAMED_CHARS = 100  # of what an address names
 
 
 class Desk(Protocol):
@@ -89,18 +75,26 @@ class Console:
     """One console. One may run in a process: NiceGUI keeps its pages in the module."""
 
     def __init__(
-        self, desk: Desk, people: People, listening: Listening, clock: Clock, *, beside: Mapping[str, ASGIApp] | None = None
+        self,
+        desk: Desk,
+        people: People,
+        listening: Listening,
+        clock: Clock,
+        *,
+        screens: Sequence[Screen] = (),
+        beside: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         """Open the port.
 
         Args:
+            screens: those beside Overview, Completeness and Automation.
             beside: what else the port carries, by the beginning of its paths; it has a door of its own.
 
         Raises:
             PortTaken: another process listens there.
         """
         self._desk, self._people, self._listening, self._clock = desk, people, listening, clock
-        self._beside = dict(beside or {})
+        self._screens, self._beside = tuple(screens), dict(beside or {})
         self.sessions = Sessions(clock, life_s=listening.session_s, idle_s=listening.idle_s, standing=people.standing)
         self._socket = _bind(listening.host, listening.port)
         self.port: int = self._socket.getsockname()[1]
@@ -155,34 +149,59 @@ class Console:
         app = FastAPI(title="Wardround console", docs_url=None, redoc_url=None, openapi_url=None)
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
         SigningIn(self._people, self.sessions, self._clock, secure=self.secure, place=self._place).add_to(app)
-        ui.page("/", title="Overview - Wardround")(self._overview_page)
-        ui.page("/completeness", title="Completeness - Wardround")(self._completeness_page)
-        ui.page("/automation", title="Automation - Wardround")(self._automation_page)
+        for screen in (*self._own_screens(), *self._screens):
+            ui.page(screen.path, title=f"{screen.title} - Wardround")(self._opened(screen))
         ui.run_with(app, tailwind=False, show_welcome_message=False, dark=None, reconnect_timeout=5.0, message_history_length=0)
         app.add_middleware(Door, sessions=self.sessions)
         return app
 
-    async def _overview_page(self, request: Request, client: Client) -> None:
-        def sections(session: Session) -> dict[str, str]:
-            return overview.sections(self._desk.overview(), since_us=session.since_us, role=session.role)
-
-        self._page(request, client, overview.frame, sections)
-
-    async def _automation_page(self, request: Request, client: Client) -> None:
+    def _own_screens(self) -> tuple[Screen, ...]:
         desk = self._desk
-        self._page(request, client, automation.frame, lambda _: automation.sections(desk.overview(), desk.routines()))
 
-    async def _completeness_page(self, request: Request, client: Client) -> None:
-        desk = self._desk
-        self._page(request, client, completeness.frame, lambda _: completeness.sections(desk.overview(), desk.hours()))
+        def first(looking: Looking) -> dict[str, str]:
+            return overview.sections(desk.overview(), since_us=looking.since_us, role=looking.role)
 
-    def _page(self, request: Request, client: Client, frame: Frame, sections: Sections) -> None:
-        token = token_of(request.headers.get("cookie", ""))
-        session = self.sessions.get(token)
-        if session is None:  # it ended between the door and here
-            ui.navigate.to("/login")
-            return
-        _Screen(self, client, token, session, sections).draw(frame)
+        return (
+            Screen("/", "Overview", _framed(overview.frame), first),
+            Screen("/find", "Find", find.frame, lambda looking: find.sections(desk.overview(), looking)),
+            Screen(
+                "/automation",
+                "Automation",
+                _framed(automation.frame),
+                lambda _: automation.sections(desk.overview(), desk.routines()),
+            ),
+            Screen(
+                "/completeness",
+                "Completeness",
+                _framed(completeness.frame),
+                lambda _: completeness.sections(desk.hours()),
+            ),
+        )
+
+    def _opened(self, screen: Screen) -> Callable[[Request, Client], Awaitable[None]]:
+        acts = {"show-rows": show_rows, **alert_acts(self._desk)}
+
+        async def opened(request: Request, client: Client) -> None:
+            token = token_of(request.headers.get("cookie", ""))
+            session = self.sessions.get(token)
+            if session is None:  # it ended between the door and here
+                ui.navigate.to("/login")
+                return
+            named = {key: str(value)[:NAMED_CHARS] for key, value in request.path_params.items()}
+            looking = looking_of(
+                session,
+                address=request.url.path,
+                item=named.get("item", ""),
+                part=named.get("part", ""),
+                params=params_of(request.query_params.items()),
+            )
+            desk = self._desk
+            page = LivePage(
+                screen, client, looking, token, sessions=self.sessions, overview=desk.overview, seen=desk.seen, acts=acts
+            )
+            await page.draw()
+
+        return opened
 
 
 class _Switch:
@@ -197,87 +216,29 @@ class _Switch:
         await app(scope, receive, send)
 
 
-class _Screen:
-    """One open page: what it has been sent, and what it sends back."""
+def _framed(frame: Callable[..., str]) -> Callable[[Overview, Looking], str]:
+    return lambda view, looking: frame(view, who=looking.name, role=looking.role)
 
-    def __init__(self, console: Console, client: Client, token: str, session: Session, sections: Sections) -> None:
-        self._console, self._client, self._token, self._session = console, client, token, session
-        self._desk, self._sections = console._desk, sections
-        self._sent: dict[str, str] = {}
-        self._paused = False
-        self._ticks = 0
 
-    def draw(self, frame: Frame) -> None:
-        """The page, complete before any live connection."""
-        view = self._desk.overview()
-        ui.add_head_html(HEAD)
-        parts = self._sections(self._session)
-        self._sent = parts
-        html = frame(view, who=self._session.name, role=self._session.role)
-        for key, text in parts.items():
-            html = html.replace(f'id="{key}"></', f'id="{key}">{text}</', 1)
-        root = ui.html(html, sanitize=False).classes("wr-root")
-        root.on("wr-act", self._act, js_handler="(e) => emit(e.detail)")
-        dispatch = f"document.getElementById('{root.html_id}').dispatchEvent(new CustomEvent('wr-act', {{detail: f}}))"
-        ui.timer(0.01, lambda: self._run(f"wr.connect((f) => {dispatch})"), once=True)
-        ui.timer(TICK_S, self._tick)
+def alert_acts(desk: Desk) -> dict[str, OnAct]:
+    """What every screen that shows alerts can do about one."""
 
-    def _tick(self) -> None:
-        """Send what has changed; a page whose session has ended is sent to sign in."""
-        self._ticks += 1
-        if self._console.sessions.get(self._token, use=False) is None:  # an open page is nobody's sign of life: `here` is
-            ui.navigate.to("/login")
-            return
-        if self._paused:
-            return
-        if self._ticks % 60 == 2:
-            self._desk.seen(self._session.name)
-        parts = self._sections(self._session)
-        changed = {key: text for key, text in parts.items() if self._sent.get(key) != text}
-        self._sent = parts
-        if changed:
-            self._run(f"wr.patch({json.dumps(changed)})")
+    def acknowledge(facts: Facts, looking: Looking) -> Reply:
+        alert = facts.get("alert", "")
+        done = desk.acknowledge(alert, looking.name)
+        return Reply(toast=f"{alert}: you are on it." if done else f"{alert} no longer waits for anybody.")
 
-    async def _act(self, event: events.GenericEventArguments) -> None:
-        facts = event.args if isinstance(event.args, dict) else {}
-        act, alert_id = str(facts.get("act", "")), str(facts.get("alert", ""))[:40]
-        if act in ("pause", "resume"):
-            self._paused = act == "pause"
-            self._sent = {}  # what was on its way when it was paused was not shown
-        elif self._console.sessions.get(self._token) is None:
-            ui.navigate.to("/login")
-        elif act != "here":
-            try:
-                await self._do(act, alert_id, facts)
-            except NotAllowed as refused:
-                log.warning("an act was refused", name=self._session.name, act=act)
-                self._toast(f"{refused}.")
+    def ask_undo(facts: Facts, _: Looking) -> Reply:
+        alert = facts.get("alert", "")
+        found = [a for a in desk.overview().alerts if a.alert_id == alert and a.undo_title]
+        return Reply(dialog=undo_dialog(found[0])) if found else Reply(toast=f"There is nothing left to undo in {alert}.")
 
-    async def _do(self, act: str, alert_id: str, facts: dict[str, object]) -> None:
-        """Raises NotAllowed: the person's role does not cover it."""
-        if act == "acknowledge":
-            done = await asyncio.to_thread(self._desk.acknowledge, alert_id, self._session.name)
-            self._toast(f"{alert_id}: you are on it." if done else f"{alert_id} no longer waits for anybody.")
-        elif act == "ask-undo":
-            self._ask_undo(alert_id)
-        elif act == "undo":
-            reason = str(facts.get("reason", ""))[:300]
-            done = await asyncio.to_thread(self._desk.undo, alert_id, self._session.name, reason)
-            self._toast("Undone." if done else f"There is nothing left to undo in {alert_id}.")
+    def undo(facts: Facts, looking: Looking) -> Reply:
+        alert = facts.get("alert", "")
+        done = desk.undo(alert, looking.name, facts.get("reason", ""))
+        return Reply(toast="Undone." if done else f"There is nothing left to undo in {alert}.")
 
-    def _ask_undo(self, alert_id: str) -> None:
-        found = [a for a in self._desk.overview().alerts if a.alert_id == alert_id and a.undo_title]
-        if found:
-            self._run(f"wr.dialog({json.dumps(undo_dialog(found[0]))})")
-        else:
-            self._toast(f"There is nothing left to undo in {alert_id}.")
-
-    def _toast(self, text: str) -> None:
-        self._run(f"wr.toast({json.dumps(text)})")
-
-    def _run(self, code: str) -> None:
-        with contextlib.suppress(RuntimeError):  # the page was closed a moment ago
-            self._client.run_javascript(code)
+    return {"acknowledge": acknowledge, "ask-undo": ask_undo, "undo": undo}
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -40,7 +40,7 @@ def test_hours_become_rows_and_the_least_complete_comes_first():
 
 def test_the_answer_names_the_least_complete():
     def answer(signals):
-        return text(sections(VIEW, signals)["answer"])
+        return text(sections(signals)["answer"])
 
     assert "One moment" in answer(None)
     assert "Nothing whose rate is known" in answer(())
@@ -54,7 +54,7 @@ def test_the_answer_names_the_least_complete():
 def test_a_row_says_the_worst_hour_and_draws_each():
     shares = [1.0] * HOURS
     shares[3], shares[5] = 0.0, None
-    html = sections(VIEW, (signal(mean=0.95, shares=shares),))["signals"]
+    html = sections((signal(mean=0.95, shares=shares),))["signals"]
     assert "q7k4 Heart rate 0% at 20:00 UTC 95% 100%" in text(html)
     assert html.count("<rect") == HOURS - 1  # nothing stands where nothing was expected
     assert html.count("var(--line-strong)") == 1
@@ -62,13 +62,13 @@ def test_a_row_says_the_worst_hour_and_draws_each():
 
 
 def test_a_page_has_a_bound_and_says_what_it_leaves_out():
-    html = sections(VIEW, tuple(signal(f"p-{k}", 0.5) for k in range(203)))["signals"]
+    html = sections(tuple(signal(f"p-{k}", 0.5) for k in range(203)))["signals"]
     assert html.count("<tr data-key") == 200
     assert "and 3 that are more complete" in text(html)
 
 
 def test_names_are_made_safe_and_the_frame_marks_where_you_are():
-    assert "<script>" not in "".join(sections(VIEW, (signal("<script>", 0.1, title="<script>"),)).values())
+    assert "<script>" not in "".join(sections((signal("<script>", 0.1, title="<script>"),)).values())
     html = frame(VIEW, who="anna", role="viewer")
     assert 'href="/completeness" aria-current="page"' in html
     assert 'id="signals"' in html

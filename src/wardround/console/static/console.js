@@ -3,6 +3,7 @@
 window.wr = (() => {
   let emitAct = null;
   let paused = false;
+  let going = false; // "g" was pressed, and a letter is to follow
   const waiting = [];
 
   // Make `from` look like `to` with as few changes as possible, so that focus, selection and open dialogs survive.
@@ -41,12 +42,34 @@ window.wr = (() => {
     }
   }
 
-  function toast(text) {
+  // What was done, for 12 s, with a button where it can be undone at once. The focus stays where it is.
+  function toast(text, undo) {
     const element = document.getElementById("toast");
     element.textContent = text;
+    if (undo) {
+      const button = document.createElement("button");
+      button.className = "btn small";
+      button.textContent = "Undo";
+      Object.assign(button.dataset, undo);
+      element.append(button);
+    }
     element.classList.add("on");
     clearTimeout(toast.timer);
     toast.timer = setTimeout(() => element.classList.remove("on"), 12000);
+  }
+
+  // What could not be done, and why: it stays until the next act, or until it is closed.
+  function said(html) {
+    const element = document.getElementById("said");
+    element.innerHTML = html + '<button class="btn small" data-act="unsay">Close</button>';
+    element.classList.add("on");
+    element.scrollIntoView({ block: "nearest" });
+  }
+
+  function unsay() {
+    const element = document.getElementById("said");
+    element.classList.remove("on");
+    element.textContent = "";
   }
 
   function dialog(html) {
@@ -54,7 +77,7 @@ window.wr = (() => {
     element.innerHTML = html;
     element.setAttribute("aria-labelledby", "ask-title");
     element.showModal();
-    const field = element.querySelector("input");
+    const field = element.querySelector("input, select, textarea");
     if (field) field.focus();
   }
 
@@ -86,6 +109,26 @@ window.wr = (() => {
     if (dialog.contains(document.activeElement)) document.activeElement.blur();
   }
 
+  // The fields of a dialog into what is sent; whether all that must be filled in is, and typed as it must be.
+  function filled(dialog, facts) {
+    for (const field of dialog.querySelectorAll("input[name], select[name], textarea[name]")) {
+      const value = field.value.trim();
+      const wrong = (field.required && !value) || (field.dataset.must && value !== field.dataset.must);
+      field.setAttribute("aria-invalid", wrong ? "true" : "false");
+      if (wrong) { field.focus(); return false; }
+      facts[field.name] = value;
+    }
+    return true;
+  }
+
+  // The next row that can be opened, or the one before.
+  function row(step) {
+    const rows = [...document.querySelectorAll("main [data-row]")];
+    const here = rows.indexOf(document.activeElement.closest("[data-row]"));
+    const to = rows[here < 0 ? 0 : Math.min(rows.length - 1, Math.max(0, here + step))];
+    if (to) { to.focus(); to.scrollIntoView({ block: "nearest" }); }
+  }
+
   function clicked(event) {
     const button = event.target.closest("[data-act]");
     if (!button) return;
@@ -94,12 +137,13 @@ window.wr = (() => {
     if (facts.act === "keys") return document.getElementById("keys").showModal();
     if (facts.act === "pause-toggle") return pause(!paused);
     if (facts.act === "close") return shut(button.closest("dialog"));
-    if (facts.act === "undo") {
-      const field = button.closest("dialog").querySelector("input");
-      if (!field.value.trim()) { field.setAttribute("aria-invalid", "true"); field.focus(); return; }
-      facts.reason = field.value.trim();
-      shut(button.closest("dialog"));
-    }
+    if (facts.act === "unsay") return unsay();
+    if (facts.act === "copy") { navigator.clipboard && navigator.clipboard.writeText(facts.text); return toast("Copied."); }
+    const asked = button.closest("dialog");
+    if (asked && !filled(asked, facts)) return;
+    if (asked) shut(asked);
+    if (button.closest("#toast")) document.getElementById("toast").classList.remove("on");
+    unsay();
     act(facts);
   }
 
@@ -109,7 +153,17 @@ window.wr = (() => {
     if (event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (open) return;
     const press = (selector) => { const b = document.querySelector(selector); if (b) { event.preventDefault(); b.click(); } };
-    if (event.key === "?") document.getElementById("keys").showModal();
+    if (going) {
+      going = false;
+      const link = document.querySelector(`[data-go="${CSS.escape(event.key)}"]`);
+      if (link) { event.preventDefault(); link.click(); }
+      return;
+    }
+    if (event.key === "g") { going = true; setTimeout(() => { going = false; }, 1500); }
+    else if (event.key === "/") { event.preventDefault(); document.getElementById("find").focus(); }
+    else if (event.key === "j" || event.key === "k") row(event.key === "j" ? 1 : -1);
+    else if (event.key === "Enter" && event.target.matches("[data-row]")) { const a = event.target.querySelector("a"); if (a) a.click(); }
+    else if (event.key === "?") document.getElementById("keys").showModal();
     else if (event.key === "a") press("[data-act=acknowledge]");
     else if (event.key === "u") press("[data-act=ask-undo]");
     else if (event.key === "t") toggleTheme();
@@ -132,7 +186,8 @@ window.wr = (() => {
   setInterval(() => {
     if (!window.socket) return;
     missed = window.socket.connected ? 0 : missed + 1;
+    if (missed === 3) document.getElementById("lost-since").textContent = ` since ${new Date().toISOString().slice(11, 19)} UTC`;
     document.body.classList.toggle("unreachable", missed >= 3);
   }, 1000);
-  return { patch, toast, dialog, connect };
+  return { patch, toast, said, dialog, connect };
 })();
