@@ -357,6 +357,7 @@ class Hub:
             pki=self.home / "pki",
             denied=self._is_denied,
         )
+        opened.push_async_callback(link.settled)
         opened.push_async_callback(server.stop, 0.2)
         enrolment = EnrolmentListener(
             host=settings.enrolment.host,

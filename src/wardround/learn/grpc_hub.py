@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ParamSpec, Protocol, TypeVar, runtime_checkable
 
 import grpc
 import structlog
@@ -38,10 +38,13 @@ from wardround.learn.grpc_wire import (
 from wardround.learn.manifests import Signed, make_manifest
 from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt, model_digest
 from wardround.records import EdgeId
+from wardround.threads import to_its_end
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 QUEUE_MAX = 64
 SIGNED_MAX = 32
 HELD_MAX = 1024 * 1024  # bytes of an upload that wait while others of it are written
@@ -114,9 +117,10 @@ class HubLink:
         self._relays: dict[EdgeId, str] = {}  # addresses of edges that pass models on
         self.sent_bytes: dict[EdgeId, int] = {}  # of models, to each edge
         self._queues: dict[EdgeId, asyncio.Queue[pb.HubMessage | None]] = {}
+        self._turns: dict[EdgeId, asyncio.Lock] = {}
         self._denied = pb.HubMessage(denied=pb.Denied())
         self._loop = asyncio.get_running_loop()
-        self._committing: set[asyncio.Task[None]] = set()
+        self._behind: set[asyncio.Task[None]] = set()  # nobody waits for them
 
     @property
     def attached(self) -> set[EdgeId]:
@@ -152,9 +156,17 @@ class HubLink:
     def _advance(self, coordinator: Taking) -> None:
         """Let a round that has all it needs be committed, in a thread: no receipt waits for it."""
         if coordinator.due:
-            task = asyncio.create_task(asyncio.to_thread(coordinator.advance))
-            self._committing.add(task)
-            task.add_done_callback(self._committing.discard)
+            self._do_behind(asyncio.to_thread(coordinator.advance))
+
+    def _do_behind(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def settled(self) -> None:
+        """Nothing of this link works any more when this returns; call it when the listener is closed."""
+        while self._behind:
+            await asyncio.wait(self._behind)
 
     def _count(self, edge: EdgeId, size: int) -> None:
         self.sent_bytes[edge] = self.sent_bytes.get(edge, 0) + size
@@ -208,10 +220,18 @@ class HubLink:
             reader.cancel()
             if self._queues.get(edge) is queue:
                 del self._queues[edge]
-                for coordinator in list(self._studies().values()):
-                    coordinator.lose(edge)
-                    self._advance(coordinator)
-                self._on_lost(edge)
+            self._do_behind(self._gone(edge, reader))
+
+    async def _gone(self, edge: EdgeId, reader: asyncio.Task[None]) -> None:
+        """A stream has ended. What its reader still does in a thread comes first: an edge that is lost, then attached, would be
+        waited for although it is not there. A stream that the edge has opened meanwhile stands for it."""
+        await asyncio.wait([reader])
+        if edge in self._queues:
+            return
+        for coordinator in list(self._studies().values()):
+            coordinator.lose(edge)
+            self._advance(coordinator)
+        self._on_lost(edge)
 
     async def _read(self, edge: EdgeId, queue: asyncio.Queue[Any], messages: AsyncIterator[pb.EdgeMessage]) -> None:
         try:
@@ -225,7 +245,7 @@ class HubLink:
                     for coordinator in list(self._studies().values()):
                         if message.hello.HasField("condition"):
                             coordinator.note(edge, condition_of(message.hello.condition))
-                        await asyncio.to_thread(coordinator.attach, edge)
+                        await to_its_end(coordinator.attach, edge)
                 elif kind == "heartbeat":
                     beat = beat_of(message.heartbeat)
                     self._on_beat(edge, beat)
@@ -233,7 +253,7 @@ class HubLink:
                         if beat.condition is not None:
                             coordinator.note(edge, beat.condition)
                 elif kind in ("erased", "kept_head", "names_given", "erased_here"):
-                    await asyncio.to_thread(self._on_other, edge, message)
+                    await to_its_end(self._on_other, edge, message)
                 else:
                     await self._take(edge, message)
         finally:
@@ -245,10 +265,10 @@ class HubLink:
         kind = message.WhichOneof("kind")
         if kind == "failed" and (failed := self._studies().get(message.failed.study)):
             said = message.failed
-            await asyncio.to_thread(failed.fail, edge, said.round, said.reason, declined=said.declined)
+            await to_its_end(failed.fail, edge, said.round, said.reason, declined=said.declined)
             self._advance(failed)
         elif kind == "masks" and isinstance(masked := self._studies().get(message.masks.study), TakingMasks):
-            await asyncio.to_thread(masked.masks, edge, masks_of(message.masks))
+            await to_its_end(masked.masks, edge, masks_of(message.masks))
             self._advance(masked)
 
     async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[bytes]:
@@ -291,7 +311,7 @@ class HubLink:
         edge = self._peer_name(context)
         coordinator = await self._coordinator(query.study, context)
         upload = Upload(query.study, query.round, "", "", 0, query.sha256[:64], 0)
-        offset, accepted = await asyncio.to_thread(coordinator.position, edge, upload)
+        offset, accepted = await self._in_turn(edge, coordinator.position, edge, upload)
         return pb.UploadOffset(offset=offset, accepted=accepted)
 
     async def _upload(self, messages: AsyncIterator[bytes], context: Any) -> pb.UpdateReceipt:
@@ -303,14 +323,14 @@ class HubLink:
             coordinator = await self._coordinator(upload.study, context)
             if head.offset == 0 and len(data) == upload.size:
                 await anext(arriving, None)
-                receipt = await asyncio.to_thread(_take_whole, coordinator, edge, upload, data)
+                receipt = await self._in_turn(edge, _take_whole, coordinator, edge, upload, data)
                 self._advance(coordinator)
                 return receipt_of(receipt)
             try:
-                await _take_parts(coordinator, edge, upload, head.offset, data, arriving)
+                await self._take_parts(coordinator, edge, upload, head.offset, data, arriving)
             except UpdateRefused as error:
                 log.info("upload refused", edge_id=edge, reason=error.reason)
-            receipt = await asyncio.to_thread(coordinator.finish, edge, upload)  # says why, and tells the round
+            receipt = await self._in_turn(edge, coordinator.finish, edge, upload)  # says why, and tells the round
             self._advance(coordinator)
             return receipt_of(receipt)
         except StopAsyncIteration:
@@ -326,6 +346,33 @@ class HubLink:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no byte came for {IDLE_S:.0f} s")
         raise AssertionError("abort raises")
 
+    async def _take_parts(
+        self, coordinator: Taking, edge: EdgeId, upload: Upload, offset: int, first: memoryview, arriving: AsyncIterator[bytes]
+    ) -> None:
+        """Keep the bytes of an upload.
+
+        Raises:
+            UpdateRefused, LookupError, StorageFull, TimeoutError: as its parts say.
+        """
+        await self._in_turn(edge, coordinator.begin, edge, upload, offset)
+        writing = _Writing(partial(_keep, coordinator, edge, upload), offset)
+        try:
+            await writing.add(first)
+            async for data in arriving:
+                await writing.add(data)
+            await writing.end()
+        finally:
+            await writing.settled()
+
+    async def _in_turn(self, edge: EdgeId, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Work on an edge's uploads, in a thread; what a call that broke off still does comes first.
+
+        Else that call, a moment later, would start the upload anew behind the back of the one that goes on with it, or find it
+        truncated, and the edge would be out of the round for an update that is good.
+        """
+        async with self._turns.setdefault(edge, asyncio.Lock()):
+            return await to_its_end(work, *arguments, **named)
+
     async def _coordinator(self, study: str, context: Any) -> Taking:
         found = self._studies().get(study)
         if found is None:
@@ -340,25 +387,6 @@ def _take_whole(coordinator: Taking, edge: EdgeId, upload: Upload, data: memoryv
         coordinator.begin(edge, upload, 0)
         _keep(coordinator, edge, upload, 0, [data])
     return coordinator.finish(edge, upload)
-
-
-async def _take_parts(
-    coordinator: Taking, edge: EdgeId, upload: Upload, offset: int, first: memoryview, arriving: AsyncIterator[bytes]
-) -> None:
-    """Keep the bytes of an upload.
-
-    Raises:
-        UpdateRefused, LookupError, StorageFull, TimeoutError: as its parts say.
-    """
-    await asyncio.to_thread(coordinator.begin, edge, upload, offset)
-    writing = _Writing(partial(_keep, coordinator, edge, upload), offset)
-    try:
-        await writing.add(first)
-        async for data in arriving:
-            await writing.add(data)
-        await writing.end()
-    finally:
-        await writing.settled()
 
 
 class _Writing:

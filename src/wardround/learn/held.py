@@ -16,11 +16,12 @@ import structlog
 
 from wardround.errors import LearnError
 from wardround.learn.blobs import Blobs
-from wardround.learn.manifests import read_manifest
+from wardround.learn.manifests import Signed, read_manifest
 from wardround.learn.messages import Release, model_digest
 from wardround.learn.models import Parameters, decode_model, without_controls
 from wardround.learn.shelf import ModelSource, Shelf
 from wardround.malformed import MALFORMED
+from wardround.threads import to_its_end
 
 log = structlog.get_logger(__name__)
 INDEX = "held.json"
@@ -50,6 +51,7 @@ class HeldModels:
 
     def __init__(self, blobs: Blobs) -> None:
         self._blobs = blobs
+        self._moving = asyncio.Lock()
         try:
             found = msgspec.json.decode(blobs.read(INDEX), type=dict[str, _Facts])
         except (FileNotFoundError, *MALFORMED):
@@ -75,11 +77,22 @@ class HeldModels:
             name = model_digest(release.model)
         except ValueError as exc:
             raise LearnError(f"the hub named {release.model[:80]!r} to predict with", remedy="look at the hub's log") from exc
-        held = self._facts.get(release.study)
+        held, data = self._facts.get(release.study), b""
         if held is None or held.model != name:
             data = await shelf.get(name, sources)
-            await asyncio.to_thread(self._blobs.write, f"{name}.safetensors", data)
         signed = shelf.signed(name)
+        async with self._moving:
+            await to_its_end(self._take_over, release, name, data, signed)
+
+    def _take_over(self, release: Release, name: str, data: bytes, signed: Signed | None) -> None:
+        """Keep a model (no data: it is here) and then the facts that name it; one release after the other, whatever its study.
+
+        Raises:
+            LearnError, StorageFull: as `hold` says.
+        """
+        held = self._facts.get(release.study)
+        if data:
+            self._blobs.write(f"{name}.safetensors", data)
         if signed is not None:
             kept = (signed.manifest, signed.signature, signed.certificate)
         elif held is not None and held.model == name:
@@ -90,10 +103,10 @@ class HeldModels:
         if facts == held:
             return
         following = {**self._facts, release.study: facts}
-        await asyncio.to_thread(self._blobs.write, INDEX, msgspec.json.encode(following))
+        self._blobs.write(INDEX, msgspec.json.encode(following))
         self._facts = following
         if held is not None and held.model not in self.digests():
-            await asyncio.to_thread(self._blobs.delete, f"{held.model}.safetensors")
+            self._blobs.delete(f"{held.model}.safetensors")
         log.info("holds a model", study=release.study, number=release.number, stage=release.stage, model=name[:12])
 
     def studies(self) -> tuple[str, ...]:

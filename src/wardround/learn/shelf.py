@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -79,6 +80,7 @@ class Shelf:
         """`verify(signed)` raises a TrustError unless the hub signed the manifest; `keep` models stay, the newest."""
         self._blobs, self._verify, self._keep, self._pause_s = blobs, verify, max(1, keep), pause_s
         self._arriving: dict[str, _Arriving] = {}
+        self._finishing = threading.Lock()
         try:
             self._index: dict[str, tuple[bytes, bytes, bytes]] = msgspec.json.decode(
                 blobs.read(INDEX), type=dict[str, tuple[bytes, bytes, bytes]]
@@ -206,8 +208,9 @@ class Shelf:
         assert arriving.signed is not None  # noqa: S101 - a whole model came with its manifest
         self._blobs.finish(f"{digest}.partial", f"{digest}.safetensors")
         signed = arriving.signed
-        self._index[digest] = (signed.manifest, signed.signature, signed.certificate)
-        for old in list(self._index)[: -self._keep]:
-            del self._index[old]
-            self._blobs.delete(f"{old}.safetensors")
-        self._blobs.write(INDEX, msgspec.json.encode(self._index))
+        with self._finishing:  # two that are whole at once: the index on the disk must be the newest, and name both
+            self._index[digest] = (signed.manifest, signed.signature, signed.certificate)
+            for old in list(self._index)[: -self._keep]:
+                del self._index[old]
+                self._blobs.delete(f"{old}.safetensors")
+            self._blobs.write(INDEX, msgspec.json.encode(self._index))

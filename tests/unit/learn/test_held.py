@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import numpy as np
 import pytest
 
 from wardround.errors import LearnError
 from wardround.learn.blobs import FolderBlobs
-from wardround.learn.held import HeldModels
+from wardround.learn.held import INDEX, HeldModels
 from wardround.learn.manifests import Signed, make_manifest
 from wardround.learn.messages import Release
 from wardround.learn.models import digest, encode_model
@@ -116,3 +117,43 @@ def test_studies_are_held_apart(edge):
     edge.hold(source, second, study="a", number=2)
     assert edge.held.open("a").release.number == 2
     assert edge.held.open("b").release.number == 1
+
+
+class Stalling(FolderBlobs):
+    """A disk that stands still once, before the first facts are written."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.stalled, self.go_on = threading.Event(), threading.Event()
+
+    def write(self, name, data):
+        if name == INDEX and not self.stalled.is_set():
+            self.stalled.set()
+            assert self.go_on.wait(30)
+        super().write(name, data)
+
+
+@pytest.mark.parametrize("study", ["s", "another"])
+def test_a_release_that_comes_while_another_is_written_is_kept_with_it(edge, study):
+    """Of the same study, it takes its place, also on the disk; of another, both are held."""
+    first, second = model(1), model(2)
+    source = Source(first, second)
+    blobs = Stalling(edge.folder / "held")
+    held = HeldModels(blobs)
+
+    async def play():
+        older = asyncio.create_task(held.hold(Release("s", 1, digest(first), "current", b""), edge.shelf, [source]))
+        assert await asyncio.to_thread(blobs.stalled.wait, 30)
+        if study == "s":
+            older.cancel()
+        newer = asyncio.create_task(held.hold(Release(study, 2, digest(second), "current", b""), edge.shelf, [source]))
+        await asyncio.wait([newer], timeout=0.2)  # it cannot end yet: what must not happen has time to
+        blobs.go_on.set()
+        await newer
+        await asyncio.gather(older, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(play(), 60))
+    expected = {"s": 2} if study == "s" else {"s": 1, "another": 2}
+    edge.restart()
+    for holds in (held, edge.held):
+        assert {name: holds.open(name).release.number for name in holds.studies()} == expected
