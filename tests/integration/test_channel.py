@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import subprocess
@@ -322,3 +323,50 @@ async def _still_reads(tmp_path):
     with pytest.raises(grpc.aio.AbortError):
         [answer async for answer in wrapped.stream_stream(requests(), call)]
     assert call.aborted == ["edge-1 is revoked"]
+
+
+class FarAway:
+    """Passes bytes between an edge and its hub, each way half a second late: a link by satellite."""
+
+    def __init__(self, port):
+        self._port, self._tasks = port, set()
+
+    async def _serve(self, near, back):
+        self._tasks.add(asyncio.current_task())
+        far, out = await asyncio.open_connection("127.0.0.1", self._port)
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            await asyncio.gather(self._pass(near, out), self._pass(far, back))
+        out.close()
+        back.close()
+
+    async def _pass(self, source, sink):
+        with contextlib.suppress(OSError):
+            while data := await source.read(65_536):
+                await asyncio.sleep(0.5)
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self._server.sockets[0].getsockname()[1]
+
+    async def __aexit__(self, *_):
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def test_an_edge_gets_in_over_a_link_that_takes_seconds_to_open(hub, tmp_path):
+    edge = identity(tmp_path / "edge", hub.authority, "icu-a")
+
+    async def run():
+        async with hub, FarAway(hub.port) as port:
+            channel = edge_channel(edge, "127.0.0.1", port)
+            try:
+                return await channel.unary_unary("/test.Test/Echo")(b"hello", timeout=40, wait_for_ready=True)
+            finally:
+                await channel.close(None)
+
+    assert asyncio.run(run()) == b"icu-a:hello"

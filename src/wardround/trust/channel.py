@@ -53,7 +53,9 @@ _EDGE_OPTIONS = [
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # How long one attempt to connect may take, whatever its name says: TCP and TLS are six ways over a link by satellite (0.6 s
+    # each) or through a busy machine. What is refused is tried again after the backoff.
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.use_local_subchannel_pool", 1),
 ]
@@ -329,7 +331,8 @@ class _ListenerFiles:
 
 
 def edge_channel(identity: Path, host: str, port: int, *, name: str = HUB_NAME) -> grpc.aio.Channel:
-    """A channel with the edge's own certificate to whoever holds `name`, a reserved one; it reconnects within about a second.
+    """A channel with the edge's own certificate to whoever holds `name`, a reserved one; it reconnects within about a second
+    of the other side's return.
 
     Not the address is verified: an edge may ask the authority for a listener's certificate under any address.
     """
