@@ -214,3 +214,48 @@ def test_when_the_hub_steps_too_far_no_edge_is_accused_of_it_and_history_begins_
         assert wards.round() == set()
         wards.screen.stepped(MemoryTensors({"w": 12 * step["w"]}))
     assert wards.round(lambda u, _: -u) == {"e03", "e07"}
+
+
+def settling(edges, seed, rounds=150, creeping=()):
+    """A study that comes to its end: each edge has a loss of its own, steeper than others' in directions of its own.
+
+    Its update is the way down that loss, so every edge's update turns as the model moves, and one turns more than another.
+    """
+    rng = np.random.default_rng(seed)
+    steep = np.exp(rng.normal(size=(edges, DIMENSIONS)) * rng.uniform(0.5, 2.0, size=(edges, 1)))
+    goal, bias, model = rng.normal(size=(edges, DIMENSIONS)), rng.normal(size=DIMENSIONS), np.zeros(DIMENSIONS)
+    screen, named = OwnHistory(f"seed {seed}"), set()
+    for number in range(1, rounds + 1):
+        made = 0.02 * np.minimum(steep, 20.0) * (goal - model) * (1 + 0.02 * rng.normal(size=goal.shape))
+        updates = {f"e{i:02}": made[i] for i in range(edges)}
+        if number > 60:
+            usual = np.linalg.norm(made, axis=1).mean() / np.sqrt(DIMENSIONS)
+            updates |= {e: updates[e] + 0.03 * (number - 60) * usual * bias for e in creeping}
+        verdicts = judge(screen, number, {e: {"w": u.astype(np.float32)} for e, u in updates.items()})
+        named |= {e for e, v in verdicts.items() if not v.accepted}
+        model = model + np.mean([u for e, u in updates.items() if verdicts[e].accepted], axis=0)
+    return named
+
+
+@pytest.mark.parametrize("edges", [3, 4])
+def test_as_the_training_of_few_edges_comes_to_its_end_none_is_set_aside(edges):
+    assert [settling(edges, seed) for seed in range(2)] == [set(), set()]
+
+
+@pytest.mark.parametrize("edges", [4, 10])
+def test_a_bias_that_creeps_in_meanwhile_is_seen(edges):
+    assert settling(edges, 0, rounds=100, creeping=["e02"]) == {"e02"}
+
+
+def test_some_edges_of_many_turn_much_more_than_most_and_that_is_honest():
+    """As in 119 hospitals of eICU: between rounds 30 and 60 half of them turned by 12 degrees, a tenth by 19, one by 32."""
+    rng = np.random.default_rng(0)
+    first, other = rng.normal(size=(2, 20, DIMENSIONS))
+    degrees = 12 * np.exp(0.6 * np.linspace(-1.7, 1.7, 20))
+    screen, named = OwnHistory("seed"), set()
+    for number in range(1, 101):
+        angle = np.radians(degrees * np.log2(number))[:, None]  # slower and slower
+        made = np.cos(angle) * first + np.sin(angle) * other + 0.05 * rng.normal(size=first.shape)
+        verdicts = judge(screen, number, {f"e{i:02}": {"w": u.astype(np.float32)} for i, u in enumerate(made)})
+        named |= {e for e, v in verdicts.items() if not v.accepted}
+    assert named == set()

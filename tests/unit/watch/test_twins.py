@@ -188,3 +188,52 @@ def test_a_part_of_a_large_update_stands_for_it(tensors):
 
     sketcher.sketch(Counted(first))
     assert Counted.read < 0.6 * len(flat)
+
+
+class Wards(Federation):
+    """Four hospitals with four wards each: within one their updates are much alike, and the data of each stay."""
+
+    HOSPITALS, WARDS, ALIKE = 4, 4, 0.97
+
+    def __init__(self, seed=0, again=0.9):
+        super().__init__(0.0, seed, screens=Screens(f"s{seed}", threshold=1e6))
+        self.hospitals = self.rng.normal(size=(self.HOSPITALS, self.size))
+        self.own = self.rng.normal(size=(self.HOSPITALS, self.WARDS, self.size))
+        self.again = again  # of what is a ward's own, the part that comes again in its next round
+
+    def round(self, change=lambda updates, _federation: updates):
+        fresh = self.rng.normal(size=self.own.shape)
+        own = np.sqrt(self.again) * self.own + np.sqrt(1 - self.again) * fresh
+        made = np.sqrt(self.ALIKE) * self.hospitals[:, None] + np.sqrt(1 - self.ALIKE) * own
+        wards = {f"e{i}{j}": made[i, j] for i in range(self.HOSPITALS) for j in range(self.WARDS)}
+        return super().round(lambda _, federation: change(wards, federation))
+
+
+@pytest.mark.parametrize("again", [0.8, 1.0])
+def test_wards_of_one_hospital_are_close_and_no_twins_as_each_has_data_of_its_own(again):
+    for seed in range(3):
+        wards = Wards(seed, again)
+        assert [wards.round() for _ in range(20)] == [{}] * 20
+
+
+def test_a_ward_that_sends_another_wards_update_is_named_and_the_wards_beside_them_are_not():
+    wards = Wards()
+
+    def noisy(updates, federation):
+        noise = 0.05 * federation.rng.normal(size=federation.size)
+        return updates | {"e12": updates["e11"] + noise}
+
+    assert [wards.round() for _ in range(3)] == [{}] * 3
+    named = [wards.round(noisy) for _ in range(2)]
+    assert named[-1] == dict.fromkeys(["e11", "e12"], "twins-peer")
+    assert set().union(*(wards.round() for _ in range(6))) <= {"e11", "e12"}
+
+
+def test_what_was_between_two_wards_survives_a_restart():
+    wards = Wards()
+    wards.round()
+    state = wards.screens.state()
+    wards.screens = Screens("s0", threshold=1e6)
+    wards.screens.restore(state)
+    assert wards.round() == {}
+    assert wards.round(lambda updates, _: updates | {"e12": 1.1 * updates["e11"]}) == dict.fromkeys(["e11", "e12"], "twins-peer")

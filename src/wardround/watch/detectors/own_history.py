@@ -8,8 +8,10 @@ over the dimensions). What is refused does not become history, and what is doubt
 become usual.
 
 What happens to the edges of a round alike is nobody's: the median change of the round is taken off the last two, and where most
-edges turn, an edge has to turn that much more. When the hub's own step is far larger than it was, every edge trains from
-somewhere else: until that has become usual only sizes are judged, and then history begins anew.
+edges turn, an edge has to turn that much more, and beyond the spread of how much they do: a model that comes to its end turns
+every edge's updates, slower and slower, and some by three times as much as most (as measured over 119 hospitals). When the hub's
+own step is far larger than it was, every edge trains from somewhere else: until that has become usual only sizes are judged, and
+then history begins anew.
 Source: own-history consistency, Zhang et al., FLDetector, KDD 2022, arXiv:2207.09209, whose idea this is without the Hessian.
 """
 
@@ -37,8 +39,11 @@ DRIFT_SD_MIN = 0.35  # of the whole direction: honest training turns, slowly and
 CHANCE_SD = 1.4  # of the cosine of a small model's updates: it falls further by chance than a normal distribution has it
 FEW = 4.0  # rounds that are few
 COURSE_SD_MIN = 0.05
+SPREAD_SD = 3.0  # of the logarithm of drifts, beyond their median: so much more may one edge turn where edges turn unlike much
+MAD_SD = 1.4826  # of a normal distribution's standard deviation to its median absolute deviation
 NORM_Z, COSINE_Z, COURSE_Z, CHI2 = 6.0, 5.0, 5.3, 5.5
 THRESHOLD = 6.0  # every sign is scaled to this one threshold, which a study may move
+NEWER = 2.0  # the weight of a round grows with its number: a study turns fastest at first, and what it did then is soon old
 FORGET = 0.02  # the weight of a new round in an edge's running mean and variance, once the reference is full
 DOUBT = 4.0  # chi square at which a round that is accepted teaches nothing; less teaches in proportion
 STEP_RATIO, STEP_ROUNDS, STEP_ROUNDS_MIN = 4.0, 20, 5  # the hub's step is unusual beyond so many times the median of so many
@@ -103,10 +108,7 @@ class OwnHistory:
             before, z = _vector(self._past[edge].ewma), look.z if look.z is not None else np.zeros(DIMENSIONS)
             look.drift = before + EWMA * (np.clip(z, -CLIP, CLIP) - before)
             look.chi2 = float(np.sum(look.drift**2)) * look.chance**2 / SETTLED  # a small model does not fill the sketch
-        if len(slow) >= COMMON_MIN:
-            all_turn = max(1.0, float(np.median([look.chi2 for look in slow.values()])))
-            for look in slow.values():
-                look.chi2 /= all_turn
+        _beside_how_others_turn(list(slow.values()))
         return {edge: self._judge(edge, look, len(updates) - 1, learn=edge not in refused) for edge, look in looks.items()}
 
     def stepped(self, step: Tensors) -> None:
@@ -174,7 +176,7 @@ class OwnHistory:
 
     def _learn(self, past: _Past, look: _Look, trust: float) -> None:
         past.rounds += 1
-        weight = trust * max(FORGET, 1.0 / past.rounds)
+        weight = trust * max(FORGET, NEWER / (past.rounds + NEWER - 1))
         past.norm = _moved(past.norm, look.log_norm, weight)
         past.peers = _moved(past.peers, look.peers, weight)
         past.own = _moved(past.own, look.own, weight) if past.rounds > 2 else (look.own, 0.0)
@@ -196,9 +198,31 @@ def _take_off_what_is_common(looks: Sequence[_Look]) -> None:
     if len(looks) < COMMON_MIN:
         return
     common = np.median([look.z for look in looks if look.z is not None], axis=0)
-    course = max(0.0, float(np.median([look.course for look in looks])))
+    courses = np.array([look.course for look in looks])
+    course, spread = float(np.median(courses)), MAD_SD * float(np.median(np.abs(courses - np.median(courses))))
     for look in looks:
-        look.z, look.course = look.z - common, look.course - course
+        look.z, look.course = look.z - common, (look.course - max(0.0, course)) / max(1.0, spread)
+
+
+def _beside_how_others_turn(looks: Sequence[_Look]) -> None:
+    """As a model comes to its end every edge turns, one more than another; who turns as the others do has not changed.
+
+    With few edges an edge is held against the others alone, as it would be half of what is usual itself.
+    """
+    drifts = np.array([look.chi2 for look in looks])
+    if len(looks) >= COMMON_MIN:
+        logs = np.log(np.maximum(drifts, 1e-6))
+        middle = float(np.median(logs))
+        reach = math.exp(middle + SPREAD_SD * MAD_SD * float(np.median(np.abs(logs - middle)))) / CHI2
+        usual = np.full(len(looks), max(math.exp(middle), reach))
+    else:
+        usual = np.array([_lower_median(np.delete(drifts, place)) for place in range(len(looks))])
+    for look, own in zip(looks, usual, strict=True):
+        look.chi2 /= max(1.0, float(own))
+
+
+def _lower_median(values: Vector) -> float:
+    return float(np.sort(values)[(len(values) - 1) // 2]) if len(values) else 1.0
 
 
 def _first(look: _Look) -> _Past:
