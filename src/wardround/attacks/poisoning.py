@@ -28,7 +28,7 @@ from wardround.watch.detectors.screens import Screens
 
 IPM = 1.5  # of the honest mean, backwards
 CLAIMED = 10_000  # examples that an edge says it has
-RULES = ("fedavg", "trimmed-mean", "coordinate-median", "multi-krum", "centered-clipping")
+RULES = ("fedavg", "trimmed-mean", "coordinate-median", "geometric-median", "multi-krum", "centered-clipping")
 FROM_DRILL = ("label-flip", "sign-flip", "scaling", "noise", "alie", "free-rider-stale", "free-rider-zero", "sybil")
 SCREENED_MODE = "clear"
 SCORED_ROUNDS = 3  # the last ones, whose mean is the score

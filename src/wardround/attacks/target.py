@@ -57,8 +57,8 @@ def in_mode(target: Target, mode: str, rule: str = "", share: float = 0.2) -> St
     """The target's study in a mode, its own settings of it kept, and under another rule of the fold where one is named.
 
     A study that is not written for a mode gets what the mode must have. With a budget: as many units as there are edges, no
-    counts of rows, and the noise that takes its rounds to `privacy.target_epsilon`. `blind-groups`: a quorum of as many groups as
-    a rule compares, and GROUP_RULE, where its own rule gains nothing from groups.
+    counts of rows nor of classes, and the noise that takes its rounds to `privacy.target_epsilon`. `blind-groups`: a quorum of
+    as many groups as a rule compares, and GROUP_RULE, where its own rule gains nothing from groups.
 
     Args:
         share: of the edges that lie; rules that ask for it are told.
@@ -78,7 +78,11 @@ def in_mode(target: Target, mode: str, rule: str = "", share: float = 0.2) -> St
         units = given.population or len(target.population.edges)
         noise = _noise(study.rounds.count, given.target_epsilon, given.delta)
         privacy = msgspec.structs.replace(privacy, population=units, noise=noise)
-        study = msgspec.structs.replace(study, watch=msgspec.structs.replace(study.watch, row_counts=False))
+        study = msgspec.structs.replace(
+            study,
+            watch=msgspec.structs.replace(study.watch, row_counts=False),
+            learner=msgspec.structs.replace(study.learner, class_weighting="none"),
+        )
     if mode == "blind-groups" and given.mode != mode:
         study = _in_groups(target, study, keep_rule=bool(rule))
     moved = msgspec.structs.replace(study, privacy=privacy)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from wardround.attacks.course import Plan
 
 ABOUT_OUTPUT = ("file", "fail_above", "write", "as_json")
-RULES = "fedavg,trimmed-mean,coordinate-median,multi-krum,centered-clipping"
+RULES = "fedavg,trimmed-mean,coordinate-median,geometric-median,multi-krum,centered-clipping"
 
 
 def add_to(app: typer.Typer) -> None:
