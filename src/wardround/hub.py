@@ -27,9 +27,10 @@ from wardround.collect.grpc_link import collect_handlers
 from wardround.collect.inbox import Inbox, InboxBatch
 from wardround.collect.intake import Committer, Intake
 from wardround.collect.sealed_rows import run_sealing
-from wardround.collect.signals import load_signals
+from wardround.collect.signals import Signal, load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.console.server import Console, Listening
+from wardround.console.ward_pages import WardPages
 from wardround.desk import AT_EDGES, SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
@@ -85,6 +86,7 @@ from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
 from wardround.trust.restored import restored
 from wardround.trust.signatures import HubSigner
+from wardround.ward import Ward
 from wardround.watch.alerts import Alert
 from wardround.watch.delivery.messages import Origin
 from wardround.watch.delivery.outbox import Outbox
@@ -293,6 +295,16 @@ class Hub:
             behind_s=self._behind_s,
             certificate_us=lambda: describe((home / "pki" / "hub.pem").read_bytes()).not_after_us,
         )
+        self.ward = Ward(
+            self.lake,
+            self.consents,
+            self.clock,
+            edge_of=self._subject_edge,
+            alerts=self.watch.alerts,
+            signal=_signal,
+            role=self._role,
+            record=self._record_for_desk,
+        )
         self.minutes = Minutes(self.store, self.clock, self.watch, self.desk.overview)
         self.metrics = Metrics(self.desk.facts)
 
@@ -400,7 +412,16 @@ class Hub:
             site=settings.site,
             required=settings.console.second_factor == "required",
         )
-        console = Console(self.desk, people, self._console_listening(), self.clock, beside={"/api": api, "/fhir": api})
+        ward = WardPages(self.ward, self.desk.overview)
+        console = Console(
+            self.desk,
+            people,
+            self._console_listening(),
+            self.clock,
+            screens=[*ward.screens()],
+            files=[ward.add_files],
+            beside={"/api": api, "/fhir": api},
+        )
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]
@@ -561,6 +582,7 @@ class Hub:
         while True:
             await asyncio.to_thread(self.desk.refresh)
             await asyncio.to_thread(self.minutes.look)
+            await asyncio.to_thread(self.ward.look)
             await asyncio.sleep(LOOK_S)
 
     def _process(self) -> None:
@@ -663,6 +685,10 @@ class Hub:
             self.record("denied", what, who, **facts)
         except WardroundError as error:  # it stays denied all the same
             log.error("a denial could not be recorded", error=str(error))
+
+    def _role(self, who: str) -> str:
+        person = self.store.person(who)
+        return person.role if person is not None else ""
 
     def _record_for_desk(self, kind: str, what: str, who: str, **facts: object) -> None:
         (self._denial if kind == "denied" else partial(self.record, kind))(what, who, **facts)
@@ -890,8 +916,13 @@ async def _run_until(hub: Hub, home: Path, stop: asyncio.Event) -> None:
         await asyncio.to_thread(hub.close)
 
 
-def _signal_title(code: str) -> str:
+def _signal(code: str) -> Signal | None:
     try:
-        return load_signals().resolve(code).title
+        return load_signals().resolve(code)
     except DecodeError:
-        return code
+        return None
+
+
+def _signal_title(code: str) -> str:
+    known = _signal(code)
+    return known.title if known is not None else code

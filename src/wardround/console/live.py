@@ -22,6 +22,7 @@ TICK_S = 1.0
 FACTS_MAX, FACT_CHARS = 20, 300
 HEAD = (
     '<link rel="stylesheet" href="/static/tokens.css"><link rel="stylesheet" href="/static/console.css">'
+    '<link rel="stylesheet" href="/static/screens.css">'
     '<script src="/static/console.js"></script>'
 )
 

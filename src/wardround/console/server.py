@@ -37,6 +37,9 @@ STOP_DEADLINE_S = 5.0
 NAMED_CHARS = 100  # of what an address names
 
 
+AddRoutes = Callable[[FastAPI, Sessions], None]
+
+
 class Desk(Protocol):
     """What the console asks of the hub."""
 
@@ -82,19 +85,21 @@ class Console:
         clock: Clock,
         *,
         screens: Sequence[Screen] = (),
+        files: Sequence[AddRoutes] = (),
         beside: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         """Open the port.
 
         Args:
             screens: those beside Overview, Completeness and Automation.
+            files: add routes for what may be taken away as a file, for sessions that may.
             beside: what else the port carries, by the beginning of its paths; it has a door of its own.
 
         Raises:
             PortTaken: another process listens there.
         """
         self._desk, self._people, self._listening, self._clock = desk, people, listening, clock
-        self._screens, self._beside = tuple(screens), dict(beside or {})
+        self._screens, self._files, self._beside = tuple(screens), tuple(files), dict(beside or {})
         self.sessions = Sessions(clock, life_s=listening.session_s, idle_s=listening.idle_s, standing=people.standing)
         self._socket = _bind(listening.host, listening.port)
         self.port: int = self._socket.getsockname()[1]
@@ -151,6 +156,8 @@ class Console:
         SigningIn(self._people, self.sessions, self._clock, secure=self.secure, place=self._place).add_to(app)
         for screen in (*self._own_screens(), *self._screens):
             ui.page(screen.path, title=f"{screen.title} - Wardround")(self._opened(screen))
+        for add_routes in self._files:
+            add_routes(app, self.sessions)
         ui.run_with(app, tailwind=False, show_welcome_message=False, dark=None, reconnect_timeout=5.0, message_history_length=0)
         app.add_middleware(Door, sessions=self.sessions)
         return app

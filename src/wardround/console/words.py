@@ -13,9 +13,33 @@ def safe(text: str) -> str:
     return escape(text, quote=True)
 
 
-def clock(t_us: int) -> str:
-    """03:12."""
-    return f"{datetime.fromtimestamp(t_us / 1e6, UTC):%H:%M}"
+def clock(t_us: int, *, seconds: bool = False) -> str:
+    """03:12, or 03:12:40."""
+    return f"{datetime.fromtimestamp(t_us / 1e6, UTC):{'%H:%M:%S' if seconds else '%H:%M'}}"
+
+
+def day_clock(t_us: int) -> str:
+    """24 Nov 03:12."""
+    return f"{datetime.fromtimestamp(t_us / 1e6, UTC):%d %b %H:%M}"
+
+
+def day(t_us: int) -> str:
+    """24 Nov."""
+    return f"{datetime.fromtimestamp(t_us / 1e6, UTC):%d %b}"
+
+
+def number(value: float) -> str:
+    """As many digits as are sure: 1,204, 114, 37.8, 0.64."""
+    size = abs(value)
+    return f"{value:,.0f}" if size >= 100 or value == round(value) else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+UNITS = {"Cel": "°C", "mm[Hg]": "mmHg", "/min": "/min", "uV": "µV"}
+
+
+def unit(ucum: str) -> str:
+    """A UCUM unit as people write it."""
+    return UNITS.get(ucum, ucum)
 
 
 def full_clock(t_us: int) -> str:
