@@ -43,8 +43,9 @@ deadline_s = 60.0
 examples_min = 1
 """
 FEATURES, CLASSES = 500, 500
+pytestmark = pytest.mark.timeout(300)
 UPDATE_BYTES = 4 * FEATURES * CLASSES
-IDLE_S = 1.0
+IDLE_S = 3.0
 
 
 class SlowRelay:
@@ -176,7 +177,7 @@ def test_an_edge_that_signs_with_a_key_that_is_not_its_own_is_refused(tmp_path):
 
     async def run():
         async with site(tmp_path, 1e9, sign=lambda data: edge_signature(key, data)) as (coordinator, _, events):
-            await until(lambda: [e for e in events if e.kind == "refused"], coordinator, 30)
+            await until(lambda: [e for e in events if e.kind == "refused"], coordinator, 100)
             return [(e.edge, e.reason) for e in events if e.kind == "refused"], coordinator.committed()
 
     refused, committed = asyncio.run(run())
@@ -194,7 +195,7 @@ async def until(holds, coordinator, seconds):
 
 @pytest.fixture
 def short_patience(monkeypatch):
-    """The patience of half a minute, made a second: a test of it need not take minutes."""
+    """The patience of half a minute, made three seconds: no test need take minutes, and a busy machine stands still for less."""
     monkeypatch.setattr(grpc_hub, "IDLE_S", IDLE_S)
     monkeypatch.setattr(grpc_edge, "IDLE_S", IDLE_S)
 
@@ -206,16 +207,16 @@ def accepted(events):
 @pytest.mark.usefixtures("short_patience")
 def test_an_upload_may_take_many_times_the_patience_as_long_as_it_moves(tmp_path):
     async def run():
-        async with site(tmp_path, bytes_s=260_000) as (coordinator, relay, events):
-            await until(lambda: relay.passed > UPDATE_BYTES / 10, coordinator, 20)
+        async with site(tmp_path, bytes_s=120_000) as (coordinator, relay, events):
+            await until(lambda: relay.passed > UPDATE_BYTES / 10, coordinator, 100)
             began = time.monotonic()
-            await until(lambda: accepted(events), coordinator, 30)
+            await until(lambda: accepted(events), coordinator, 100)
             return time.monotonic() - began, relay
 
     took, relay = asyncio.run(run())
-    assert took > 3 * IDLE_S
+    assert took > 2 * IDLE_S
     assert relay.connections == 1
-    assert relay.passed < 1.2 * UPDATE_BYTES
+    assert relay.passed < 1.5 * UPDATE_BYTES  # anew it would be twice
 
 
 @pytest.mark.usefixtures("short_patience")
@@ -223,9 +224,9 @@ def test_an_upload_goes_on_at_the_byte_when_the_link_is_cut(tmp_path):
     async def run():
         async with site(tmp_path, bytes_s=400_000) as (coordinator, relay, events):
             for part in (0.4, 0.8):
-                await until(lambda part=part: relay.passed > part * UPDATE_BYTES, coordinator, 20)
+                await until(lambda part=part: relay.passed > part * UPDATE_BYTES, coordinator, 100)
                 relay.cut()
-            await until(lambda: accepted(events), coordinator, 30)
+            await until(lambda: accepted(events), coordinator, 100)
             return relay
 
     relay = asyncio.run(run())
@@ -237,12 +238,12 @@ def test_an_upload_goes_on_at_the_byte_when_the_link_is_cut(tmp_path):
 def test_an_upload_that_stands_still_is_let_go_and_goes_on_at_the_byte(tmp_path):
     async def run():
         async with site(tmp_path, bytes_s=400_000) as (coordinator, relay, events):
-            await until(lambda: relay.passed > UPDATE_BYTES / 2, coordinator, 20)
+            await until(lambda: relay.passed > UPDATE_BYTES / 2, coordinator, 100)
             relay.moving.clear()
-            await asyncio.sleep(2.5 * IDLE_S)
+            await asyncio.sleep(1.5 * IDLE_S)
             assert not accepted(events)
             relay.moving.set()
-            await until(lambda: accepted(events), coordinator, 30)
+            await until(lambda: accepted(events), coordinator, 100)
             return relay
 
     relay = asyncio.run(run())
@@ -255,7 +256,7 @@ def test_an_edge_whose_work_fails_in_an_unforeseen_way_says_so_at_once(tmp_path)
 
     async def run():
         async with site(tmp_path, bytes_s=10_000_000, fetched=broken) as (coordinator, _relay, events):
-            await until(lambda: [e for e in events if e.kind == "failed"], coordinator, 20)
+            await until(lambda: [e for e in events if e.kind == "failed"], coordinator, 100)
             return [e for e in events if e.kind == "failed"]
 
     (failed, *_) = asyncio.run(run())

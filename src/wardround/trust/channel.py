@@ -28,6 +28,9 @@ from wardround.trust.certificates import HUB_NAME, describe, load_key, public_ke
 
 log = structlog.get_logger(__name__)
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
+# How long a ping may go unanswered before the connection counts as dead. It waits behind what is sent already, a quarter of a
+# megabyte of an upload: over 3G that takes ten seconds, and with less patience no upload over such a link ever came to its end.
+KEEPALIVE_MS = 20_000
 DENY_CHECK_S = 0.5
 RETIRE_S = 10.0  # after the certificate's end: until then the hub has ended what was under way
 _OPTIONS = [
@@ -43,14 +46,14 @@ _HUB_OPTIONS = [
     ("grpc.http2.lookahead_bytes", READ_AHEAD),  # beside the message that is being read
     ("grpc.server_handshake_timeout_ms", 3_000),  # 119 s by default: silent connections would pile up
     ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
     ("grpc.so_reuseport", 0),  # a taken port is an error, not a second listener
 ]
 _EDGE_OPTIONS = [
     *_OPTIONS,
     ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
     # How long one attempt to connect may take, whatever its name says: TCP and TLS are six ways over a link by satellite (0.6 s
