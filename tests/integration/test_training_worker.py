@@ -37,7 +37,7 @@ def examples_of(home: str, _task: str) -> Examples:
         while True:
             kept.append(np.empty(50_000_000))  # the limit counts what is asked for, touched or not
     elif what == "loop":
-        Path(where).write_text(str(os.getpid()))
+        write_whole(where, str(os.getpid()))
         while True:
             pass
     elif what == "garbage":
@@ -49,7 +49,7 @@ def examples_of(home: str, _task: str) -> Examples:
         child = os.fork()
         if child == 0:
             time.sleep(600)
-        Path(where).write_text(str(child))
+        write_whole(where, str(child))
         os.kill(os.getpid(), signal.SIGKILL)
     elif what == "raise":
         raise RuntimeError("no data today")
@@ -61,6 +61,12 @@ def examples_of(home: str, _task: str) -> Examples:
         t_us=np.arange(40),
         feature_names=tuple("abcd"),
     )
+
+
+def write_whole(where: str, text: str) -> None:
+    """Whoever sees the file sees the text in it."""
+    Path(f"{where}.partial").write_text(text)
+    Path(f"{where}.partial").replace(where)
 
 
 def limits_of(home: str, task: str) -> Examples:
@@ -101,7 +107,7 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
-def wait(holds, seconds: float = 10.0) -> bool:
+def wait(holds, seconds: float = 60.0) -> bool:
     until = time.monotonic() + seconds
     while not holds() and time.monotonic() < until:
         time.sleep(0.05)
@@ -131,10 +137,8 @@ def test_what_a_learner_prints_or_forks_changes_no_answer(trainer, what, capfd):
 @pytest.mark.timeout(120)
 def test_a_child_that_holds_the_pipe_of_a_dead_worker_keeps_nobody_waiting(trainer, tmp_path):
     good(trainer)
-    began = time.monotonic()
-    with pytest.raises(TrainingFailed, match="died"):
+    with pytest.raises(TrainingFailed, match="died"):  # and not: took longer than 60 s
         trainer.run(work("leave-a-child", str(tmp_path / "pid")))
-    assert time.monotonic() - began < 30
     assert wait(lambda: gone(int((tmp_path / "pid").read_text()))), "what the worker had started outlived it"
 
 
@@ -143,9 +147,11 @@ def test_an_endless_training_ends_at_the_deadline(tmp_path):
     trainer = Trainer(limits=Limits(MEMORY), deadline_s=60.0)
     try:
         good(trainer)
-        trainer._deadline_s = 0.5
-        with pytest.raises(TrainingFailed, match="longer than"):
-            trainer.run(work("loop", str(tmp_path / "pid")))
+        trainer._deadline_s = 0.25
+        while not (tmp_path / "pid").exists():  # on a busy machine, a worker may not even have begun
+            trainer._deadline_s *= 2
+            with pytest.raises(TrainingFailed, match="longer than"):
+                trainer.run(work("loop", str(tmp_path / "pid")))
         assert wait(lambda: gone(int((tmp_path / "pid").read_text())))
     finally:
         trainer.close()
@@ -176,7 +182,7 @@ def test_the_worker_is_held_to_its_share(trainer):
     cores = cores_for(0.5, len(os.sched_getaffinity(0)))
     with pytest.raises(TrainingFailed) as caught:
         trainer.run(work(function="limits_of"))
-    assert str((cores, os.nice(0) + NICE, str(cores), True)) in str(caught.value)
+    assert str((cores, min(19, os.nice(0) + NICE), str(cores), True)) in str(caught.value)
 
 
 @pytest.mark.parametrize(

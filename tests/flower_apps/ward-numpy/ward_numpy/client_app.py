@@ -34,7 +34,7 @@ def train_message(msg: Message, context: Context) -> Message:
     elif fault == "crash":
         os.kill(os.getpid(), signal.SIGKILL)
     elif fault == "slow":
-        time.sleep(30)
+        time.sleep(120)
     metrics = MetricRecord({"num-examples": examples, "loss": found, "seen": seen})
     if "wardround-examples" in context.node_config:  # the edge's own
         with np.load(str(context.node_config["wardround-examples"])) as own:
