@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,10 +16,9 @@ from wardround.api.events import Streams, add_events
 from wardround.api.repeats import Repeats
 from wardround.api.routes import Desk, Records, make_router
 from wardround.clock import Clock
+from wardround.console.bodies import BodyTooLarge, BodyTooSlow, HungUp, whole_body
 from wardround.errors import WardroundError
 
-BODY_MAX = 256 * 1024
-BODY_S = 30.0
 VERSION = "1"
 ABOUT = """
 What the console and the command line can do, for programs. Send `Authorization: Bearer wra...`; `wardround token new` makes one.
@@ -82,31 +80,12 @@ class _Guard:
             await send(message)
 
         try:
-            async with asyncio.timeout(BODY_S):
-                body = await _body(receive)
-        except TimeoutError:
-            await problems.answer(408, f"the body did not come within {BODY_S:.0f} s")(scope, receive, framed)
+            replayed = await whole_body(receive)
+        except HungUp:
             return
-        if body is None:
-            await problems.answer(413, f"a body may have {BODY_MAX} bytes", remedy="send less")(scope, receive, framed)
-            return
-        waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def replayed() -> Message:
-            return waiting.pop() if waiting else await receive()
-
-        await self._app(scope, replayed, framed)
-
-
-async def _body(receive: Receive) -> bytes | None:
-    """The body; None when it is too large."""
-    parts, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":  # hung up: what came is no request
-            break
-        parts.append(message.get("body", b""))
-        size, more = size + len(parts[-1]), message.get("more_body", False)
-        if size > BODY_MAX:
-            return None
-    return b"".join(parts)
+        except BodyTooSlow as slow:
+            await problems.answer(408, str(slow))(scope, receive, framed)
+        except BodyTooLarge as large:
+            await problems.answer(413, str(large), remedy="send less")(scope, receive, framed)
+        else:
+            await self._app(scope, replayed, framed)

@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wardround.clock import Clock
+from wardround.console.bodies import BodyTooLarge, BodyTooSlow, HungUp, whole_body
 
 COOKIE = "wr-session"
 SESSIONS_MAX = 1_000
@@ -106,11 +107,23 @@ class Door:
         if changes and not _same_origin(headers):
             await _refuse(scope, receive, send, 403, "This request does not come from the console's own pages.")
         elif known or path.startswith(OPEN_PATHS):
-            await self._app(scope, receive, _with_headers(send))
+            await self._let_in(scope, receive, send, bounded=changes and scope["type"] == "http")
         elif scope["type"] == "websocket" or path.startswith("/_nicegui_ws"):
             await _refuse(scope, receive, send, 401, "Sign in first.")
         else:
             await RedirectResponse("/login", status_code=303)(scope, receive, _with_headers(send))
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send, *, bounded: bool) -> None:
+        try:
+            body = await whole_body(receive) if bounded else receive
+        except HungUp:
+            return
+        except BodyTooLarge as large:
+            await _refuse(scope, receive, send, 413, f"{large}.")
+        except BodyTooSlow as slow:
+            await _refuse(scope, receive, send, 408, f"{slow}.")
+        else:
+            await self._app(scope, body, _with_headers(send))
 
 
 def token_of(cookie: str, name: str = COOKIE) -> str:

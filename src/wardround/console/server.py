@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from wardround.clock import Clock
 from wardround.console import automation, completeness, find, overview
+from wardround.console.bodies import BODY_MAX
 from wardround.console.door import Door, Sessions, token_of
 from wardround.console.live import LivePage, looking_of
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen, params_of
@@ -140,6 +141,7 @@ class Console:
                 access_log=False,
                 lifespan="on",
                 ws_ping_interval=20.0,
+                ws_max_size=BODY_MAX,
                 timeout_graceful_shutdown=1,
                 ssl_certfile=self._listening.certificate,
                 ssl_keyfile=self._listening.key,

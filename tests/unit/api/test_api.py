@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from wardround.api.app import BODY_MAX
 from wardround.api.callers import BURST, WRONG_BURST
+from wardround.console.bodies import BODY_MAX
 from wardround.console.model import Line, SignalHours
 from wardround.store import Person
 from wardround.trust.roles import MAY, Act, Role
