@@ -1,0 +1,102 @@
+"""Names that come from devices, edges and people never become markup: each text of each read model in turn, on each screen.
+
+The walk finds the fields by itself, so that a new one is tried too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from html.parser import HTMLParser
+
+import pytest
+
+from wardround.console import automation, completeness, find, overview, sign_in_pages
+from wardround.console.looking import Looking
+from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, RoutineView, SignalHours, StudyView
+
+NOW = 1_764_000_000_000_000
+EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
+ALERT = AlertView("A-0001", "ECG of patch-1", "No change.", "medium", "technical", NOW, NOW, open=True, needs_person=True,
+                  acknowledged_by="ada", response="quarantined", action="act", undo_title="Undo?", undo_words="Let it count",
+                  undo_keep="Keep", undo_consequences=("One.", "Two."))  # fmt: skip
+VIEW = Overview(
+    NOW, "hub-1", "1.0", "Northmoor", simulated=True, subjects=3,
+    edges=(EdgeView("icu-a", "connected", per_s=3.0), EdgeView("icu-b", "silent", 90.0, 7)),
+    study=StudyView("beats", 3, 9, "average-precision", 0.9, "icu-b", 0.8, (("icu-a", "accepted"), ("icu-b", "set-aside"))),
+    studies=1,
+    alerts=(ALERT, replace(ALERT, alert_id="A-0002", needs_person=False), replace(ALERT, alert_id="A-0003", acknowledged_by="")),
+    at_edges=(AtEdgeView("icu-a", "B-0001", "high", "physiological", "firing"),),
+    happened=(Line(NOW, "Hub started", "2 edges known"),),
+)  # fmt: skip
+ROUTINES = (RoutineView("job:trends", "Trends", "every 10 s", "failed", "no room", NOW - 9, 1.2, NOW + 9, 700.0),)
+HOURS = (SignalHours("aaaa", "loinc:8867-4", "Heart rate", NOW, (None, 0.5), 0.5),)
+
+
+def hostile(value: object) -> Iterator[object]:
+    """The value with one text made hostile, for each text in it."""
+    if isinstance(value, str):
+        yield value + EVIL
+    elif isinstance(value, tuple):
+        for i, part in enumerate(value):
+            yield from ((*value[:i], made, *value[i + 1 :]) for made in hostile(part))
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from (replace(value, **{field.name: made}) for made in hostile(getattr(value, field.name)))
+
+
+class Marks(HTMLParser):
+    """What a browser would make of it: no element of ours is an image from elsewhere or a script, none has a handler."""
+
+    def handle_starttag(self, tag, attrs):
+        assert tag not in ("img", "script", "iframe", "object"), tag
+        assert not [name for name, _ in attrs if name.startswith("on")], attrs
+
+
+def check(*parts: str) -> bool:
+    """Whether the hostile text is shown, made safe."""
+    for part in parts:
+        Marks().feed(part)
+    return any("&lt;img" in part for part in parts)
+
+
+def overviews(view):
+    for role in ("clinician", "operator", "viewer"):
+        yield from overview.sections(view, since_us=NOW - 5, role=role).values()
+    yield overview.frame(view, who="ada", role="admin")
+    yield from (overview.undo_dialog(alert) for alert in view.alerts)
+
+
+def played(variants, draw) -> tuple[int, int]:
+    """How many were drawn, and in how many the text is to be seen; one that is a word of a closed list may be refused."""
+    drawn = shown = 0
+    for variant in variants:
+        try:
+            parts = tuple(draw(variant))
+        except (KeyError, ValueError):
+            continue
+        drawn, shown = drawn + 1, shown + check(*parts)
+    return drawn, shown
+
+
+def test_no_text_of_the_overview_becomes_markup():
+    drawn, shown = played(hostile(VIEW), overviews)
+    assert drawn > 30
+    assert shown > 15
+
+
+def test_no_text_of_the_other_screens_becomes_markup():
+    assert played(hostile(ROUTINES), lambda rows: automation.sections(VIEW, rows).values())[1] >= 3
+    assert played(hostile(HOURS), lambda rows: completeness.sections(rows).values())[1] >= 2
+    asked = Looking("ada", "admin", params={"q": "e"})
+    played(hostile(VIEW), lambda view: find.sections(view, asked).values())  # it lists what has a screen of its own
+    assert check(*find.sections(VIEW, replace(asked, params={"q": EVIL})).values())
+    for frame in (automation.frame, completeness.frame):
+        assert played(hostile(VIEW), lambda view, frame=frame: [frame(view, who=f"ada{EVIL}", role=f"admin{EVIL}")])[1] >= 1
+
+
+@pytest.mark.parametrize("page", [sign_in_pages.login_page, sign_in_pages.code_page])
+def test_no_text_of_signing_in_becomes_markup(page):
+    html = page(f"Northmoor{EVIL}", simulated=True, wrong=f"no{EVIL}")
+    Marks().feed(html.replace('<script src="/static/theme.js">', ""))  # the page's own
+    assert "&lt;img" in html
