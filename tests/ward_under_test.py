@@ -121,8 +121,8 @@ def hash_of(subject: str) -> int:
     return sum(map(ord, subject))
 
 
-def allow(consents, subjects, *, care=Consent.RAW) -> None:
-    """Consents of these subjects at the hub."""
-    for edge in ("resp-1", "surg-1"):
-        own = [s for s in subjects if (s == WORSE or hash_of(s) % 2) == (edge == "resp-1")]
+def allow(consents, subjects, *, care=Consent.RAW, edges=("resp-1", "surg-1")) -> None:
+    """Consents of these subjects at the hub, by the edge of each."""
+    for edge, odd in zip(edges, (True, False), strict=True):
+        own = [s for s in subjects if (s == WORSE or hash_of(s) % 2 == 1) is odd]
         consents.apply([ConsentRecord(s, "*", care, 1) for s in own], edge)

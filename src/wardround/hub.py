@@ -29,12 +29,15 @@ from wardround.collect.intake import Committer, Intake
 from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import Signal, load_signals
 from wardround.collect.storage import FolderStorage
+from wardround.console.governance_pages import GovernancePages
+from wardround.console.processing_pages import ProcessingPages
 from wardround.console.server import Console, Listening
 from wardround.console.ward_pages import WardPages
 from wardround.desk import AT_EDGES, SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
 from wardround.flower.door import FlowerDoor
+from wardround.governance import Governance
 from wardround.hours import HoursBoard, HoursWatch
 from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
@@ -49,6 +52,7 @@ from wardround.people import People
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
 from wardround.processing import Processing, new_id, only_one
+from wardround.processing_desk import ProcessingDesk
 from wardround.ready import write_ready
 from wardround.records import Consent, EdgeId, Observation, Purpose
 from wardround.releasing import Fleet
@@ -413,13 +417,15 @@ class Hub:
             required=settings.console.second_factor == "required",
         )
         ward = WardPages(self.ward, self.desk.overview)
+        processing = ProcessingPages(self._processing_desk(), self.desk.overview)
+        governance = GovernancePages(self._governance(), self.desk.overview)
         console = Console(
             self.desk,
             people,
             self._console_listening(),
             self.clock,
-            screens=[*ward.screens()],
-            files=[ward.add_files],
+            screens=[*ward.screens(), *processing.screens(), *governance.screens()],
+            files=[ward.add_files, governance.add_files],
             beside={"/api": api, "/fhir": api},
         )
         opened.callback(console.close)
@@ -685,6 +691,31 @@ class Hub:
             self.record("denied", what, who, **facts)
         except WardroundError as error:  # it stays denied all the same
             log.error("a denial could not be recorded", error=str(error))
+
+    def _processing_desk(self) -> ProcessingDesk:
+        return ProcessingDesk(
+            self.lake,
+            self.store,
+            self.clock,
+            every_s=self.processing.every_s,
+            off=self.settings.processing.jobs_off,
+            place=lambda: self.processing.runner.place,
+            role=self._role,
+            record=self._record_for_desk,
+        )
+
+    def _governance(self) -> Governance:
+        return Governance(
+            self.home,
+            consents=self.consents,
+            erasures=self.erasures,
+            exports=self.exports,
+            store=self.store,
+            clock=self.clock,
+            title=_signal_title,
+            role=self._role,
+            record=self._record_for_desk,
+        )
 
     def _role(self, who: str) -> str:
         person = self.store.person(who)

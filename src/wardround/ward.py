@@ -76,6 +76,8 @@ class Ward:
         self._role, self._record = role, record
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._list: tuple[SubjectRow, ...] | None = None
+        self._by_name: dict[str, SubjectRow] = {}
+        self._edges: tuple[str, ...] = ()
         self._looked_us = 0
         self._looked_s = self._wanted_s = float("-inf")
         self._seen_s: dict[tuple[str, str], float] = {}
@@ -90,7 +92,7 @@ class Ward:
                 return
             self._looked_s = now_s
             try:
-                self._list = self._read_list()
+                self._take(self._read_list())
                 self._looked_us = self._clock.now_us()
             except WardroundError as error:  # the last look stays, with its time
                 log.error("the ward could not be read", error=str(error))
@@ -114,17 +116,22 @@ class Ward:
         if everybody is None:
             return None
         self._seen(who, "the ward's list opened", "")
-        matching = [r for r in everybody if (not edge or r.edge == edge) and r.subject.startswith(find.lower())]
+        matching: Sequence[SubjectRow] = everybody
+        if edge or find:
+            matching = [r for r in everybody if (not edge or r.edge == edge) and r.subject.startswith(find.lower())]
         pages = max(1, -(-len(matching) // PER_PAGE))
         page = min(max(1, page), pages)
-        rows = matching[(page - 1) * PER_PAGE : page * PER_PAGE]
-        newer = 0
+        rows, newer = matching[(page - 1) * PER_PAGE : page * PER_PAGE], 0
         if kept is not None:
-            by_name = {r.subject: r for r in matching}
             newer = sum(a.subject != b for a, b in zip(rows, kept, strict=False)) + abs(len(rows) - len(kept))
-            rows = [by_name[subject] for subject in kept if subject in by_name]
-        edges = tuple(sorted({r.edge for r in everybody}))
-        return WardList(tuple(rows), page, len(matching), len(everybody), edges, self._looked_us, newer)
+            rows = [row for subject in kept if (row := self._by_name.get(subject)) is not None]
+        return WardList(tuple(rows), page, len(matching), len(everybody), self._edges, self._looked_us, newer)
+
+    def _take(self, rows: tuple[SubjectRow, ...]) -> None:
+        """Once for everybody who looks: a page of ten thousand subjects then costs no more than its rows."""
+        self._by_name = {row.subject: row for row in rows}
+        self._edges = tuple(sorted({row.edge for row in rows}))
+        self._list = rows
 
     def _read_list(self) -> tuple[SubjectRow, ...]:
         now_us = self._clock.now_us()

@@ -60,7 +60,14 @@ GOVERNANCE = Place(
     '<path d="M9 2l5.8 2v4.6c0 3.6-2.4 6-5.8 7.4-3.4-1.4-5.8-3.8-5.8-7.4V4zM6.4 9l2 2 3.4-3.8"/>',
     gap=True,
 )
-SCREENS = (OVERVIEW, WARD, COMPLETENESS, AUTOMATION)  # those that there are, in the order of the navigation
+SCREENS = (
+    OVERVIEW,
+    WARD,
+    PROCESSING,
+    COMPLETENESS,
+    AUTOMATION,
+    GOVERNANCE,
+)  # those that there are, in the order of the navigation
 
 
 def live(view: Overview) -> dict[str, str]:

@@ -29,6 +29,7 @@ class Act(StrEnum):
     UNDO = "undo what was done about an alert"
     STUDIES = "start, stop and roll back studies"
     EDGES = "invite and revoke edges"
+    JOBS = "run and retry jobs"
     CONSENT = "change consent"
     ERASE = "erase a patient"
     PATIENTS = "see patients' data"
@@ -41,7 +42,7 @@ _BEDSIDE = {Act.LOOK, Act.ACKNOWLEDGE}
 MAY: dict[Role, frozenset[Act]] = {
     Role.VIEWER: frozenset({Act.LOOK}),
     Role.CLINICIAN: frozenset(_BEDSIDE | {Act.PATIENTS}),
-    Role.OPERATOR: frozenset(_BEDSIDE | {Act.UNDO, Act.STUDIES, Act.EDGES}),
+    Role.OPERATOR: frozenset(_BEDSIDE | {Act.UNDO, Act.STUDIES, Act.EDGES, Act.JOBS}),
     Role.DATA_OFFICER: frozenset({Act.LOOK, Act.CONSENT, Act.ERASE, Act.EXPORT, Act.AUDIT}),
     Role.ADMIN: frozenset(Act),
 }

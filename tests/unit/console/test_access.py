@@ -14,7 +14,10 @@ import pytest
 from wardround.clock import ManualClock, SystemClock
 from wardround.console.bodies import BODY_MAX
 from wardround.console.door import COOKIE
+from wardround.console.governance_pages import GovernancePages
+from wardround.console.processing_pages import ProcessingPages
 from wardround.console.server import Console, Listening
+from wardround.console.ward_pages import WardPages
 from wardround.people import People
 from wardround.store import Person, open_store
 from wardround.trust.passwords import hash_password
@@ -37,6 +40,14 @@ ROUTES = {
     "GET /completeness": SIGNED_IN,
     "GET /automation": SIGNED_IN,
     "GET /find": SIGNED_IN,
+    "GET /ward": SIGNED_IN,
+    "GET /ward/{part}/{item}": SIGNED_IN,
+    "GET /ward/{edge}/{subject}/trend.csv": SIGNED_IN,
+    "GET /processing": SIGNED_IN,
+    "GET /governance": SIGNED_IN,
+    "GET /governance/erasures/{item}": SIGNED_IN,
+    "GET /governance/erasures/{number}/receipt.json": SIGNED_IN,
+    "GET /governance/audit.log": SIGNED_IN,
 }
 MOUNTS = {"MOUNT /static", "MOUNT /_nicegui_ws"}  # files that are the same for everybody; the live connection
 DEADLINE_S = 60.0
@@ -65,7 +76,15 @@ def console(tmp_path_factory):
     recorded = []
     clock = ManualClock(1_900_000_000)  # of the brake on guessing
     people = People(store, clock, record=lambda *words, **_: recorded.append(words), site="Test")
-    made = Console(Place(), people, Listening("127.0.0.1", 0), SystemClock())
+    pages = [made(Desk(), Place().overview) for made in (WardPages, ProcessingPages, GovernancePages)]
+    made = Console(
+        Place(),
+        people,
+        Listening("127.0.0.1", 0),
+        SystemClock(),
+        screens=[screen for page in pages for screen in page.screens()],
+        files=[page.add_files for page in pages if hasattr(page, "add_files")],
+    )
     made.recorded, made.guessing = recorded, clock
     made.app = made._app()
     made._app = lambda: made.app

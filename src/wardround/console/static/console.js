@@ -177,6 +177,7 @@ window.wr = (() => {
   function present() { if (Date.now() - here > 30000) { here = Date.now(); act({ act: "here" }); } }
   for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) addEventListener(kind, present, { passive: true });
 
+  document.documentElement.lang = "en"; // the page around ours names no language, which screen readers need
   const saved = localStorage.getItem("wardround-theme");
   if (saved) document.documentElement.dataset.theme = saved;
   addEventListener("click", clicked);

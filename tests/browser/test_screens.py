@@ -1,0 +1,201 @@
+"""Ward, Processing and Governance in a real browser, and axe over every page in both themes: one hub over a real lake."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
+from tests.browser.test_overview import ARTIFACTS, browser, furnish  # noqa: F401 - a fixture
+from tests.browser.test_overview import pytestmark as marks
+
+import ward_under_test as rows
+from programs_under_test import Site
+from wardround.process.catalogue import JOBS
+from wardround.process.lake import Lake
+from wardround.trust.consent import ConsentRegister
+from wardround.trust.erasures import ErasureBook
+
+PAGES = ("/", "/ward", f"/ward/icu-a/{rows.WORSE}", "/processing", "/governance", "/completeness", "/automation", "/account")
+PEOPLE = {"ada": "admin", "olga": "operator", "cleo": "clinician", "dora": "data-officer", "vi": "viewer"}
+SERIOUS = ("serious", "critical")
+WAIT_MS = 60_000  # a busy machine draws slowly
+pytestmark = [*marks, pytest.mark.timeout(400)]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A hub with a ward, two faults, and somebody of each role."""
+    site = Site(tmp_path_factory.mktemp("screens"))
+    furnish(site)
+    who = rows.fill(Lake(site.home / "lake"), time.time_ns() // 1_000, year=True)
+    consents = ConsentRegister(site.home / "consent.sqlite")
+    rows.allow(consents, who, edges=("icu-a", "icu-b"))
+    consents.close()
+    settings = site.home / "hub.toml"
+    off = json.dumps([name for name in JOBS if not name.startswith("examples-")])  # what `fill` made stays as it is
+    text = settings.read_text().replace("[processing]\n", f"[processing]\njobs_off = {off}\n")
+    settings.write_text(f"simulated = true\n{text}")
+    site.passwords = {name: site.sign_in(name, role) for name, role in PEOPLE.items()}
+    site.who = who
+    site.start_hub()
+    site.address = f"http://127.0.0.1:{site.ports['console']}"
+    yield site
+    site.stop()
+
+
+@pytest.fixture
+def page(browser, hub):  # noqa: F811 - a fixture
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(WAIT_MS)
+    expect.set_options(timeout=WAIT_MS)
+    opened = context.new_page()
+    opened.problems = []
+    opened.on("pageerror", lambda error: opened.problems.append(str(error)))
+    yield opened
+    expect.set_options(timeout=15_000)
+    context.close()
+
+
+def enter(page, hub, name):
+    page.goto(hub.address + "/login")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(hub.passwords[name])
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("#answer h1")).to_be_visible()
+
+
+def serious(page) -> list[str]:
+    """What axe finds that is serious, with where."""
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    return [f"{v['id']}: {node['html'][:160]}" for v in found if v["impact"] in SERIOUS for node in v["nodes"]]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_serious_issue_on_any_page(page, hub, theme):
+    page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+    page.goto(hub.address + "/login")
+    wrong = {"/login": serious(page)}
+    enter(page, hub, "ada")
+    for path in PAGES:
+        page.goto(hub.address + path)
+        expect(page.locator("h1").first).not_to_contain_text("One moment")
+        if path != "/account":
+            expect(page.locator(".skeleton")).to_have_count(0)
+        wrong[path] = serious(page)
+    page.goto(hub.address)
+    page.keyboard.press("?")
+    wrong["the keys"] = serious(page)
+    assert {path: found for path, found in wrong.items() if found} == {}
+
+
+def test_a_clinician_sees_who_needs_somebody_and_opens_the_record(page, hub):
+    enter(page, hub, "cleo")
+    page.get_by_role("link", name="Ward", exact=True).click()
+    expect(page).to_have_title("Ward - Wardround")
+    expect(page.locator("#answer h1")).to_contain_text("1 subject on this page scores NEWS2 7 or more.")
+    expect(page.locator("#ward-list li")).to_have_count(14)
+    expect(page.locator("#answer")).to_contain_text("do not rely on Wardround for primary alarms")
+    page.locator("#ward-list li a").first.click()
+    expect(page.locator("#answer h1")).to_contain_text(f"{rows.WORSE} scores NEWS2 at least 7, up from")
+    expect(page.locator("#ward-list li")).to_have_count(14)
+    expect(page.locator("#ward-list [aria-current]")).to_contain_text("q7k4-m2xd")
+    expect(page.locator(".vt", has_text="Respiratory rate")).to_contain_text("usual 16")
+    expect(page.get_by_role("img", name="ECG lead II (MLII), 8 seconds")).to_be_visible()
+    shoot(page, "ward")
+    assert page.evaluate("document.querySelectorAll('*').length") < 1_500
+    page.get_by_role("link", name="1 year").click()
+    expect(page.locator(".trends figure")).to_have_count(5)
+    page.screenshot(path=ARTIFACTS / "ward-year.png", full_page=True)
+    with page.expect_download() as given:
+        page.get_by_role("link", name="CSV").first.click()
+    assert given.value.path().read_text().startswith("time_utc,mean_/min,low,high")
+    page.go_back()
+    expect(page.locator(".seg [aria-current]")).to_have_text("12 h")
+    page.goto(hub.address + f"/ward/icu-a/{rows.WORSE}?span=4h&at={time.time_ns() // 1_000 - 8 * rows.HOUR_US}")
+    expect(page.get_by_role("link", name="Show now")).to_be_visible()
+    assert page.problems == []
+    audit = hub.home / "audit"
+    found = b"".join(p.read_bytes() for p in audit.rglob("*") if p.is_file())
+    assert b"a patient's record opened at the console" in found
+    assert rows.WORSE.encode() not in found
+
+
+def test_an_operator_sees_no_patient_in_page_or_file(page, hub):
+    enter(page, hub, "olga")
+    place = f"/ward/icu-a/{rows.WORSE}"
+    for path in ("/ward", place, "/ward?find=q7k4"):
+        page.goto(hub.address + path)
+        expect(page.locator("#answer h1")).to_have_text("Patients are seen by clinicians.")
+        assert "q7k4" not in page.locator("#main").inner_html()
+    answer = page.request.get(hub.address + place + "/trend.csv?code=loinc:8867-4")
+    assert answer.status == 403
+    assert page.problems == []
+
+
+def test_processing_shows_the_way_and_an_operator_asks_for_a_job(page, hub):
+    enter(page, hub, "vi")
+    page.goto(hub.address + "/processing")
+    expect(page.locator("#flow")).to_contain_text("bronze_observations")
+    expect(page.locator("#jobs tr", has_text="Hourly and daily trends").get_by_role("button")).to_be_disabled()
+    page.context.clear_cookies()
+    enter(page, hub, "olga")
+    page.goto(hub.address + "/processing")
+    row = page.locator("#jobs tr", has_text="Hourly and daily trends")
+    row.get_by_role("button", name="Run").click()
+    expect(page.locator("#toast")).to_contain_text("trends runs next.")
+    expect(row).to_contain_text("done")
+    shoot(page, "processing")
+    assert page.problems == []
+
+
+def test_a_data_officer_erases_a_subject_and_reads_the_audit_log(page, hub):
+    subject = hub.who[-1]
+    enter(page, hub, "dora")
+    page.goto(hub.address + f"/governance?find={subject}")
+    expect(page.locator("#register tbody tr")).to_have_count(1)
+    expect(page.locator("#audit")).to_contain_text("whole")
+    page.get_by_role("button", name="Erase").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"Erase {subject} at this hub and at every edge?")
+    dialog.get_by_label("Reason").fill("the subject asked")
+    dialog.get_by_role("button", name="Erase the subject").click()
+    expect(dialog).to_be_visible()  # the name is not typed yet
+    dialog.get_by_label(f"Type {subject} to go on").fill(subject)
+    dialog.get_by_role("button", name="Erase the subject").click()
+    page.wait_for_url("**/governance/erasures/1")
+    expect(page.locator("#erasure")).to_contain_text("hub: lake, inbox and records")
+    expect(page.locator("#erasure")).to_contain_text("nothing left")
+    expect(page.locator("#erasure")).to_contain_text("is away; erases before anything else when it is back")
+    expect(page.locator("#audit")).to_contain_text("erasure asked for at the console")
+    shoot(page, "governance")
+    with page.expect_download() as given:
+        page.get_by_role("link", name="Receipt").click()
+    assert "the subject asked" in given.value.path().read_text()
+    assert subject not in given.value.path().read_text()
+    assert page.problems == []
+    book = ErasureBook(hub.home / "erasures.sqlite")
+    assert [e.who for e in book.all()] == ["dora"]
+    book.close()
+
+
+@pytest.mark.parametrize("name", ["olga", "cleo", "vi"])
+def test_nobody_else_reads_governance(page, hub, name):
+    enter(page, hub, name)
+    page.goto(hub.address + "/governance")
+    expect(page.locator("#answer h1")).to_contain_text("Governance is the data officer's.")
+    assert rows.WORSE not in page.locator("#main").inner_html()
+    for path in ("/governance/audit.log", "/governance/erasures/1/receipt.json"):
+        assert page.request.get(hub.address + path).status == 403
+
+
+def shoot(page, name):
+    ARTIFACTS.mkdir(exist_ok=True)
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)
+        for width, height in ((1440, 900), (1024, 768)):
+            page.set_viewport_size({"width": width, "height": height})
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            page.screenshot(path=ARTIFACTS / f"{name}-{theme}-{width}.png", full_page=True)
