@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,10 +16,19 @@ async def to_its_end(call: Callable[P, T], *arguments: P.args, **named: P.kwargs
     A thread cannot be cancelled: left to itself it goes on beside whatever comes next, and writes over it.
     """
     running = asyncio.ensure_future(asyncio.to_thread(call, *arguments, **named))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        while not running.done():  # cancelled again while it waits
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([running])
-        raise
+    await ended(running)
+    return running.result()
+
+
+async def ended(work: asyncio.Future[Any]) -> None:
+    """Wait until work has ended, whatever came of it; a caller that is cancelled meanwhile leaves then, as cancelled."""
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:  # perhaps not the first
+            cancelled = error
+    if cancelled is not None:
+        if not work.cancelled():
+            work.exception()  # nobody is left who would hear of it
+        raise cancelled

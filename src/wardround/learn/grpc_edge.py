@@ -39,7 +39,7 @@ from wardround.learn.privacy.agent import MaskAgent
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
-from wardround.threads import to_its_end
+from wardround.threads import ended, to_its_end
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
@@ -111,6 +111,7 @@ class EdgeLink:
         self._greet = greet  # in a thread: what is said after each attachment
         self._on_other = on_other  # in a thread: what is no business of rounds, and the answer to it
         self._others: asyncio.Queue[pb.HubMessage] = asyncio.Queue(OTHERS_MAX)
+        self._answering = asyncio.Lock()
         self._holding: dict[str, asyncio.Task[None]] = {}  # by study: the fetch of the model to predict with
         self._work: asyncio.Task[None] | None = None
         self._order: Order | None = None
@@ -205,11 +206,12 @@ class EdgeLink:
         self._holding[release.study] = asyncio.create_task(work())
 
     async def _answer_others(self, call: Any) -> None:
-        """One after the other, beside the rounds."""
+        """One after the other, beside the rounds; what the stream before this one asked may still be done in a thread."""
         while True:
             message = await self._others.get()
             try:
-                answer = await asyncio.to_thread(self._on_other, message)
+                async with self._answering:
+                    answer = await to_its_end(self._on_other, message)
             except (WardroundError, OSError, sqlite3.Error) as error:  # a full disk: the hub asks again at the next attachment
                 log.error("what the hub asks could not be done", kind=message.WhichOneof("kind"), reason=str(error))
                 continue
@@ -274,7 +276,7 @@ class EdgeLink:
         work, self._work, self._order = self._work, None, None
         if work is not None:
             work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await ended(work)
 
     async def _do(self, order: Order) -> None:
         try:

@@ -152,17 +152,17 @@ def test_work_that_is_dropped_while_it_says_that_it_failed_leaves_the_stream_ope
     async def play():
         channel = Channel()
         running = asyncio.ensure_future(link(channel).run())
-        call = await asyncio.wait_for(channel.opened.get(), 10)
+        call = await asyncio.wait_for(channel.opened.get(), 50)
         call.incoming.put_nowait(ORDER)
-        await asyncio.wait_for(call.writing.wait(), 10)
+        await asyncio.wait_for(call.writing.wait(), 50)
         call.incoming.put_nowait(CANCEL)
-        await asyncio.wait_for(call.taken.acquire(), 10)  # of the order
-        await asyncio.wait_for(call.taken.acquire(), 10)  # of the cancellation
+        await asyncio.wait_for(call.taken.acquire(), 50)  # of the order
+        await asyncio.wait_for(call.taken.acquire(), 50)  # of the cancellation
         for _ in range(20):  # turns of the loop: the drop is under way
             await asyncio.sleep(0)
         call.go_on.set()
         call.incoming.put_nowait(grpc.aio.EOF)
-        again = await asyncio.wait_for(channel.opened.get(), 10)
+        again = await asyncio.wait_for(channel.opened.get(), 50)
         assert "failed" in call.said
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -177,8 +177,8 @@ def test_a_stream_that_ends_on_this_side_is_opened_again(monkeypatch):
     async def play():
         channel = Channel()
         running = asyncio.ensure_future(link(channel).run())
-        (await asyncio.wait_for(channel.opened.get(), 10)).cancel()
-        await asyncio.wait_for(channel.opened.get(), 10)
+        (await asyncio.wait_for(channel.opened.get(), 50)).cancel()
+        await asyncio.wait_for(channel.opened.get(), 50)
         assert not running.done()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -224,7 +224,7 @@ def test_a_disk_that_stands_still_while_the_next_order_comes_loses_nothing_of_wh
 
         own._train = train
         running = asyncio.ensure_future(own.run())
-        call = await asyncio.wait_for(channel.opened.get(), 10)
+        call = await asyncio.wait_for(channel.opened.get(), 50)
         for number in (1, 2, 3):
             order = pb.Order(study="s", round=number, task="train", base_model="b" * 64, deadline_s=20.0)
             call.incoming.put_nowait(pb.HubMessage(order=order))
@@ -233,10 +233,10 @@ def test_a_disk_that_stands_still_while_the_next_order_comes_loses_nothing_of_wh
                     await asyncio.wait_for(channel.here.acquire(), 1)
                     channel.here.release()
                 blobs.go_on.set()
-                assert await asyncio.to_thread(blobs.went_on.wait, 20)
-            await asyncio.wait_for(channel.here.acquire(), 20)
+                assert await asyncio.to_thread(blobs.went_on.wait, 50)
+            await asyncio.wait_for(channel.here.acquire(), 50)
             channel.receipts.release()
-            assert await asyncio.to_thread(blobs.stalled.wait, 20)
+            assert await asyncio.to_thread(blobs.stalled.wait, 50)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -270,18 +270,18 @@ def test_keys_that_were_lost_with_a_stream_are_said_again_when_the_order_comes_a
         order = pb.Order(study="s", round=1, task="train", base_model="b" * 64, deadline_s=60.0, masks=b"session")
         said = []
         for _ in range(2):
-            call = await asyncio.wait_for(channel.opened.get(), 10)
+            call = await asyncio.wait_for(channel.opened.get(), 50)
             call.incoming.put_nowait(pb.HubMessage(order=order))
             while "masks" not in call.said:
                 call.heard.clear()
-                await asyncio.wait_for(call.heard.wait(), 10)
+                await asyncio.wait_for(call.heard.wait(), 50)
             said.append("masks" in call.said)
             call.incoming.put_nowait(grpc.aio.EOF)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         return said
 
-    assert asyncio.run(asyncio.wait_for(play(), 30)) == [True, True]
+    assert asyncio.run(asyncio.wait_for(play(), 55)) == [True, True]
 
 
 def test_everything_that_a_hub_says_beside_rounds_reaches_the_edge():
@@ -310,3 +310,32 @@ def test_everything_that_a_hub_says_beside_rounds_reaches_the_edge():
 
     asyncio.run(play())
     assert heard == kinds
+
+
+def test_what_a_hub_asks_on_the_next_stream_waits_for_what_is_still_done_of_the_one_before():
+    begun, second, go_on, at_work = threading.Event(), threading.Event(), threading.Event(), []
+
+    def hear(_message):
+        at_work.append("begins")
+        (second if begun.is_set() else begun).set()
+        assert go_on.wait(50)
+        at_work.append("ends")
+
+    async def play():
+        channel = Channel()
+        running = asyncio.ensure_future(link(channel, on_other=hear).run())
+        call = await asyncio.wait_for(channel.opened.get(), 50)
+        call.incoming.put_nowait(pb.HubMessage(erasure=pb.Erasure(number=1)))
+        assert await asyncio.to_thread(begun.wait, 50)
+        call.incoming.put_nowait(grpc.aio.EOF)
+        call = await asyncio.wait_for(channel.opened.get(), 50)
+        call.incoming.put_nowait(pb.HubMessage(erasure=pb.Erasure(number=1)))
+        await asyncio.wait_for(call.taken.acquire(), 50)
+        await asyncio.to_thread(second.wait, 0.3)  # it cannot begin yet: what must not happen has time to
+        go_on.set()
+        assert await asyncio.to_thread(second.wait, 50)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(play())
+    assert at_work[:3] == ["begins", "ends", "begins"]
