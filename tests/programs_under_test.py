@@ -26,10 +26,10 @@ from wardround.trust.identity import IdentityFolder
 from wardround.trust.join import mint
 from wardround.trust.passwords import hash_password, new_password
 
-READY_S = 60.0
+READY_S = 150.0
 
 
-def wardround(*arguments: str, stdin: str = "", timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+def wardround(*arguments: str, stdin: str = "", timeout: float = 150.0) -> subprocess.CompletedProcess[str]:
     """The command line, as a person runs it."""
     command = [sys.executable, "-m", "wardround.cli.main", *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)

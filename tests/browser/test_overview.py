@@ -30,7 +30,7 @@ edges_min = 3
 """
 
 pytestmark = [
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(360),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -164,7 +164,7 @@ def test_acknowledge_is_seen_by_everybody_and_survives_a_restart(page, hub, brow
     expect(page.get_by_text("The hub cannot be reached")).to_be_visible()
     expect(page.locator("#need")).to_contain_text("oncall is on it")  # the last picture stays
     hub.hub.start()
-    hub.hub.wait_ready(60)
+    hub.hub.wait_ready(150)
     enter(page, hub)
     expect(page.locator("#need")).to_contain_text("oncall is on it")
 

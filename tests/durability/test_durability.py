@@ -74,7 +74,7 @@ def wait_for_devices(home) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + (1 if "WARDROUND_SEED" in os.environ else RUNS)))
 def test_what_was_acknowledged_is_in_the_lake_once(seed, tmp_path):
     chance = random.Random(f"durability/{seed}")
@@ -106,7 +106,7 @@ def test_what_was_acknowledged_is_in_the_lake_once(seed, tmp_path):
             assert patients(tmp_path / EDGE / "local" / "local.sqlite") <= keys <= len(world.devices), said
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("mutant", ["forgets", "repeats"])
 def test_the_count_can_move(mutant, tmp_path):
     with World(tmp_path, random.Random(1), broker="embedded", number=999, mutant=mutant) as world:

@@ -35,7 +35,7 @@ mode = "{mode}"
 """
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_blind_study_and_a_clear_one_make_the_same_models(site, command, tmp_path):
     site.start_hub()
     secret, file, entries = new_key(), tmp_path / "roster.json", []
@@ -51,7 +51,7 @@ def test_a_blind_study_and_a_clear_one_make_the_same_models(site, command, tmp_p
     assert given.returncode == 0, given.stderr
     for program in programs:
         program.start()
-        program.wait_ready(60)
+        program.wait_ready(150)
     store = site.store()
     for mode in ("clear", "blind"):  # one after the other: an edge trains one order at a time
         path = tmp_path / f"{mode}.toml"

@@ -16,7 +16,7 @@ import pytest
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
 from wardround.trust.channel import Guard, HubChannel, edge_channel, peer_name, start_hub_listener
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(360)
 
 
 def identity(folder, authority, name, hours=1.0):

@@ -70,13 +70,13 @@ class Talker(threading.Thread):
         self.link.close()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 def test_sigkill_of_edge_and_hub_loses_and_doubles_nothing(site):
     site.start_hub()
     edge = site.edge("icu-a")
     secrets = {name: site.device("icu-a", name, consent) for name, consent in (("d1", Consent.RAW), ("d2", Consent.LOCAL))}
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     talkers = [Talker(site, "icu-a", name, secret) for name, (secret, _) in secrets.items()]
     for talker in talkers:
         talker.start()
@@ -85,14 +85,14 @@ def test_sigkill_of_edge_and_hub_loses_and_doubles_nothing(site):
         program.kill()
         time.sleep(0.5)
         program.start()
-        program.wait_ready(60)
+        program.wait_ready(150)
     for talker in talkers:
         talker.join(150)
         assert talker.finished
         assert talker.receipted == set(range(1, MESSAGES + 1))
 
     lake = Lake(site.home / "lake")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 100
     while lake.count(BRONZE) < 2 * MESSAGES and time.monotonic() < until:
         time.sleep(0.3)
     rows = lake.read(BRONZE, columns=["device", "device_seq", "device_index", "code", "value", "values", "subject"]).to_pylist()
@@ -106,13 +106,13 @@ def test_sigkill_of_edge_and_hub_loses_and_doubles_nothing(site):
             np.testing.assert_array_equal(np.frombuffer(row["values"], "<i2"), np.arange(250) + row["device_seq"])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 def test_who_may_not_publish_is_refused(site):
     site.start_hub()
     edge = site.edge("icu-a")
     secret, _ = site.device("icu-a", "d1", Consent.RAW)
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     stranger = Talker(site, "icu-a", "d1", "not-the-secret")
     stranger.link.publish(b'[{"n":"heart-rate","u":"/min","v":1}]', timeout_s=5)
     assert not stranger.link.drain(2.0)
@@ -120,7 +120,7 @@ def test_who_may_not_publish_is_refused(site):
     honest = Talker(site, "icu-a", "d1", secret)
     honest.link.publish(b"[{", timeout_s=5)  # malformed: set aside and receipted
     honest.link.publish(b'[{"n":"heart-rate","u":"/min","v":61}]', timeout_s=5)
-    assert honest.link.drain(20)
+    assert honest.link.drain(100)
     honest.link.close()
     edge.stop()
     quarantine = Quarantine(FolderStorage(site.folder / "icu-a" / "spool"))
@@ -128,12 +128,12 @@ def test_who_may_not_publish_is_refused(site):
     quarantine.close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 def test_the_hub_speaks_tls_1_3_alone_and_a_device_may_speak_1_2(site):
     site.start_hub()
     edge = site.edge("icu-a")
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     identity = site.folder / "icu-a" / "identity"
 
     def version(port: int, newest: ssl.TLSVersion) -> str:

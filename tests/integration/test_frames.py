@@ -17,7 +17,7 @@ from wardround.trust.certificates import Authority, key_pem, new_key, write_priv
 from wardround.trust.channel import edge_channel, peer_certificate, peer_name, start_hub_listener
 from wardround.wire import wardround_pb2 as pb
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(360)
 
 
 @pytest.fixture

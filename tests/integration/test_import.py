@@ -41,14 +41,14 @@ def import_command(path, home):
     return ["edge", "import", str(path), *options, "--home", str(home)]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 def test_sigkill_of_command_and_edge_loses_and_doubles_nothing(site, tmp_path):
     path, counts = recording(tmp_path)
     site.start_hub()
     edge = site.edge("icu-a")
     site.device("icu-a", "holter", Consent.RAW)
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     home = site.folder / "icu-a"
     command = subprocess.Popen([sys.executable, "-m", "wardround.cli.main", *import_command(path, home)], stdout=subprocess.PIPE)
     lake = Lake(site.home / "lake")
@@ -60,7 +60,7 @@ def test_sigkill_of_command_and_edge_loses_and_doubles_nothing(site, tmp_path):
     edge.kill()
     queue.close()
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     again = wardround(*import_command(path, home), timeout=120)
     assert again.returncode == 0, again.stderr
     taken = json.loads(again.stdout)["taken"]

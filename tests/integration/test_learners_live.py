@@ -65,7 +65,7 @@ def test_every_learner_trains_over_real_edges_and_torch_leaves_as_onnx(site, com
         program = site.edge(name)
         site.keep(name, recording(f"p-{i}", name, i))
         program.start()
-        program.wait_ready(60)
+        program.wait_ready(150)
     for kind in STUDIES:
         path = tmp_path / f"{kind}.toml"
         path.write_text(study_text(kind))

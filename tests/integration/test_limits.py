@@ -20,7 +20,7 @@ from wardround.trust.certificates import Authority, load_key, write_private
 
 
 @pytest.mark.parametrize("which", ["grpc", "enrolment", "console"])
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(360)
 def test_a_port_that_is_taken_is_named_with_its_setting(site, command, which):
     with socket.socket() as other:
         other.bind(("127.0.0.1", site.ports[which]))
@@ -32,7 +32,7 @@ def test_a_port_that_is_taken_is_named_with_its_setting(site, command, which):
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(360)
 def test_an_edge_whose_port_is_taken_says_so(site, command):
     site.start_hub()
     site.edge("icu-a")
@@ -46,7 +46,7 @@ def test_an_edge_whose_port_is_taken_says_so(site, command):
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(360)
 def test_an_expired_certificate_stops_the_edge_with_what_to_do(site, command):
     site.start_hub()
     site.edge("icu-a")
@@ -61,7 +61,7 @@ def test_an_expired_certificate_stops_the_edge_with_what_to_do(site, command):
     assert "hub invite" in ended.stderr
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(360)
 def test_a_token_serves_one_edge_once(site, command):
     site.start_hub()
     token = site.token("icu-a")

@@ -37,7 +37,7 @@ from wardround.trust.certificates import (
 )
 from wardround.trust.enrolment import CONNECTIONS_MAX, REQUEST_BYTES_MAX, EnrolmentListener, join_hub
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(360)
 
 
 class OffsetClock(SystemClock):

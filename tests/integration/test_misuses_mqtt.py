@@ -33,7 +33,7 @@ WAIT_S = 20.0
 SETTLE_S = 1.5  # after this, what was going to arrive has arrived: an honest message takes a tenth of it
 # paho forgets the socket of a connection that broke while it was made
 pytestmark = [
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(360),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning"),
 ]

@@ -48,7 +48,7 @@ def gold(lake):
     return sorted((r["subject"], r["t_us"], r["part"]) for r in rows)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 def test_a_lake_in_an_object_store_is_as_one_in_a_folder(bucket, tmp_path):
     uri, options = bucket
     there, here = Lake(uri, options), Lake(tmp_path / "lake")

@@ -25,7 +25,7 @@ OPENSSL = shutil.which("openssl")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "security.md"
 pytestmark = [
     pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed"),
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(360),
 ]
 
 
@@ -155,7 +155,7 @@ def test_what_is_no_authority_of_this_hub_is_refused(tmp_path, root):
         install_authority(pki, theirs, now_us=now_us)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 def test_a_hub_under_an_offline_root_from_init_to_renewal(tmp_path, root, site, command):
     from wardround.hub import take_authority
 
@@ -179,7 +179,7 @@ def test_a_hub_under_an_offline_root_from_init_to_renewal(tmp_path, root, site, 
     edge = site.edge("icu-a")
     site.certify("icu-a", 3600.0)
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     site.certify("icu-a", 15.0)
     identity = site.folder / "icu-a" / "identity"
     first = describe((identity / "edge.pem").read_bytes()).serial

@@ -32,7 +32,7 @@ def fill(home, version=1, start_s=0):
     Lake(home / "lake").append(BRONZE, observation_rows(rows), app="inbox", version=version)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(360)
 def test_plan_run_status_retry_and_trend_without_a_hub(site, command):
     home = ["--home", str(site.home)]
     assert "Nothing has run yet" in command("process", "status", *home).stdout
@@ -57,7 +57,7 @@ def test_plan_run_status_retry_and_trend_without_a_hub(site, command):
     assert "jobs are: " in command("process", "run", "vital", *home).stderr
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(360)
 def test_a_broken_file_is_named_and_made_good_by_retry(site, command):
     home = ["--home", str(site.home)]
     fill(site.home)
@@ -81,7 +81,7 @@ def test_a_broken_file_is_named_and_made_good_by_retry(site, command):
     assert [(r["state"], r["parts"], r["failed"]) for r in status["runs"]] == [("done", 1, 0), ("done", 2, 1)]
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(360)
 def test_a_running_hub_does_the_work_and_the_command_follows(site, command):
     home = ["--home", str(site.home)]
     with (site.home / "hub.toml").open("a") as file:

@@ -85,7 +85,7 @@ def running(site, command, tmp_path):
         program = site.edge(name)
         site.keep(name, recording(f"p-{i}", name, i))
         program.start()
-        program.wait_ready(60)
+        program.wait_ready(150)
     (tmp_path / "study.toml").write_text(STUDY)
     started = command("study", "start", str(tmp_path / "study.toml"), "--home", str(site.home))
     assert started.returncode == 0, started.stderr

@@ -26,8 +26,6 @@ from wardround.trust.channel import edge_channel, peer_certificate, peer_name, s
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
 
-CUT_S = 5.0
-
 
 class Device:
     """A device that reports one number at a time."""
@@ -59,7 +57,7 @@ def stored(site, device="d1"):
     return sorted(row["device_seq"] for row in rows if row["device"] == device)
 
 
-def until(what, within_s=30.0):
+def until(what, within_s=100.0):
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         if what():
@@ -86,13 +84,13 @@ async def code_of_attach(identity, port):
         await channel.close(None)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(360)
 def test_a_revoked_edge_is_cut_off_and_comes_back_with_a_token_and_all_its_data(site, command):
     site.start_hub()
     edge = site.edge("icu-a")
     secret, _ = site.device("icu-a", "d1", Consent.RAW)
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     device = Device(site, "icu-a", "d1", secret)
     device.report(10)
     assert until(lambda: len(stored(site)) == 10)
@@ -100,9 +98,10 @@ def test_a_revoked_edge_is_cut_off_and_comes_back_with_a_token_and_all_its_data(
     shutil.copytree(home / "identity", site.folder / "copy")  # a thief's
 
     assert command("hub", "revoke", "icu-a", "--home", str(site.home)).returncode == 0
-    time.sleep(CUT_S)
+    copy = site.folder / "copy"
+    assert until(lambda: asyncio.run(code_of_attach(copy, site.ports["grpc"])) is grpc.StatusCode.UNAUTHENTICATED)
     device.report(20)
-    assert device.link.drain(20)  # the edge itself goes on collecting
+    assert device.link.drain(100)  # the edge itself goes on collecting
     time.sleep(3.0)
     assert stored(site) == list(range(1, 11))  # and nothing of it arrives
     assert asyncio.run(code_of_attach(site.folder / "copy", site.ports["grpc"])) is grpc.StatusCode.UNAUTHENTICATED
@@ -111,7 +110,7 @@ def test_a_revoked_edge_is_cut_off_and_comes_back_with_a_token_and_all_its_data(
     assert joined.returncode == 0, joined.stderr
     assert "again" in joined.stdout
     device.report(5)
-    assert device.link.drain(20)
+    assert device.link.drain(100)
     device.link.close()
     assert until(lambda: len(stored(site)) == 35)
     assert stored(site) == list(range(1, 36))
@@ -121,7 +120,7 @@ def test_a_revoked_edge_is_cut_off_and_comes_back_with_a_token_and_all_its_data(
     assert asyncio.run(code_of_attach(home / "identity", site.ports["grpc"])) is None
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 def test_one_certificate_alone_can_be_revoked(site, command):
     site.start_hub()
     site.edge("icu-a")
@@ -130,7 +129,8 @@ def test_one_certificate_alone_can_be_revoked(site, command):
     revoked = command("hub", "revoke", "--serial", serial, "--home", str(site.home))
     assert revoked.returncode == 0, revoked.stderr
     assert "icu-a" in revoked.stdout
-    time.sleep(CUT_S)
+    refused = site.folder / "icu-a" / "identity"
+    assert until(lambda: asyncio.run(code_of_attach(refused, site.ports["grpc"])) is grpc.StatusCode.UNAUTHENTICATED)
     codes = [asyncio.run(code_of_attach(site.folder / n / "identity", site.ports["grpc"])) for n in ("icu-a", "icu-b")]
     assert codes == [grpc.StatusCode.UNAUTHENTICATED, None]
     unknown = command("hub", "revoke", "--serial", "abc", "--home", str(site.home))
@@ -140,7 +140,7 @@ def test_one_certificate_alone_can_be_revoked(site, command):
     assert neither.returncode == 2
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("broker", ["embedded", "mosquitto"])
 def test_a_revoked_devices_open_session_ends_and_its_secret_opens_none(site, command, broker):
     if broker == "mosquitto" and shutil.which("mosquitto", path="/usr/sbin:/usr/bin") is None:
@@ -151,18 +151,18 @@ def test_a_revoked_devices_open_session_ends_and_its_secret_opens_none(site, com
     settings.write_text(settings.read_text() + f'broker = "{broker}"\n')
     secrets = {name: site.device("icu-a", name, Consent.RAW)[0] for name in ("d1", "d2")}
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     lost, kept = (Device(site, "icu-a", name, secrets[name]) for name in ("d1", "d2"))
     lost.report(10)
     kept.report(10)
-    assert lost.link.drain(20)
-    assert kept.link.drain(20)
+    assert lost.link.drain(100)
+    assert kept.link.drain(100)
     home = str(site.folder / "icu-a")
     assert command("edge", "devices", "revoke", "d1", "--home", home).returncode == 0
-    time.sleep(CUT_S)
+    assert until(lambda: not lost.link._client.is_connected())
     lost.report(10)
     kept.report(10)
-    assert kept.link.drain(20)
+    assert kept.link.drain(100)
     assert not lost.link.drain(3)
     assert not lost.link._client.is_connected()
     assert until(lambda: len(stored(site, "d2")) == 20)
@@ -173,7 +173,7 @@ def test_a_revoked_devices_open_session_ends_and_its_secret_opens_none(site, com
     back = Device(site, "icu-a", "d1", again.stdout.split(": ", 1)[1].strip())
     back.link._boot = "life-2"
     back.report(3)
-    assert back.link.drain(20)
+    assert back.link.drain(100)
     back.link.close()
     kept.link.close()
     assert until(lambda: len(stored(site, "d1")) == 13)

@@ -33,7 +33,7 @@ def forms(secret: bytes):
     return {secret, base64.b64encode(secret).rstrip(b"="), base64.urlsafe_b64encode(secret).rstrip(b"="), secret.hex().encode()}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="/proc is not here")
 def test_no_secret_is_in_a_log_a_command_line_or_an_environment(site):
     site.start_hub()
@@ -42,7 +42,7 @@ def test_no_secret_is_in_a_log_a_command_line_or_an_environment(site):
     secret, _ = site.device("icu-a", "d1", Consent.RAW)
     password = site.sign_in()
     edge.start()
-    edge.wait_ready(60)
+    edge.wait_ready(150)
     for tried in (secret, "a-wrong-secret-of-a-device"):
         link = DeviceLink(
             "d1",

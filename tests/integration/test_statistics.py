@@ -41,14 +41,14 @@ def reported(edge):
     return rows
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 def test_statistics_of_three_edges(site, command, tmp_path):
     site.start_hub()
     for edge in range(3):
         program = site.edge(f"edge-{edge}")
         site.keep(f"edge-{edge}", reported(edge))
         program.start()
-        program.wait_ready(60)
+        program.wait_ready(150)
     file = tmp_path / "study.toml"
     file.write_text(STUDY)
     started = command("study", "start", str(file), "--home", str(site.home))

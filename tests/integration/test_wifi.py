@@ -103,7 +103,7 @@ class Running:
         with log.open("wb") as out:
             self.process = subprocess.Popen(arguments, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
-    def wait_for(self, *words, within_s=15.0):
+    def wait_for(self, *words, within_s=100.0):
         until = time.monotonic() + within_s
         while time.monotonic() < until:
             said = self.log.read_text(errors="replace")
@@ -218,8 +218,10 @@ def test_a_revocation_reaches_the_network_without_a_restart(network, radius, tmp
     note(network / "hub", network / identity)
     refreshed = command_line("wifi", "crl", "--home", str(network / "hub"), "--out", str(network / "ap"))
     assert refreshed.returncode == 0, refreshed.stderr
-    time.sleep(5.0 if kind == "hostapd" else 0.0)  # hostapd looks at its list every three seconds
-    assert not authenticate(network, identity, port, tmp_path)[0]
+    end = time.monotonic() + (100.0 if kind == "hostapd" else 0.0)  # hostapd looks at its list every three seconds
+    while (let_in := authenticate(network, identity, port, tmp_path)[0]) and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not let_in
     assert authenticate(network, "good", port, tmp_path)[0]
 
 

@@ -66,7 +66,7 @@ def test_a_blind_study_makes_the_model_of_the_clear_one_and_the_hub_keeps_only_n
     assert not (blind.home / "study" / "masks" / "round").exists()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + RUNS))
 def test_kills_at_any_step_cost_time_and_no_round(seed, tmp_path):
     chance = random.Random(f"blind/{seed}")

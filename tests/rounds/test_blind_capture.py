@@ -225,7 +225,7 @@ def flat(tensors):
     return np.concatenate([tensors[name].reshape(-1) for name in sorted(tensors)])
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 def test_what_reads_every_update_off_the_wire_in_the_clear_reads_none_in_a_blind_study(tmp_path):
     clear, blind = play(tmp_path / "clear", "clear"), play(tmp_path / "blind", "blind")
     trains = [(number, edge) for number in range(1, ROUNDS + 1) for edge in EDGES]

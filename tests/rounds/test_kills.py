@@ -38,7 +38,7 @@ def violations(world: World) -> list[str]:
     return found + [f"two receipts for {r}" for r in twice]
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize("seed", range(FIRST, FIRST + RUNS))
 def test_nothing_is_lost_or_doubled_and_no_round_sticks(seed, tmp_path):
     chance = random.Random(f"kills/{seed}")

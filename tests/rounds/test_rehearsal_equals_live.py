@@ -98,7 +98,7 @@ class Real:
 real = Real()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(360)
 @pytest.mark.parametrize(("strategy", "zstd"), [("fedavg", "false"), ("scaffold", "false"), ("fedadam", "true")])
 def test_a_rehearsal_gives_the_models_of_the_live_study(tmp_path, strategy, zstd):
     text = STUDY.format(strategy=strategy) + f"[compression]\nzstd = {zstd}\n"

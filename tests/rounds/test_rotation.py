@@ -18,7 +18,7 @@ examples_min = 1
 """
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(360)
 def test_every_edge_counts_in_every_round_while_all_renew_again_and_again(tmp_path):
     """Several times a round, each time a new key; the quorum is two, so that a round goes on without whoever loses its place."""
     world = World(tmp_path, STUDY, EDGES, train_s=0.4)

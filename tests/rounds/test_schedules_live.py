@@ -28,7 +28,7 @@ def battery(world: World, edge: str, status: str) -> None:
     (folder / "status").write_text(f"{status}\n")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(360)
 def test_edges_train_when_they_charge_and_when_their_own_schedule_allows(tmp_path):
     world = World(tmp_path, STUDY, EDGES, train_s=0.2)
     battery(world, "edge-1", "Discharging")
