@@ -39,8 +39,8 @@ DRIFT_SD_MIN = 0.35  # of the whole direction: honest training turns, slowly and
 CHANCE_SD = 1.4  # of the cosine of a small model's updates: it falls further by chance than a normal distribution has it
 FEW = 4.0  # rounds that are few
 COURSE_SD_MIN = 0.05
-SPREAD_SD = 3.0  # of the logarithm of drifts, beyond their median: so much more may one edge turn where edges turn unlike much
-MAD_SD = 1.4826  # of a normal distribution's standard deviation to its median absolute deviation
+SPREAD_SD = 2.0  # of the logarithm of drifts, beyond their median: so much more may one edge turn where edges turn unlike much
+MAD_SD = 1.4826  # of a normal distribution: its standard deviation, by how far its quartiles lie from its median
 NORM_Z, COSINE_Z, COURSE_Z, CHI2 = 6.0, 5.0, 5.3, 5.5
 THRESHOLD = 6.0  # every sign is scaled to this one threshold, which a study may move
 NEWER = 2.0  # the weight of a round grows with its number: a study turns fastest at first, and what it did then is soon old
@@ -199,7 +199,8 @@ def _take_off_what_is_common(looks: Sequence[_Look]) -> None:
         return
     common = np.median([look.z for look in looks if look.z is not None], axis=0)
     courses = np.array([look.course for look in looks])
-    course, spread = float(np.median(courses)), MAD_SD * float(np.median(np.abs(courses - np.median(courses))))
+    course = float(np.median(courses))
+    spread = MAD_SD * (course - float(np.quantile(courses, 0.25)))  # of those that fall less than most: nobody at fault is there
     for look in looks:
         look.z, look.course = look.z - common, (look.course - max(0.0, course)) / max(1.0, spread)
 
@@ -213,7 +214,8 @@ def _beside_how_others_turn(looks: Sequence[_Look]) -> None:
     if len(looks) >= COMMON_MIN:
         logs = np.log(np.maximum(drifts, 1e-6))
         middle = float(np.median(logs))
-        reach = math.exp(middle + SPREAD_SD * MAD_SD * float(np.median(np.abs(logs - middle)))) / CHI2
+        below = MAD_SD * (middle - float(np.quantile(logs, 0.25)))  # those at fault turn more than most, and spread nothing here
+        reach = math.exp(middle + SPREAD_SD * below) / CHI2
         usual = np.full(len(looks), max(math.exp(middle), reach))
     else:
         usual = np.array([_lower_median(np.delete(drifts, place)) for place in range(len(looks))])
