@@ -46,6 +46,11 @@ test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts,
 test-restore: $(VENV)/.dev  ## a running hub, then an edge, is backed up, lost and restored, with an erasure in between
 	@WARDROUND_RESTORE=1 scripts/test tests/integration/test_backup.py $(ARGS)
 
+.PHONY: test-takeover
+test-takeover: $(VENV)/.dev  ## two hubs on one PostgreSQL: killed in the middle of a round, stopped for a while, without its database (Debian)
+	@scripts/install-packages postgresql
+	@WARDROUND_TAKEOVER=1 scripts/test tests/unit/store/test_lease.py tests/integration/test_takeover.py $(ARGS)
+
 test-wifi: $(VENV)/.dev  ## WPA3-Enterprise in the air: an edge joins and trains over simulated radios in a virtual machine (root, Debian)
 	@scripts/install-packages qemu-system-x86 mmdebstrap e2fsprogs
 	@WARDROUND_WIFI=1 scripts/test tests/wifi -s $(ARGS)

@@ -40,6 +40,7 @@ class Site:
     """A hub, and the edges that have joined it."""
 
     folder: Path
+    more: str = ""  # of hub.toml
     programs: list[Program] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
 
@@ -47,7 +48,7 @@ class Site:
         self.home = self.folder / "hub"
         self.ports = {name: free_port() for name in ("grpc", "enrolment", "console")}
         text = 'site = "Test"\nheartbeat_s = 1.0\n' + "".join(f"[{k}]\nport = {p}\n" for k, p in self.ports.items())
-        text += "[processing]\nlake_commit_interval_s = 0.1\ninterval_s = 1.0\n"
+        text += "[processing]\nlake_commit_interval_s = 0.1\ninterval_s = 1.0\n" + self.more
         create_home(self.home, text, parse_settings(text, HubSettings, where="test")).close()
         self.hub = self._program("hub", ["wardround.cli.main", "hub", "run", "--home", str(self.home)], self.home)
 

@@ -51,13 +51,14 @@ from wardround.patient_records import PatientRecords
 from wardround.people import People
 from wardround.process.tables import BRONZE, GOLD, observation_rows
 from wardround.process.work import Known
-from wardround.processing import Processing, new_id, only_one
+from wardround.processing import Processing, new_id
 from wardround.processing_desk import ProcessingDesk
 from wardround.ready import write_ready
 from wardround.records import Consent, EdgeId, Observation, Purpose
 from wardround.releasing import Fleet
 from wardround.responding import Responding
 from wardround.settings import HubSettings, load_settings
+from wardround.standing_by import turn
 from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.store.opening import check_new
 from wardround.studies import RunningStudy, Studies
@@ -924,14 +925,15 @@ class Hub:
         return True
 
 
-async def run_hub(home: Path) -> None:
-    """Run a hub until SIGTERM or SIGINT; `ready.json` appears in its home once it listens."""
+async def run_hub(home: Path, *, standby: bool = False) -> None:
+    """Run a hub until SIGTERM or SIGINT; `ready.json` is in its home once it listens. A standby waits while another runs."""
     few_arenas()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with only_one(home):
-        await _run_until(await asyncio.to_thread(Hub, home), home, stop)
+    async with turn(home, stop, standby=standby) as ours:
+        if ours:
+            await _run_until(await asyncio.to_thread(Hub, home), home, stop)
 
 
 async def _run_until(hub: Hub, home: Path, stop: asyncio.Event) -> None:

@@ -264,6 +264,11 @@ class StoreSettings(Settings, frozen=True, kw_only=True):
 
     url: str = ""  # postgresql://USER@HOST/DATABASE, without a password; empty: hub.sqlite in the hub's home
     password_file: str = ""  # of mode 0600; a socket of this machine and a client's certificate need none
+    lease_s: float = 10.0  # how long a hub that has gone holds others back; it ends when it cannot renew it for so long
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.lease_s <= 86_400.0:
+            raise ValueError("store.lease_s is between 1 and 86400 seconds")
 
 
 class TracingSettings(Settings, frozen=True, kw_only=True):

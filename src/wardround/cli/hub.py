@@ -95,11 +95,20 @@ def authority(
 
 
 @app.command()
-def run(home: Home = DEFAULT_HOME) -> None:
-    """Run the hub until it is stopped. Edges spool while it is away; rounds go on where they were."""
+def run(
+    home: Home = DEFAULT_HOME,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Wait while another hub runs on these records, then take over.")
+    ] = False,
+) -> None:
+    """Run the hub until it is stopped. Edges spool while it is away; rounds go on where they were.
+
+    With --standby a second one waits, on this machine or, with PostgreSQL, on another that shares the home and the address
+    (docs/operations.md): it takes over some ten seconds after the first was killed, and at once when that was stopped.
+    """
     from wardround.hub import run_hub  # noqa: PLC0415
 
-    asyncio.run(run_hub(home))
+    asyncio.run(run_hub(home, standby=standby))
 
 
 @app.command()

@@ -214,6 +214,15 @@ requests = sa.Table(
 )
 sa.Index("requests_by_asked", requests.c.asked_us)
 
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("term", sa.BigInteger, nullable=False),
+    sa.Column("ends_us", sa.BigInteger, nullable=False),  # by the database's own clock
+)
+
 
 def storable(value: Any) -> Any:
     """A text as both databases can hold it: PostgreSQL has no NUL in a text, and neither has a lone surrogate."""

@@ -127,6 +127,7 @@ def test_records_move_into_postgresql_and_back_without_a_change(tmp_path: Path, 
     assert not (home / "hub.sqlite").exists()
     store = open_store(home / "hub.sqlite")
     after = rows(store.engine)
+    assert after.pop("lease") == [] != before.pop("lease"), "who runs there says nothing of here"
     assert {n: sorted(map(repr, r)) for n, r in after.items()} == {n: sorted(map(repr, r)) for n, r in before.items()}
     store.happened(Happening(9, "numbers go on", ""))
     said = wardround("store", "status", "--home", str(home), "--json")
