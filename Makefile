@@ -51,6 +51,16 @@ test-takeover: $(VENV)/.dev  ## two hubs on one PostgreSQL: killed in the middle
 	@scripts/install-packages postgresql
 	@WARDROUND_TAKEOVER=1 scripts/test tests/unit/store/test_lease.py tests/integration/test_takeover.py $(ARGS)
 
+.PHONY: image sbom wheel
+image: $(VENV)/.runtime  ## the image of the hub and the edge, for Podman (BASE=an image with Python 3.11; none: Debian's packages)
+	@scripts/image
+
+sbom: $(VENV)/bin/python  ## what it is made of, as a CycloneDX bill of materials: wardround.cdx.json
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN)/python scripts/sbom.py > wardround.cdx.json
+
+wheel: $(VENV)/.dev  ## the wheel, in dist/; the same commit gives the same bytes
+	@SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct)} $(BIN)/python -m hatchling build -t wheel
+
 test-wifi: $(VENV)/.dev  ## WPA3-Enterprise in the air: an edge joins and trains over simulated radios in a virtual machine (root, Debian)
 	@scripts/install-packages qemu-system-x86 mmdebstrap e2fsprogs
 	@WARDROUND_WIFI=1 scripts/test tests/wifi -s $(ARGS)

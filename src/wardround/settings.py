@@ -237,6 +237,18 @@ class ConsoleSettings(ListenSettings, frozen=True, kw_only=True):
     idle_minutes: float = 60.0  # without a key or a touch; 0: an open page may stay, for a screen on the wall
 
 
+class GrpcSettings(ListenSettings, frozen=True, kw_only=True):
+    """Where edges reach the hub. A class of its own, so that a table with a host alone keeps the port."""
+
+    port: int = 7443
+
+
+class EnrolmentSettings(ListenSettings, frozen=True, kw_only=True):
+    """Where edges join."""
+
+    port: int = 7444
+
+
 class RetentionSettings(Settings, frozen=True, kw_only=True):
     """Days that data stay in the lake, by category; 0: for ever."""
 
@@ -295,8 +307,8 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     name: str = "hub"
     site: str = "Wardround"
     simulated: bool = False
-    grpc: ListenSettings = ListenSettings(port=7443)
-    enrolment: ListenSettings = ListenSettings(port=7444)
+    grpc: GrpcSettings = GrpcSettings()
+    enrolment: EnrolmentSettings = EnrolmentSettings()
     console: ConsoleSettings = ConsoleSettings()
     metrics: ListenSettings = ListenSettings()  # for Prometheus; port 0: nobody asks
     public_host: str = "127.0.0.1"  # what edges connect to; it stands in the hub's certificate

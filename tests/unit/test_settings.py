@@ -53,6 +53,12 @@ def _flat(data: dict[str, object], prefix: str = "") -> Iterator[tuple[str, obje
             yield prefix + key, value
 
 
+def test_a_table_with_one_key_keeps_the_defaults_of_the_others() -> None:
+    text = "".join(f"[{name}]\nhost = '0.0.0.0'\n" for name in ("grpc", "enrolment", "console"))
+    settings = parse_settings(text, HubSettings, where="hub.toml")
+    assert (settings.grpc.port, settings.enrolment.port, settings.console.port) == (7443, 7444, 7480)
+
+
 def test_an_unknown_key_names_the_nearest_one() -> None:
     with pytest.raises(SettingsError, match=r"unknown key `spool.byte_max`") as caught:
         parse_settings('name="a"\nhub_host="h"\nhub_port=1\n[spool]\nbyte_max=1\n', EdgeSettings, where="edge.toml")

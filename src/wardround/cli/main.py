@@ -21,6 +21,7 @@ from wardround.cli import (
     automation,
     backup,
     demo,
+    deploy,
     doctor,
     drill,
     edge,
@@ -74,6 +75,7 @@ app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
 app.add_typer(keys.app, name="keys")
 app.add_typer(store.app, name="store")
+app.add_typer(deploy.app, name="deploy")
 app.command("trend")(trend.trend)
 app.command("automation")(automation.automation)
 app.command("backup")(backup.backup)
