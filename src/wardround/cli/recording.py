@@ -10,6 +10,7 @@ import getpass
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from wardround.clock import SystemClock
@@ -112,8 +113,10 @@ def record(arguments: Sequence[str]) -> Recorded | None:
     Raises:
         StorageFull, AuditBroken: it cannot be recorded, and must not be carried out.
     """
+    begin = next((i for i, argument in enumerate(arguments) if not argument.startswith("-")), len(arguments))
+    arguments = arguments[begin:]  # options before the command, such as --debug, are not its own
     words = next((tuple(arguments[:n]) for n in (3, 2, 1) if tuple(arguments[:n]) in ACTS), None)
-    if words is None or {"--help", "-h"} & set(arguments):
+    if words is None or _asks_for_help(arguments):
         return None
     act, rest = ACTS[words], arguments[len(words) :]
     home = _home(words, rest)
@@ -129,6 +132,11 @@ def record(arguments: Sequence[str]) -> Recorded | None:
     log.add(act.kind, f"wardround {' '.join(words)}", getpass.getuser(), **facts)
     log.close()
     return Recorded(home, words)
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether nothing is done for certain. After an option -h may be its value: that is recorded, perhaps once too often."""
+    return any(a in ("--help", "-h") and not before.startswith("-") for before, a in pairwise(arguments))
 
 
 def _home(words: Sequence[str], rest: Sequence[str]) -> Path:
