@@ -20,6 +20,7 @@ from wardround.cli import (
     audit,
     automation,
     backup,
+    completion,
     demo,
     deploy,
     doctor,
@@ -31,6 +32,7 @@ from wardround.cli import (
     keys,
     node,
     process,
+    remote,
     response,
     roster,
     store,
@@ -74,6 +76,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(token.app, name="token")
 app.add_typer(user.app, name="user")
 app.add_typer(keys.app, name="keys")
+app.add_typer(remote.app, name="remote")
 app.add_typer(store.app, name="store")
 app.add_typer(deploy.app, name="deploy")
 app.command("trend")(trend.trend)
@@ -82,6 +85,7 @@ app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.command("drill")(drill.drill)
 app.command("doctor")(doctor.doctor)
+app.command("completion")(completion.completion)
 
 
 @app.callback()

@@ -1,0 +1,121 @@
+"""Commands as they are told: docs/cli.md is the parser's; every command in a page or a remedy is one that there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from wardround.cli import grammar
+from wardround.cli.completion import Shell
+from wardround.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```([a-z]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TYPED = {"", "sh", "bash", "text", "console"}
+INLINE = re.compile(r"`{1,2}wardround +([^`\n]+)`")
+REMARK = re.compile(r"\s{2,}|\s#")  # after two blanks our pages say what a command does
+WORD = re.compile(r"[a-z][a-z-]*")
+
+
+@pytest.fixture(scope="module")
+def parser():
+    return grammar.parser()
+
+
+def test_the_page_is_what_the_parser_has():
+    assert (ROOT / "docs" / "cli.md").read_text() == grammar.page(), "make it anew: python -m wardround.cli.grammar > docs/cli.md"
+
+
+def test_every_command_says_what_it_does(parser):
+    found = list(grammar.commands(parser))
+    assert len(found) > 80
+    silent = [command.words for command in found if len(command.first_sentence) < 10]
+    assert silent == []
+    assert grammar.exit_codes() <= set(grammar.CODES)
+
+
+def lines(text: str) -> list[list[str]]:
+    """The commands of ours in the blocks of a page, as words; what a shell does around them is left out."""
+    found = []
+    for language, block in FENCE.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            if language not in TYPED or "wardround " not in line:
+                continue
+            typed = REMARK.split(line.strip().removeprefix("$ "))[0]
+            lexer = shlex.shlex(typed, posix=True, punctuation_chars="|&;<>")
+            lexer.whitespace_split, words = True, []
+            for word in [*lexer, ";"]:
+                if set(word) <= set("|&;<>"):
+                    if words[:1] == ["wardround"]:
+                        found.append(words[1:])
+                    words = []
+                else:
+                    words.append(word)
+    return found
+
+
+def parse(group, words: list[str]) -> None:
+    """Raises what the parser raises; nothing is run, and no file is looked for."""
+    context = group.make_context("wardround", list(words))
+    while hasattr(context.command, "commands"):
+        name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+
+
+def test_the_commands_of_a_page_are_found():
+    typed = "$ x && wardround study new activity > s.toml   # a remark\nwardround a --b 'c d'   words\n"
+    page = f"```toml\na = 1\n```\n```sh\n{typed}```\n"
+    assert lines(page) == [["study", "new", "activity"], ["a", "--b", "c d"]]
+    assert sum(len(lines(page.read_text())) for page in PAGES) > 80
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_in_a_page_is_one_that_the_parser_takes(parser, page, monkeypatch):
+    for name in ("HUB", "TOKEN_FILE", "CA"):  # as docs/client.md sets them
+        monkeypatch.setenv(f"WARDROUND_{name}", "https://hub.example")
+    wrong = []
+    for words in lines(page.read_text()):
+        try:
+            parse(parser, words)
+        except Exception as error:  # whatever the parser says
+            if "does not exist" not in str(error):  # a file of the reader's
+                wrong.append(f"wardround {' '.join(words)}: {error!r} {error}")
+    assert wrong == []
+
+
+def unknown(group, text: str) -> str:
+    """The first word that is no command, in something like `edge join - --home X`; empty where all are."""
+    for word in text.split():
+        if not hasattr(group, "commands") or not WORD.fullmatch(word):
+            break
+        if word not in group.commands:
+            return word
+        group = group.commands[word]
+    return ""
+
+
+def test_every_command_that_a_remedy_or_a_page_names_is_one_that_there_is(parser):
+    """What an error tells people to type, too."""
+    named = 0
+    for path in [*PAGES, *(ROOT / "src").rglob("*.py")]:
+        for text in INLINE.findall(path.read_text()):
+            named += 1
+            assert not unknown(parser, text.partition("|")[0]), f"{path.relative_to(ROOT)}: wardround {text}"
+    assert named > 100
+
+
+@pytest.mark.parametrize("shell", list(Shell))
+def test_a_shell_is_told_how_to_complete(shell):
+    done = CliRunner().invoke(app, ["completion", shell.value])
+    assert done.exit_code == 0
+    assert "_WARDROUND_COMPLETE" in done.output
+    if shell is Shell.BASH:  # a real bash reads it
+        script = f"{done.output}\ncomplete -p wardround\n"
+        read = subprocess.run(["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=50, check=True)
+        assert "-F" in read.stdout
