@@ -166,7 +166,7 @@ class HubDesk:
         Raises:
             NotAllowed: their role does not cover it.
         """
-        self._check(who, Act.ACKNOWLEDGE)
+        self.check(who, Act.ACKNOWLEDGE)
         return self._acknowledge(alert_id, who)
 
     def _acknowledge(self, alert_id: str, who: str) -> bool:
@@ -181,7 +181,7 @@ class HubDesk:
         Raises:
             NotAllowed: their role does not cover it.
         """
-        self._check(who, Act.UNDO)
+        self.check(who, Act.UNDO)
         try:
             return self._undo(alert_id, who, reason)
         except WardroundError as error:
@@ -258,8 +258,12 @@ class HubDesk:
         accepted = sum(1 for _, part in view.parts if part == "accepted")
         return StudyFacts(view.name, view.round_number, accepted, len(view.parts), view.metric, view.score, view.worst)
 
-    def _check(self, who: str, act: Act) -> None:
-        """By the role that the store has now: a session from before a change gives nothing more."""
+    def check(self, who: str, act: Act) -> None:
+        """By the role that the store has now: a session from before a change gives nothing more.
+
+        Raises:
+            NotAllowed: their role does not cover it.
+        """
         person = self._store.person(who)
         try:
             check_act(who, person.role if person is not None else "", act)

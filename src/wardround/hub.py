@@ -17,6 +17,7 @@ import msgspec
 import structlog
 
 from wardround import __version__
+from wardround.alerts_desk import HubAlertsDesk
 from wardround.api.app import make_api
 from wardround.api_desk import ApiDesk
 from wardround.automation import Automation
@@ -29,7 +30,9 @@ from wardround.collect.intake import Committer, Intake
 from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import Signal, load_signals
 from wardround.collect.storage import FolderStorage
+from wardround.console import alerts
 from wardround.console.governance_pages import GovernancePages
+from wardround.console.looking import Screen
 from wardround.console.processing_pages import ProcessingPages
 from wardround.console.server import Console, Listening
 from wardround.console.ward_pages import WardPages
@@ -425,7 +428,7 @@ class Hub:
             people,
             self._console_listening(),
             self.clock,
-            screens=[*ward.screens(), *processing.screens(), *governance.screens()],
+            screens=[*ward.screens(), *processing.screens(), *governance.screens(), *self._screens()],
             files=[ward.add_files, governance.add_files],
             beside={"/api": api, "/fhir": api},
         )
@@ -438,6 +441,12 @@ class Hub:
             opened.callback(self.metrics.close)
             self.metrics.serve(settings.metrics.host, settings.metrics.port)
         return {"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port}
+
+    def _screens(self) -> tuple[Screen, ...]:
+        """What the console shows beside its first pages."""
+        desk = self.desk
+        own = HubAlertsDesk(self.watch, self.clock, overview=desk.overview, check=desk.check, record=self._record_for_desk)
+        return alerts.screens(own)
 
     def close(self) -> None:
         """Close files and workers."""

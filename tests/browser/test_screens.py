@@ -18,7 +18,17 @@ from wardround.process.lake import Lake
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
 
-PAGES = ("/", "/ward", f"/ward/icu-a/{rows.WORSE}", "/processing", "/governance", "/completeness", "/automation", "/account")
+PAGES = (
+    "/",
+    "/alerts",
+    "/ward",
+    f"/ward/icu-a/{rows.WORSE}",
+    "/processing",
+    "/governance",
+    "/completeness",
+    "/automation",
+    "/account",
+)
 PEOPLE = {"ada": "admin", "olga": "operator", "cleo": "clinician", "dora": "data-officer", "vi": "viewer"}
 SERIOUS = ("serious", "critical")
 WAIT_MS = 60_000  # a busy machine draws slowly

@@ -22,7 +22,7 @@ def sections(view: Overview, routines: Sequence[RoutineView]) -> dict[str, str]:
 
 def frame(view: Overview, *, who: str, role: str) -> str:
     """The whole page around the sections, which are filled by `sections`."""
-    main = '<section class="panel" id="routines" aria-label="What runs by the clock"></section>'
+    main = '<section class="panel" aria-label="What runs by the clock" id="routines"></section>'
     return page(view, who=who, role=role, here="/automation", main=main)
 
 

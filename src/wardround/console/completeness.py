@@ -26,7 +26,7 @@ def sections(signals: Sequence[SignalHours] | None) -> dict[str, str]:
 
 def frame(view: Overview, *, who: str, role: str) -> str:
     """The whole page around the sections, which are filled by `sections`."""
-    main = '<section class="panel" id="signals" aria-label="How complete each signal is"></section>'
+    main = '<section class="panel" aria-label="How complete each signal is" id="signals"></section>'
     return page(view, who=who, role=role, here="/completeness", main=main)
 
 

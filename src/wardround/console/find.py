@@ -53,5 +53,5 @@ def sections(view: Overview, looking: Looking) -> dict[str, str]:
 
 def frame(view: Overview, looking: Looking) -> str:
     """The whole page around the sections."""
-    main = '<section class="panel" id="found" aria-label="What was found"></section>'
+    main = '<section class="panel" aria-label="What was found"><div id="found"></div></section>'
     return page(view, who=looking.name, role=looking.role, here="/find", main=main, sought=looking.params.get("q", ""))

@@ -62,6 +62,7 @@ GOVERNANCE = Place(
 )
 SCREENS = (
     OVERVIEW,
+    ALERTS,
     WARD,
     PROCESSING,
     COMPLETENESS,

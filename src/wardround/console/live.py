@@ -115,8 +115,9 @@ class LivePage:
                 await self._send()
 
     def _say(self, refused: WardroundError) -> None:
-        said = str(refused)
-        html = parts.error(f"{said[:1].upper()}{said[1:]}.", refused.remedy or "Nothing was changed.")
+        said, remedy = str(refused), refused.remedy or "nothing was changed"
+        said = said if said.startswith(self._looking.name) else f"{said[:1].upper()}{said[1:]}"
+        html = parts.error(f"{said}.", f"{remedy[:1].upper()}{remedy[1:]}.")
         self._run(f"wr.said({json.dumps(html)})")
 
     def _answer(self, reply: Reply) -> None:

@@ -178,7 +178,8 @@ def _need(view: Overview) -> str:
             f'<li class="att {tint}" data-key="{safe(alert.alert_id)}"><div>{pictures.mark(alert.priority, 24)}</div>'
             f'<div class="tx"><div class="meta"><span class="pri {alert.priority}">{alert.priority.capitalize()}</span>'
             f"<span>{safe(alert.category)}</span><span>since {clock(alert.since_us)}</span></div>"
-            f'<span class="ti">{safe(alert.title)}</span><p>{safe(alert.detail)} {safe(alert.action)}</p>'
+            f'<a class="ti" href="/alerts/{safe(alert.alert_id)}">{safe(alert.title)}</a>'
+            f"<p>{safe(alert.detail)} {safe(alert.action)}</p>"
             f'<p class="done">{told}</p></div><div class="go">{button}</div></li>'
         )
     return head + f"<ul>{''.join(rows)}</ul>"
@@ -199,7 +200,8 @@ def _handled(view: Overview) -> str:
         )
         rows.append(
             f'<li class="hrow" data-key="{safe(alert.alert_id)}">{pictures.mark(alert.priority)}'
-            f'<span class="m nw">{safe(alert.title)}</span><span class="dim" title="{safe(alert.detail)}">'
+            f'<a class="m nw" href="/alerts/{safe(alert.alert_id)}">{safe(alert.title)}</a>'
+            f'<span class="dim" title="{safe(alert.detail)}">'
             f"{safe(alert.response or alert.detail)}</span>{undo}</li>"
         )
     more = f'<li class="hrow dim">and {len(handled) - HANDLED_SHOWN} more</li>' if len(handled) > HANDLED_SHOWN else ""

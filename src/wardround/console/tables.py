@@ -38,6 +38,15 @@ class Table(Generic[T]):
 
     def html(self, looking: Looking, rows: Sequence[T]) -> str:
         """The page that the address names; `rows` are all of them, of which only this page's are drawn."""
+        shown, news, pages = self.page(looking, rows)
+        sort, down = self._sort(looking)
+        body = "".join(map(self._row, shown))
+        heads = "".join(self._head(looking, column, sort, down=down) for column in self.columns)
+        table = f'<table class="tight"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+        return f'{news}<div class="tw">{table}</div>{pages}'
+
+    def page(self, looking: Looking, rows: Sequence[T]) -> tuple[list[T], str, str]:
+        """The rows of the page that the address names; what is new, to show; the way to the other pages."""
         sort, down = self._sort(looking)
         ordered = sorted(rows, key=sort.by, reverse=down) if sort is not None and sort.by is not None else rows
         by_key = {self.key(row): row for row in ordered}
@@ -45,13 +54,7 @@ class Table(Generic[T]):
         pages = max(1, -(-len(kept) // self.rows))
         page = min(max(1, looking.number(f"{self.name}-page")), pages)
         shown = [by_key[key] for key in kept[(page - 1) * self.rows : page * self.rows]]
-        body = "".join(map(self._row, shown))
-        heads = "".join(self._head(looking, column, sort, down=down) for column in self.columns)
-        return (
-            f"{self._news(looking, new, moved=moved)}"
-            f'<div class="tw"><table class="tight"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
-            f"{self._pages(looking, page, pages, len(kept))}"
-        )
+        return shown, self._news(looking, new, moved=moved), self._pages(looking, page, pages, len(kept))
 
     def _held(self, looking: Looking) -> str:
         return f"{self.name} {looking.address}"

@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from wardround.console import automation, completeness, find, overview, sign_in_pages
+from wardround.console import alert_detail, alerts, automation, completeness, find, overview, sign_in_pages
+from wardround.console.alert_model import AlertDetail, AlertRow, AlertsView, LoadView, SilenceView, Step
 from wardround.console.looking import Looking
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, RoutineView, SignalHours, StudyView
 
@@ -100,3 +101,20 @@ def test_no_text_of_signing_in_becomes_markup(page):
     html = page(f"Northmoor{EVIL}", simulated=True, wrong=f"no{EVIL}")
     Marks().feed(html.replace('<script src="/static/theme.js">', ""))  # the page's own
     assert "&lt;img" in html
+
+
+def test_no_text_of_alerts_becomes_markup():
+    row = AlertRow("A-0001", "ECG of patch-1", "icu-a", "technical", "medium", "now", "firing", NOW, "flagged", "ada")
+    silence = SilenceView("S-0001", "edge icu-a", NOW, "ada", "works")
+    alert = AlertDetail(
+        row, "sensor-dead", (("edge", "icu-a"), ("study", "beats")), NOW, NOW, "No change.", ((1.0, 2.0), (2.0, 3.0)), "mV",
+        impact="none", causes=("a cable",), action="look", notes=("seen",), history=(Step(NOW, "silenced", "ada", "why"),),
+        explained_by="A-0002", silence=silence, undone_by="ada", undo_reason="so", undo_title="Undo?",
+        related=(("A-0003", "other"),),
+    )  # fmt: skip
+    view = AlertsView(NOW, (row,), (silence,), (LoadView("technical", 3, 0.5, 9.0, 1, 1.0),))
+    asked = Looking("ada", "admin")
+    drawn, shown = played(hostile(alert), lambda one: alerts.sections(view, one, asked).values())
+    assert (drawn > 15, shown > 12) == (True, True)
+    assert played(hostile(alert), lambda one: [alert_detail.silence_dialog(one, NOW)])[1] >= 2
+    assert played(hostile(view), lambda one: alerts.sections(one, alert, asked).values())[1] >= 5
