@@ -50,7 +50,7 @@ from wardround.learn.spans import NO_SPANS, Spans, span
 from wardround.learn.strategies import Strategy
 from wardround.learn.study import Study
 from wardround.learn.survey import SurveySettings
-from wardround.learn.triage import Screen, Verdict, examples_counted
+from wardround.learn.triage import Screen, Verdict, examples_counted, examples_most
 from wardround.records import EdgeId, ModelDigest
 
 log = structlog.get_logger(__name__)
@@ -748,7 +748,7 @@ class Coordinator:
         """Screen, fold, keep the model, and move the study to it."""
         open_ = self._open
         assert open_ is not None  # noqa: S101
-        accepted = {e: a for e, a in self._journal.accepted(open_.number).items() if e in edges}
+        accepted = self._weighed(open_, {e: a for e, a in self._journal.accepted(open_.number).items() if e in edges})
         with span(self._spans, "screen", open_.number):
             judged = self._making.judged(open_, accepted, self._quarantined_now)
         aside = {e for e, verdict in judged.items() if verdict.reason}
@@ -803,6 +803,16 @@ class Coordinator:
             self._retention.committed(open_.number)
         except OSError as error:  # no reason to give up the round that has begun
             log.warning("old files could not be removed", study=self.study.name, reason=str(error))
+
+    def _weighed(self, open_: OpenRound, accepted: dict[EdgeId, Accepted]) -> dict[EdgeId, Accepted]:
+        """No edge weighs far more than the others, whatever it claims. Where sums are masked or noisy, claims weigh nothing."""
+        if self._blind is not None or self._central is not None:
+            return accepted
+        most = examples_most([a.examples for a in accepted.values()], self.study.triage)
+        over = any(a.examples > most for a in accepted.values())  # else nothing is written
+        for edge in self._journal.weigh(open_.number, most) if over else ():
+            log.warning("a claim of examples is bounded", study=self.study.name, round_number=open_.number, edge=edge, most=most)
+        return {e: replace(a, examples=min(a.examples, most)) for e, a in accepted.items()}
 
     def _quarantined_now(self, edge: str, verdict: Verdict, until: int) -> None:
         self._emit(

@@ -35,7 +35,7 @@ from wardround.learn.spread import Spread
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import Study
 from wardround.learn.trees import check_trees
-from wardround.learn.triage import Screen, check_facts, check_norm, check_update
+from wardround.learn.triage import Screen, check_facts, check_norm, check_update, examples_most
 from wardround.learn.virtual_edges import Made, VirtualEdges
 from wardround.records import EdgeId, Examples
 from wardround.settings import ScheduleSettings
@@ -380,7 +380,7 @@ class Fleet:
             if self._central is not None:
                 self._central.spend(number, 1, 0)
             try:
-                updates, metrics = self._updates(folded, number)
+                updates, metrics = self._updates(folded, number, self._most(accepted))
             except UpdateRefused as error:
                 return str(error)
         reference = self._reference_update(base, number) if self._strategy.wants_reference else None
@@ -414,7 +414,12 @@ class Fleet:
                 self._quarantined[edge] = number + self.study.triage.quarantine_rounds
         return aside
 
-    def _updates(self, folded: Mapping[str, _Work], number: int) -> tuple[list[WeightedUpdate], dict[str, float]]:
+    def _most(self, accepted: Mapping[str, _Work]) -> int:
+        """What an edge of this round may weigh, as the hub reckons it."""
+        counts = [self.edges.counts[e] if w.made is None else w.made.examples for e, w in accepted.items()]
+        return examples_most(counts, self.study.triage)
+
+    def _updates(self, folded: Mapping[str, _Work], number: int, most: int) -> tuple[list[WeightedUpdate], dict[str, float]]:
         """What the strategy folds; those of one base together where means do."""
         if self._blind:
             made_all = [w.made for w in folded.values() if w.made is not None]
@@ -422,18 +427,21 @@ class Fleet:
             groups, circle = grouped(made_all, self.study.privacy, self._circle, seed)
             return [self._sum(group, self._bases[number], circle) for group in groups], {}
         if not self._means_do:
-            made = [(w.made, number - w.number) for w in folded.values() if w.made is not None]
-            total = sum(m.examples for m, _ in made)
-            names = sorted(set.intersection(*(set(m.metrics) for m, _ in made)))
-            metrics = {n: sum(m.metrics[n] * m.examples for m, _ in made) / total for n in names}
-            return [WeightedUpdate(m.tensors, m.examples, m.metrics, late) for m, late in made], metrics
+            made = [(w.made, min(w.made.examples, most), number - w.number) for w in folded.values() if w.made is not None]
+            total = sum(n for _, n, _ in made)
+            names = sorted(set.intersection(*(set(m.metrics) for m, _, _ in made)))
+            metrics = {name: sum(m.metrics[name] * n for m, n, _ in made) / total for name in names}
+            return [WeightedUpdate(m.tensors, n, m.metrics, late) for m, n, late in made], metrics
         updates: list[WeightedUpdate] = []
         loss, examples = 0.0, 0
         for based_on in sorted({w.number for w in folded.values()}):
             members = [e for e, w in folded.items() if w.number == based_on]
-            for mean in self.edges.means(self._bases[based_on], members, based_on):
-                updates.append(WeightedUpdate(MemoryTensors(mean.update), mean.examples, {}, number - based_on))
-                loss, examples = loss + mean.loss * mean.examples, examples + mean.examples
+            usual = [e for e in members if self.edges.counts[e] <= most]
+            for group in filter(None, (usual, *([e] for e in members if self.edges.counts[e] > most))):
+                for mean in self.edges.means(self._bases[based_on], group, based_on):
+                    weight = mean.examples if group is usual else most
+                    updates.append(WeightedUpdate(MemoryTensors(mean.update), weight, {}, number - based_on))
+                    loss, examples = loss + mean.loss * weight, examples + weight
         return updates, {"loss": loss / examples}
 
     def _sum(self, made: Sequence[Made], base: Parameters, circle: int) -> WeightedUpdate:

@@ -425,6 +425,14 @@ class Journal:
             row = self._db.execute(query, (edge,)).fetchone()
         return int(row[0]) if row else None
 
+    def weigh(self, round_number: int, most: int) -> list[EdgeId]:
+        """Let no update of a round count for more than so many examples; the edges that claimed more."""
+        with self._transaction():
+            query = "SELECT edge FROM accepted WHERE round = ? AND examples > ? ORDER BY edge"
+            found = [EdgeId(e) for (e,) in self._db.execute(query, (round_number, most))]
+            self._db.execute("UPDATE accepted SET examples = ? WHERE round = ? AND examples > ?", (most, round_number, most))
+        return found
+
     def past_norms(self, edge: EdgeId, before: int) -> list[float]:
         """The norms of its newest accepted updates of train rounds."""
         query = "SELECT norm FROM accepted WHERE edge = ? AND round > 0 AND round < ? ORDER BY round DESC LIMIT ?"

@@ -111,6 +111,7 @@ class TriageSettings(Settings, frozen=True):
 
     update_bytes_max: int = 256_000_000
     examples_max: int = 10_000_000
+    examples_ratio_max: float = 10.0  # of what an edge weighs to the median of its round
     norm_ratio_max: float = 10.0  # of an update's norm to the median of the edge's own past
     screen_threshold: float = 6.0  # of a score that is about 1 for an edge in health; more lets more pass
     screen_rounds_min: int = 4  # an edge's own history before the screen speaks

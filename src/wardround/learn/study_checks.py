@@ -261,6 +261,7 @@ def _check_score(score: ScoreSettings) -> None:
 def _check_triage(triage: TriageSettings) -> None:
     _between("triage.update_bytes_max", triage.update_bytes_max, 1_000, 2**40)
     _between("triage.examples_max", triage.examples_max, 1, 2**40)
+    _between("triage.examples_ratio_max", triage.examples_ratio_max, 1.0, 1e12)
     _between("triage.norm_ratio_max", triage.norm_ratio_max, 1.0, 1e6)
     _between("triage.screen_threshold", triage.screen_threshold, 1.0, 1e6)
     _between("triage.twin_cosine_max", triage.twin_cosine_max, 0.5, 1.0)

@@ -23,6 +23,7 @@ PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its t
 SQUARES_MIN, SQUARES_MAX = 1e-20, 1e37  # sums of squares that float32 holds without underflow and overflow
 GROWTH = 1.5  # an edge's weight may grow by half, and by EXAMPLES_SLACK, from one round to the next
 EXAMPLES_SLACK = 1_000
+ROUND_MIN = 3  # edges whose median says what is usual; of two, the one who lies has half of it
 PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
 
 
@@ -71,6 +72,17 @@ def examples_counted(claimed: int, registered: int | None, settings: TriageSetti
     if registered is None:
         return min(claimed, settings.examples_max)
     return min(claimed, int(registered * GROWTH) + EXAMPLES_SLACK)
+
+
+def examples_most(counts: Sequence[int], settings: TriageSettings) -> int:
+    """What an update may weigh beside the others of its round, given the counts of all of them.
+
+    An edge's own past bounds how fast a claim grows, but a first claim has no past, and one that grows for long enough would own
+    the mean. Those who lie move the median only when they are half of the round; the bound leaves it as it is.
+    """
+    if len(counts) < ROUND_MIN:
+        return settings.examples_max
+    return max(1, int(settings.examples_ratio_max * statistics.median(counts)))
 
 
 def check_claim(*, size: int, examples: int, settings: TriageSettings) -> None:

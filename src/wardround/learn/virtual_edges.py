@@ -65,7 +65,9 @@ class VirtualEdges:
             LearnError: no edge has enough labelled examples.
         """
         self._study, self._rule, self._spread = study, strategy.rule, spread
-        usable = {n: e for n, e in sorted(edges.items()) if int((e.labels >= 0).sum()) >= study.rounds.examples_min}
+        counts = {n: int((e.labels >= 0).sum()) for n, e in sorted(edges.items())}
+        self.counts = {n: count for n, count in counts.items() if count >= study.rounds.examples_min}  # labelled examples
+        usable = {n: edges[n] for n in self.counts}
         if not usable:
             raise LearnError("no edge of the rehearsal has enough labelled examples", remedy="lower rounds.examples_min")
         self.names = tuple(usable)
@@ -83,6 +85,7 @@ class VirtualEdges:
         """Let these edges train on other examples from now on."""
         known = {self._place[name]: examples for name, examples in edges.items()}
         if known:
+            self.counts |= {n: int((e.labels >= 0).sum()) for n, e in edges.items()}
             self._edges = tuple(known.get(i, e) for i, e in enumerate(self._edges))
             self._pool = None
 

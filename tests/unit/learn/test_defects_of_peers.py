@@ -177,7 +177,19 @@ def test_a_large_count_does_not_own_the_model(hub):
     for edge, examples in (("a", 60), ("b", 60), ("c", 10_000_000)):
         assert hub.send(edge, steps(hub.model(), 1), examples=examples).accepted
     folded = hub.coordinator.committed()[-1].folded
-    assert folded["c"] <= 60 * 1.5 + 1_000  # of what it had registered, and not of what it claims
+    assert folded["c"] == 10 * 60  # of the round's median, and not of what it claims
+
+
+def test_a_first_claim_and_one_that_grows_for_long_do_not_own_the_model(hub):
+    for edge in "abc":
+        assert hub.send(edge, steps(hub.model(), 1)).accepted
+    hub.coordinator.attach(EdgeId("d"))  # in no statistics, so nothing is registered of it
+    for edge in "abc":
+        assert hub.send(edge, steps(hub.model(), 1)).accepted
+    for number in range(8):
+        for seed, edge in enumerate("abcd"):
+            assert hub.send(edge, steps(hub.model(), 4 * number + seed), examples=10_000_000 if edge == "d" else 60).accepted
+        assert hub.coordinator.committed()[-1].folded == {"a": 60, "b": 60, "c": 60, "d": 600}
 
 
 def test_examples_of_zero_from_everybody_end_the_round_and_not_the_study(hub):

@@ -16,7 +16,7 @@ from wardround.learn.local import train_locally
 from wardround.learn.models import MemoryTensors, is_buffer
 from wardround.learn.privacy.modes import PrivacySettings
 from wardround.learn.strategies import STRATEGIES, Fold, WeightedUpdate, make_strategy
-from wardround.learn.study import LearnerSettings, RoundSettings, StrategySettings, Study
+from wardround.learn.study import LearnerSettings, RoundSettings, StrategySettings, Study, TriageSettings
 from wardround.records import Examples
 from wardround.settings import ScheduleSettings
 from wardround.watch.detectors.screens import Screens
@@ -135,6 +135,25 @@ def test_means_and_single_updates_of_several_bases_give_the_same_model(monkeypat
     assert [r.participants for r in together] == [r.participants for r in each]
     for name, tensor in together[-1].model.items():
         np.testing.assert_allclose(each[-1].model[name], tensor, atol=2e-5, err_msg=name)
+
+
+def test_an_edge_of_very_many_examples_weighs_no_more_than_the_bound_however_it_is_trained():
+    given = study("fedavg", rounds=1, class_weighting="none")
+    bounded = msgspec.structs.replace(given, triage=TriageSettings(examples_ratio_max=1.0))  # of a median of 64
+    (together,) = Fleet(bounded, EDGES, classes=CLASSES).run()
+    (each,) = Fleet(bounded, EDGES, classes=CLASSES, screen=Trusting()).run()
+    (free,) = Fleet(given, EDGES, classes=CLASSES).run()
+    fleet = Fleet(bounded, EDGES, classes=CLASSES)
+    base, strategy = fleet.first_model(), make_strategy(given.strategy, given.learner)
+    updates = []
+    for own in EDGES.values():
+        local = train_locally(fleet.learner, given.learner, strategy.rule, base, {}, own, round_number=1)
+        updates.append(WeightedUpdate(MemoryTensors(local.update), min(64, local.examples)))
+    expected = strategy.fold(Fold(MemoryTensors(base), updates, {}, len(EDGES))).model
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(together.model[name], tensor, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(each.model[name], tensor, atol=2e-5, err_msg=name)
+    assert not all(np.allclose(free.model[name], tensor, atol=2e-5) for name, tensor in expected.items())
 
 
 class Said(NamedTuple):
