@@ -51,6 +51,10 @@ test-takeover: $(VENV)/.dev  ## two hubs on one PostgreSQL: killed in the middle
 	@scripts/install-packages postgresql
 	@WARDROUND_TAKEOVER=1 scripts/test tests/unit/store/test_lease.py tests/integration/test_takeover.py $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.dev  ## 200 edges and 2,000 devices for SOAK_S seconds (1800) with faults at random: the hub's memory, lost, duplicated, rounds stuck
+	@$(BIN)/python -m tests.soak.run $(or $(SOAK_S),1800) $(or $(SEED),0)
+
 .PHONY: image sbom wheel
 image: $(VENV)/.runtime  ## the image of the hub and the edge, for Podman (BASE=an image with Python 3.11; none: Debian's packages)
 	@scripts/image
