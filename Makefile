@@ -69,6 +69,10 @@ test-wifi: $(VENV)/.dev  ## WPA3-Enterprise in the air: an edge joins and trains
 	@scripts/install-packages qemu-system-x86 mmdebstrap e2fsprogs
 	@WARDROUND_WIFI=1 scripts/test tests/wifi -s $(ARGS)
 
+.PHONY: test-newcomer
+test-newcomer: $(VENV)/.dev  ## docs/first-study.md as a newcomer types it, from the installation in a new environment on (minutes)
+	@WARDROUND_NEWCOMER=1 scripts/test tests/integration/test_first_study.py $(ARGS)
+
 check: $(VENV)/.dev  ## lint, types, import rules
 	@scripts/check
 

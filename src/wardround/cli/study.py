@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from wardround.cli import attack, budget, calibrate, models, rehearse, set_aside, updates
+from wardround.cli import attack, budget, calibrate, models, rehearse, set_aside, sheets, updates
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
@@ -190,6 +190,7 @@ def status(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
 budget.add_to(app)
 calibrate.add_to(app)
 rehearse.add_to(app)
+sheets.add_to(app)
 attack.add_to(app)
 models.add_to(app)
 set_aside.add_to(app)
