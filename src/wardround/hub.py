@@ -30,7 +30,7 @@ from wardround.collect.intake import Committer, Intake
 from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import Signal, load_signals
 from wardround.collect.storage import FolderStorage
-from wardround.console import alerts
+from wardround.console import alerts, fleet
 from wardround.console.governance_pages import GovernancePages
 from wardround.console.looking import Screen
 from wardround.console.processing_pages import ProcessingPages
@@ -39,6 +39,7 @@ from wardround.console.ward_pages import WardPages
 from wardround.desk import AT_EDGES, SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused, DecodeError, WardroundError
+from wardround.fleet_desk import HubFleetDesk
 from wardround.flower.door import FlowerDoor
 from wardround.governance import Governance
 from wardround.hours import HoursBoard, HoursWatch
@@ -428,7 +429,13 @@ class Hub:
             people,
             self._console_listening(),
             self.clock,
-            screens=[*ward.screens(), *processing.screens(), *governance.screens(), *self._screens()],
+            screens=[
+                *ward.screens(),
+                *processing.screens(),
+                *governance.screens(),
+                *self._screens(),
+                *self._fleet_screens(api_desk),
+            ],
             files=[ward.add_files, governance.add_files],
             beside={"/api": api, "/fhir": api},
         )
@@ -447,6 +454,21 @@ class Hub:
         desk = self.desk
         own = HubAlertsDesk(self.watch, self.clock, overview=desk.overview, check=desk.check, record=self._record_for_desk)
         return alerts.screens(own)
+
+    def _fleet_screens(self, acts: ApiDesk) -> tuple[Screen, ...]:
+        """The Fleet screen; it invites and revokes as the API does."""
+        desk = self.desk
+        own = HubFleetDesk(
+            self.store,
+            self.watch,
+            self.clock,
+            beats=self.beats,
+            attached=lambda: set(self.link.attached) if self.link is not None else set(),
+            overview=desk.overview,
+            check=desk.check,
+            acts=acts,
+        )
+        return fleet.screens(own)
 
     def close(self) -> None:
         """Close files and workers."""

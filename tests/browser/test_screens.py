@@ -1,4 +1,4 @@
-"""Ward, Processing and Governance in a real browser, and axe over every page in both themes: one hub over a real lake."""
+"""Ward, Fleet, Processing and Governance in a real browser, and axe over every page in both themes: one hub over a real lake."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ from wardround.process.catalogue import JOBS
 from wardround.process.lake import Lake
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
+from wardround.trust.join import parse
 
 PAGES = (
     "/",
     "/alerts",
     "/ward",
     f"/ward/icu-a/{rows.WORSE}",
+    "/fleet",
+    "/fleet/icu-a",
     "/processing",
     "/governance",
     "/completeness",
@@ -159,6 +162,45 @@ def test_processing_shows_the_way_and_an_operator_asks_for_a_job(page, hub):
     expect(row).to_contain_text("done")
     shoot(page, "processing")
     assert page.problems == []
+
+
+def test_an_operator_invites_an_edge_and_revokes_another(page, hub):
+    enter(page, hub, "vi")
+    page.goto(hub.address + "/fleet")
+    expect(page.get_by_role("button", name="Invite an edge")).to_be_disabled()
+    expect(page.locator("#edges tr", has_text="cardio-2").get_by_role("button")).to_be_disabled()
+    page.context.clear_cookies()
+    enter(page, hub, "olga")
+    page.get_by_role("link", name="Fleet", exact=True).click()
+    expect(page).to_have_title("Fleet - Wardround")
+    page.get_by_role("button", name="Invite an edge").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Name of the edge").fill("icu-z")
+    dialog.get_by_role("button", name="Make the token").click()
+    expect(dialog.locator("pre").first).to_have_text("wardround edge join -")
+    token = dialog.locator("pre").nth(1).inner_text()
+    store = hub.store()
+    store.burn(parse(token).token_id, b"k" * 32)  # as the enrolment listener does for the edge
+    store.close()
+    expect(dialog.locator("#invite-steps li.done")).to_have_count(2)  # while it is open
+    page.screenshot(path=ARTIFACTS / "fleet-invite.png")
+    dialog.get_by_role("button", name="Done").click()
+    expect(page.locator("#invites")).to_contain_text("icu-z")
+    assert token not in page.content()  # nor in the dialog that is closed
+    row = page.locator("#edges tr", has_text="cardio-2")
+    row.get_by_role("button", name="Revoke").click()
+    expect(dialog).to_contain_text("Its open connections end within two seconds")
+    dialog.get_by_role("button", name="Revoke cardio-2").click()
+    expect(dialog).to_be_visible()  # the name is not typed yet
+    page.screenshot(path=ARTIFACTS / "fleet-revoke.png")
+    dialog.get_by_label("Type cardio-2 to go on").fill("cardio-2")
+    dialog.get_by_role("button", name="Revoke cardio-2").click()
+    expect(row).to_have_count(0)
+    shoot(page, "fleet")
+    assert page.problems == []
+    store = hub.store()
+    assert [e.name for e in store.edges() if e.revoked_us] == ["cardio-2"]
+    store.close()
 
 
 def test_a_data_officer_erases_a_subject_and_reads_the_audit_log(page, hub):

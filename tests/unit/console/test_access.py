@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from wardround.clock import ManualClock, SystemClock
-from wardround.console import alerts
+from wardround.console import alerts, fleet
 from wardround.console.bodies import BODY_MAX
 from wardround.console.door import COOKIE
 from wardround.console.governance_pages import GovernancePages
@@ -51,6 +51,8 @@ ROUTES = {
     "GET /governance/audit.log": SIGNED_IN,
     "GET /alerts": SIGNED_IN,
     "GET /alerts/{item}": SIGNED_IN,
+    "GET /fleet": SIGNED_IN,
+    "GET /fleet/{item}": SIGNED_IN,
 }
 MOUNTS = {"MOUNT /static", "MOUNT /_nicegui_ws"}  # files that are the same for everybody; the live connection
 DEADLINE_S = 60.0
@@ -85,7 +87,7 @@ def console(tmp_path_factory):
         people,
         Listening("127.0.0.1", 0),
         SystemClock(),
-        screens=[*(screen for page in pages for screen in page.screens()), *alerts.screens(Desk())],
+        screens=[*(screen for page in pages for screen in page.screens()), *alerts.screens(Desk()), *fleet.screens(Desk())],
         files=[page.add_files for page in pages if hasattr(page, "add_files")],
     )
     made.recorded, made.guessing = recorded, clock

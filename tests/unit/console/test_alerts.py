@@ -92,7 +92,7 @@ def test_evidence_is_drawn_with_its_threshold_and_its_numbers(site):
     assert "own-history score of icu-a: 9.8 at the end, threshold 6" in html
     assert "Table of this chart" in html
     assert "quarantined in round 9" in html
-    assert 'href="/fleet' not in html  # no link leads to a screen that is not there
+    assert 'href="/fleet/icu-a"' in html
 
 
 def test_evidence_by_time_has_a_clock_under_it(site):

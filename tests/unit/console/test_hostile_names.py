@@ -11,8 +11,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from wardround.console import alert_detail, alerts, automation, completeness, find, overview, sign_in_pages
+from wardround.console import alert_detail, alerts, automation, completeness, find, fleet, overview, sign_in_pages
 from wardround.console.alert_model import AlertDetail, AlertRow, AlertsView, LoadView, SilenceView, Step
+from wardround.console.fleet_model import Branch, FleetEdge, FleetView, Invitation, InviteStep
 from wardround.console.looking import Looking
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, RoutineView, SignalHours, StudyView
 
@@ -118,3 +119,18 @@ def test_no_text_of_alerts_becomes_markup():
     assert (drawn > 15, shown > 12) == (True, True)
     assert played(hostile(alert), lambda one: [alert_detail.silence_dialog(one, NOW)])[1] >= 2
     assert played(hostile(view), lambda one: alerts.sections(one, alert, asked).values())[1] >= 5
+
+
+def test_no_text_of_the_fleet_becomes_markup():
+    edge = FleetEdge(
+        "icu-a", "silent", 0, "silent 9 s", "high", 2, told=True, battery=9.0, machine="wifi", via="r", model="round 3"
+    )
+    steps = (InviteStep("made", "done"), InviteStep("joins", "waiting"))
+    invitation = Invitation("icu-z", "ada", NOW, steps)
+    view = FleetView(NOW, (edge,), "beats", (Branch("r", "", True), Branch("icu-a", "r", False)), (invitation,))
+    asked = Looking("ada", "admin", item="icu-a")
+    drawn, shown = played(hostile(view), lambda one: fleet.sections(one, asked).values())
+    assert (drawn > 10, shown > 8) == (True, True)
+    assert check(*fleet.sections(view, replace(asked, item=EVIL)).values())
+    assert played(hostile(edge), lambda one: [fleet.revoke_dialog(one)])[1] >= 1
+    assert check(fleet.token_dialog(f"x{EVIL}", f"wr1{EVIL}", ""))

@@ -76,6 +76,7 @@ window.wr = (() => {
     const element = document.getElementById("ask");
     element.innerHTML = html;
     element.setAttribute("aria-labelledby", "ask-title");
+    element.onclose = () => { if (!element.open) element.textContent = ""; }; // a token that was shown once stays nowhere
     element.showModal();
     const field = element.querySelector("input, select, textarea");
     if (field) field.focus();
