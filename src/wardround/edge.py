@@ -454,7 +454,7 @@ class Edge:
 
     async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
         source = Source(SOURCES.get(order.task, EXAMPLES), str(self._home.path), self.name)
-        work = Work(source, order.task, order.settings, model, order.round_number, kept)
+        work = Work(source, order.task, order.settings, model, order.round_number, kept, order.study)
         unwanted = threading.Event()
         try:
             done = await asyncio.to_thread(self._trainer.run, work, unwanted)

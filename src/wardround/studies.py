@@ -256,8 +256,8 @@ class RunningStudy:
     def _initial(self) -> Parameters:
         """The first model."""
         model = self._learner.initial(self.study.learner.seed)
-        if self.study.privacy.has_budget and self.task is not None:
-            return with_public_scale(model, self.study, usual_scale(self.task.name, len(self.task.feature_names)))
+        if self.study.begins_public and self.task is not None:
+            model = with_public_scale(model, self.study, usual_scale(self.task.name, len(self.task.feature_names)))
         return with_controls(model) if self._strategy.rule.controls else model
 
     def _reference(self, base: Parameters, round_number: int) -> Parameters | None:

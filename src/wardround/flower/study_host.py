@@ -58,6 +58,11 @@ def checked(text: str) -> Study:
         )
     if study.strategy.name == "fltrust":
         raise StudyError("strategy.name is `fltrust`: it trains on the hub's own lake", remedy="choose another strategy")
+    if study.learner.dp_sgd.on:
+        raise StudyError(
+            "learner.dp_sgd: a node of a Flower federation keeps no ledger by study",
+            remedy="start it with `wardround study start`",
+        )
     if study.relay.children:
         raise StudyError("relay: nodes of a Flower federation do not reach each other", remedy="leave [relay] out")
     return study

@@ -609,8 +609,8 @@ class Coordinator:
 
     @property
     def _begins_alone(self) -> bool:
-        """Whether round 0 asks nobody: sums over all patients would be a release without noise."""
-        return self._central is not None
+        """Whether round 0 asks nobody."""
+        return self.study.begins_public
 
     def _eligible(self) -> list[EdgeId]:
         """Who may be asked now."""

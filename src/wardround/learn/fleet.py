@@ -131,10 +131,10 @@ class Fleet:
 
     def first_model(self) -> Parameters:
         """The model that round 0 makes: first values, and scaling from the sums of all edges."""
-        if self._central is not None:
-            return with_public_scale(self.learner.initial(self.study.learner.seed), self.study, self._usual)
-        sums = fold_sums(self.edges.sums())
         initial = self.learner.initial(self.study.learner.seed)
+        if self.study.begins_public:
+            return with_public_scale(initial, self.study, self._usual)
+        sums = fold_sums(self.edges.sums())
         if self._strategy.rule.controls:
             initial = with_controls(initial)
         return with_scaling(initial, sums, class_weighting=self.study.learner.class_weighting)

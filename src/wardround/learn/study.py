@@ -34,6 +34,20 @@ class TaskShape(Protocol):
     def metric(self) -> str: ...
 
 
+class DpSgdSettings(Settings, frozen=True):
+    """Noise in every step of an edge's training (learners/dp_sgd.py): it hides each example from whoever reads the updates."""
+
+    noise: float = 0.0  # noise multiplier: standard deviation of a step's noise over the clip; 0: there is none
+    clip: float = 1.0  # L2 length that each example's gradient is clipped to
+    epsilon_max: float = 8.0  # an edge trains no more rather than spend more on an example of its own
+    delta: float = 1e-5
+
+    @property
+    def on(self) -> bool:
+        """Whether training has noise."""
+        return self.noise > 0
+
+
 class LearnerSettings(Settings, frozen=True):
     """What trains, and how an edge trains it."""
 
@@ -52,6 +66,7 @@ class LearnerSettings(Settings, frozen=True):
     module: str = ""  # torch: "package.module:function" that makes the network
     trees: int = 1  # xgboost: steps of boosting in a round, each one tree (a tree for each class, if there are three or more)
     depth: int = 4  # xgboost: splits from a tree's root to its leaves
+    dp_sgd: DpSgdSettings = DpSgdSettings()
 
 
 class RoundSettings(Settings, frozen=True):
@@ -181,6 +196,11 @@ class Study(Settings, frozen=True):
     release: ReleaseSettings = ReleaseSettings()
     respond: RespondSettings = RespondSettings()
 
+    @property
+    def begins_public(self) -> bool:
+        """Whether the first model is made of nobody's data: sums over patients would be a release without noise."""
+        return self.kind == "model" and (self.privacy.has_budget or self.learner.dp_sgd.on)
+
 
 class LocalRule(msgspec.Struct, frozen=True, kw_only=True):
     """The edge's half of a strategy; learn/local.py carries it out. What stands at its default asks for nothing."""
@@ -259,8 +279,16 @@ def training_settings(study: Study, task: TaskShape, rule: LocalRule, code: str 
 
 
 def encode_training(settings: TrainingSettings) -> bytes:
-    """MessagePack, as Order.settings holds it."""
-    return msgspec.msgpack.encode(settings)
+    """MessagePack, as Order.settings holds it.
+
+    DP-SGD is left out where it is off: an edge of an older version reads the order. Where it is on that edge finds a key that it
+    does not know, and declines by name: it never trains without the noise.
+    """
+    if settings.learner.dp_sgd.on:
+        return msgspec.msgpack.encode(settings)
+    plain = msgspec.to_builtins(settings)
+    del plain["learner"]["dp_sgd"]
+    return msgspec.msgpack.encode(plain)
 
 
 def decode_training(data: bytes) -> TrainingSettings:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from wardround.errors import StudyError
+from wardround.learn.privacy.dp_sgd_checks import check_dp_sgd
 from wardround.learn.privacy.modes import check_privacy, edges_max
 from wardround.learn.responses import check_respond
 from wardround.learn.schedule import check_schedule
@@ -100,6 +101,7 @@ def check(
     _check_strategy(study.strategy, study.learner, study.rounds)
     _one_of("rounds.mode", study.rounds.mode, modes)
     check_privacy(study)
+    check_dp_sgd(study)
     _check_compression(study)
     _check_relay(study.relay)
     _check_score(study.score)

@@ -30,6 +30,12 @@ l2 = {l2}
 seed = 0                    # the same seed and data give the same model
 class_weighting = "{class_weighting}" # "balanced": rare classes count alike, by the counts of all edges together
 
+[learner.dp_sgd]            # noise in every step at the edge hides each example from the hub, too; docs/privacy.md
+noise = 0.0                 # in clips; 1.0 is a start. It asks for watch.row_counts = false and class_weighting = "none"
+clip = 1.0                  # length of one example's gradient
+epsilon_max = 8.0           # what an edge may spend on one of its examples in this study
+delta = 1e-5
+
 [rounds]
 count = 20
 edges_min = 3               # quorum; of two edges, each could subtract itself and see the other

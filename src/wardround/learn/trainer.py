@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,15 @@ from wardround.errors import LearnError, WardroundError
 from wardround.learn.by_patient import train_by_patient
 from wardround.learn.compression import compress
 from wardround.learn.learners import Learner, make_learner
+from wardround.learn.learners.dp_sgd import steps_of
 from wardround.learn.limits import Limits, apply_limits, end_group, end_with, lead_group
 from wardround.learn.local import train_locally
 from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
+from wardround.learn.privacy.dp_sgd_checks import check_order
+from wardround.learn.privacy.edge_budget import spend
 from wardround.learn.rows_said import rows_said
-from wardround.learn.study import LearnerSettings, decode_training, is_held_back
+from wardround.learn.study import LearnerSettings, TrainingSettings, decode_training, is_held_back
 from wardround.learn.survey import decode_survey, summarise
 from wardround.records import Examples
 
@@ -57,6 +61,7 @@ class Work:
     model: bytes
     round_number: int
     kept: bytes = b""  # what the edge keeps for this study: learn/local.py
+    study: str = ""  # its name, by which the edge's own ledger knows it
 
 
 class TrainingFailed(LearnError):
@@ -233,6 +238,7 @@ class Worker:
             return Done(encode_model(learner.statistics(usable)), len(usable))
         kept = decode_model(work.kept) if work.kept else {}
         model, began_s = decode_model(work.model), time.monotonic()
+        spent = self._spent(work, settings, usable)
         if settings.patient_clip > 0:
             own = (learner, settings.learner, settings.rule, model, usable)
             local = train_by_patient(*own, clip=settings.patient_clip, round_number=work.round_number)
@@ -246,11 +252,23 @@ class Worker:
                 usable,
                 round_number=work.round_number,
             )
-        metrics = {**local.metrics, "duration_s": time.monotonic() - began_s}
+        metrics = {**local.metrics, **spent, "duration_s": time.monotonic() - began_s}
         data, residual = compress(local.update, kept, settings.compression)
         keep = {**local.kept, **residual}
         rows = rows_said(learner, model, examples.where(~held_back)) if settings.row_counts else b""
         return Done(data, local.examples, metrics, encode_model(keep) if keep else b"", rows)
+
+    def _spent(self, work: Work, settings: TrainingSettings, usable: Examples) -> dict[str, float]:
+        """What DP-SGD has cost this edge with the training that follows: on its disk, before an example is looked at."""
+        learner = settings.learner
+        if not learner.dp_sgd.on:
+            return {}
+        check_order(settings)
+        labelled = int(np.count_nonzero(usable.labels < settings.classes))  # as the learner counts: fewer are drawn more often
+        if labelled == 0:
+            raise LearnError("no example here is labelled", remedy="train when labels have arrived")
+        steps = steps_of(learner, labelled)
+        return spend(Path(work.source.home), work.study, work.round_number, learner.dp_sgd, rate=steps.rate, steps=steps.number)
 
     def _survey(self, work: Work) -> Done:
         """Small sums of what the edge keeps: see survey.py."""

@@ -78,6 +78,7 @@ class VirtualEdges:
         self.kept: dict[str, Parameters] = {}
         self._pool: Pool | None = None
         simple = self._rule == LocalRule(proximal=self._rule.proximal) and not strategy.needs and not study.privacy.by_patient
+        simple = simple and not study.learner.dp_sgd.on
         self._together = self.learner if isinstance(self.learner, JaxLearner) and simple else None
         self.means_do = self._together is not None and strategy.means_only and study.compression == CompressionSettings()
 

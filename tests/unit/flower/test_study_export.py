@@ -37,6 +37,7 @@ def test_a_folder_that_is_there_is_left_alone(tmp_path):
     [
         ('[strategy]\nname = "fltrust"\n', "hub's own lake"),
         ('[relay.children]\nedge-1 = ["edge-2"]\n', "do not reach each other"),
+        ("[learner.dp_sgd]\nnoise = 1.0\n[watch]\nrow_counts = false\n", "no ledger"),
     ],
 )
 def test_what_needs_a_hub_of_ours_is_refused(tmp_path, more, words):

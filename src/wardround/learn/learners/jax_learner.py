@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from wardround.errors import LearnError
 from wardround.learn.learners import Pull, Trained
+from wardround.learn.learners.dp_sgd import descend, steps_of
 from wardround.learn.learners.jax_nets import NETS, Weights, initial, net_of
+from wardround.learn.learners.jax_private import gradient_sums
 from wardround.learn.learners.rows import GRADIENT_NORM_MAX, check_finite, check_fit, checked, no_scale, row_order
 from wardround.learn.models import Parameters, is_buffer
 from wardround.learn.scaling import feature_sums
@@ -115,6 +117,13 @@ class JaxLearner:
         if n == 0:
             raise LearnError("no example here is labelled", remedy="train when labels have arrived")
         epochs = epochs or self._settings.epochs
+        if self._settings.dp_sgd.on:
+            planned = steps_of(self._settings, n, epochs)
+            sums = gradient_sums(self._settings, weights, buffers, features, labels)
+            noisy = descend(weights, sums, planned, self._settings, pull)
+            update = {name: noisy[name] - weights[name] for name in weights}
+            check_finite(update)
+            return Trained(update, n, planned.number)  # a loss would be without noise
         batches, counted = _steps(row_order(n, epochs, seed, round), self._settings.batch)
         steps = len(counted)
         room = epochs * -(-_padded_size(n) // self._settings.batch)

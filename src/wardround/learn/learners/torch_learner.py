@@ -23,6 +23,7 @@ from torch import nn
 
 from wardround.errors import LearnError, StudyError
 from wardround.learn.learners import Pull, Trained, own_code
+from wardround.learn.learners.dp_sgd import descend, steps_of
 from wardround.learn.learners.rows import (
     GRADIENT_NORM_MAX,
     Fits,
@@ -35,6 +36,7 @@ from wardround.learn.learners.rows import (
     row_order,
     scaled,
 )
+from wardround.learn.learners.torch_private import check_private, gradient_sums
 from wardround.learn.models import RESERVED_PREFIXES, RUNNING_PREFIX, Parameters
 from wardround.learn.scaling import feature_sums
 from wardround.learn.study import LearnerSettings
@@ -56,6 +58,8 @@ class TorchLearner:
         self._optimiser: Callable[..., Any] | None = getattr(beside, "optimiser", None)
         self._module = self._made(settings.seed)
         self._try_out(settings.module)
+        if settings.dp_sgd.on:
+            check_private(self._module, settings.module, own_optimiser=self.own_optimiser)
         self._fits: Fits = {name: (t.shape, t.dtype) for name, t in self._tensors(self._module).items()}
 
     @property
@@ -81,6 +85,8 @@ class TorchLearner:
     ) -> Trained:
         module = self.module(parameters)
         features, labels = labelled(examples, self._features_n, self._classes)
+        if self._settings.dp_sgd.on:
+            return self._train_private(module, parameters, features, labels, epochs, pull)
         order = row_order(len(labels), epochs or self._settings.epochs, seed, round)
         before = loss_and_accuracy(self._probabilities(module, parameters, features), labels, parameters["scale.class_weights"])
         with _seeded(seed, round):
@@ -91,6 +97,25 @@ class TorchLearner:
         after = loss_and_accuracy(self._probabilities(module, parameters, features), labels, parameters["scale.class_weights"])
         metrics = {"loss_before": before[0], "loss_after": after[0], "accuracy": after[1]}
         return Trained(update, len(labels), steps, metrics)
+
+    def _train_private(
+        self,
+        module: nn.Module,
+        parameters: Parameters,
+        features: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        epochs: int,
+        pull: Pull | None,
+    ) -> Trained:
+        """By dp_sgd.py."""
+        weights = {n: parameters[n] for n, p in module.named_parameters() if p.requires_grad}
+        x = scaled(features, parameters, self._settings.clip)
+        steps = steps_of(self._settings, len(labels), epochs)
+        sums = gradient_sums(self._settings, module.train(), self._loss, weights, x, labels)
+        new = descend(weights, sums, steps, self._settings, pull)
+        update = {n: new[n] - t if n in new else np.zeros_like(t) for n, t in parameters.items() if not n.startswith("scale.")}
+        check_finite(update)
+        return Trained(update, len(labels), steps.number)
 
     def predict(self, parameters: Parameters, features: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._probabilities(self.module(parameters), parameters, checked(features, self._features_n))

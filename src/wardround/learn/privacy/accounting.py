@@ -139,12 +139,13 @@ def noise_for(release: Release, rounds: int, target_epsilon: float, delta: float
 
 @functools.cache
 def _library() -> Any:
-    """dp-accounting, when it is needed: it takes seconds to load, and no edge has it."""
+    """dp-accounting, when it is needed: it takes seconds to load, and few edges have it."""
     try:
         import dp_accounting  # noqa: PLC0415
     except ImportError as exc:
         raise StudyError(
-            "differential privacy needs dp-accounting, which is not here", remedy="pip install 'wardround[hub]'"
+            "differential privacy needs dp-accounting, which is not here",
+            remedy="pip install 'wardround[hub]' at a hub, 'wardround[dp]' at an edge that trains with learner.dp_sgd",
         ) from exc
     logging.getLogger("absl").setLevel(logging.ERROR)  # orders that do not converge are left out, which only loosens the figure
     return dp_accounting

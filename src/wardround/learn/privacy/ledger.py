@@ -35,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     clip: float  # the length that units were clipped to
     clip_next: float  # and the next round's
     parameters: int = 0
+    times: int = 1  # releases of this kind: an edge's training is one of each step
     before: str = FIRST  # SHA-256 of the line before, hex
 
 
@@ -55,7 +56,10 @@ class Ledger(Protocol):
 
 def spent(entries: Sequence[Entry]) -> Counter[Release]:
     """How often each kind of release was made."""
-    return Counter(entry.release for entry in entries)
+    found = Counter[Release]()
+    for entry in entries:
+        found[entry.release] += entry.times
+    return found
 
 
 class MemoryLedger:
@@ -99,7 +103,7 @@ class FileLedger:
                 os.fsync(self._file)
             except OSError as exc:
                 os.ftruncate(self._file, size)
-                raise StorageFull(f"{self._path} cannot be written: {exc}", remedy="make room on the hub's disk") from exc
+                raise StorageFull(f"{self._path} cannot be written: {exc}", remedy="make room on that disk") from exc
             self._last = hashlib.sha256(line).hexdigest()
             self.entries.append(entry)
 
