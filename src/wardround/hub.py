@@ -31,6 +31,7 @@ from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import Signal, load_signals
 from wardround.collect.storage import FolderStorage
 from wardround.console import alerts, fleet
+from wardround.console import studies as studies_screen
 from wardround.console.governance_pages import GovernancePages
 from wardround.console.looking import Screen
 from wardround.console.processing_pages import ProcessingPages
@@ -66,6 +67,7 @@ from wardround.standing_by import turn
 from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
 from wardround.store.opening import check_new
 from wardround.studies import RunningStudy, Studies
+from wardround.studies_desk import HubStudiesDesk
 from wardround.tracing import open_tracing
 from wardround.trust import renewal
 from wardround.trust.at_rest import turn_on
@@ -453,7 +455,16 @@ class Hub:
         """What the console shows beside its first pages."""
         desk = self.desk
         own = HubAlertsDesk(self.watch, self.clock, overview=desk.overview, check=desk.check, record=self._record_for_desk)
-        return alerts.screens(own)
+        studies = HubStudiesDesk(
+            self.home,
+            self.store,
+            self.clock,
+            studies=self.studies,
+            check=desk.check,
+            record=self._record_for_desk,
+            request_id=new_id,
+        )
+        return (*alerts.screens(own), *studies_screen.screens(studies))
 
     def _fleet_screens(self, acts: ApiDesk) -> tuple[Screen, ...]:
         """The Fleet screen; it invites and revokes as the API does."""

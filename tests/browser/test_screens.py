@@ -8,13 +8,16 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from tests.browser.test_overview import ARTIFACTS, browser, furnish  # noqa: F401 - a fixture
+from tests.browser.test_overview import ARTIFACTS, STUDY, browser, furnish  # noqa: F401 - a fixture
 from tests.browser.test_overview import pytestmark as marks
 
 import ward_under_test as rows
 from programs_under_test import Site
+from wardround.collect.storage import FolderStorage
+from wardround.learn.journal import Journal
 from wardround.process.catalogue import JOBS
 from wardround.process.lake import Lake
+from wardround.store import ModelRecord, RoundRecord, StudyRecord
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
 from wardround.trust.join import parse
@@ -27,6 +30,9 @@ PAGES = (
     "/fleet",
     "/fleet/icu-a",
     "/processing",
+    "/studies",
+    "/studies/ventricular-beats",
+    "/studies/falls",
     "/governance",
     "/completeness",
     "/automation",
@@ -51,12 +57,39 @@ def hub(tmp_path_factory):
     off = json.dumps([name for name in JOBS if not name.startswith("examples-")])  # what `fill` made stays as it is
     text = settings.read_text().replace("[processing]\n", f"[processing]\njobs_off = {off}\n")
     settings.write_text(f"simulated = true\n{text}")
+    past(site)
     site.passwords = {name: site.sign_in(name, role) for name, role in PEOPLE.items()}
     site.who = who
     site.start_hub()
     site.address = f"http://127.0.0.1:{site.ports['console']}"
     yield site
     site.stop()
+
+
+def past(site):
+    """A study that has ended: its rounds, models, and an edge that was set aside."""
+    store, now_us = site.store(), time.time_ns() // 1_000
+    store.put_study(StudyRecord("falls", STUDY.replace("ventricular-beats", "falls", 1), "failed", "ended", now_us, now_us))
+    edges = ("icu-a", "icu-b", "cardio-1", "cardio-2")
+    models = []
+    for n in range(1, 25):
+        value = 0.9 - 0.3 / n
+        by_edge = {e: value + 0.04 - 0.05 * i - 0.01 * (n % 3) for i, e in enumerate(edges)}
+        worst = {"worst_edge": "cardio-2", "worst": by_edge["cardio-2"], "examples": 900, "by_edge": by_edge}
+        score = {"metric": "average-precision", "value": value, **worst}
+        aside = ["cardio-1"] if n > 20 else []
+        facts = {"folded": {e: 60 for e in edges if e not in aside}, "aside": aside, "score": score}
+        store.put_round(RoundRecord("falls", n, now_us, 1.0, f"{n:064x}", facts))
+        stage = {20: "retired", 24: "current"}.get(n, "candidate")
+        kept = {"score": score, "lineage": {"updates": facts["folded"]}}
+        models.append(ModelRecord("falls", n, f"{n:064x}", f"{n - 1:064x}", stage, n, now_us, now_us, kept))
+    store.put_models(models)
+    store.close()
+    folder = site.home / "studies" / "falls"
+    folder.mkdir(parents=True)
+    journal = Journal(FolderStorage(folder).connect)
+    journal.quarantine("cardio-1", 40, "own-history score 9.4, threshold 6.0")
+    journal.close()
 
 
 @pytest.fixture

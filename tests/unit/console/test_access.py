@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from wardround.clock import ManualClock, SystemClock
-from wardround.console import alerts, fleet
+from wardround.console import alerts, fleet, studies
 from wardround.console.bodies import BODY_MAX
 from wardround.console.door import COOKIE
 from wardround.console.governance_pages import GovernancePages
@@ -53,6 +53,8 @@ ROUTES = {
     "GET /alerts/{item}": SIGNED_IN,
     "GET /fleet": SIGNED_IN,
     "GET /fleet/{item}": SIGNED_IN,
+    "GET /studies": SIGNED_IN,
+    "GET /studies/{item}": SIGNED_IN,
 }
 MOUNTS = {"MOUNT /static", "MOUNT /_nicegui_ws"}  # files that are the same for everybody; the live connection
 DEADLINE_S = 60.0
@@ -87,7 +89,12 @@ def console(tmp_path_factory):
         people,
         Listening("127.0.0.1", 0),
         SystemClock(),
-        screens=[*(screen for page in pages for screen in page.screens()), *alerts.screens(Desk()), *fleet.screens(Desk())],
+        screens=[
+            *(screen for page in pages for screen in page.screens()),
+            *alerts.screens(Desk()),
+            *fleet.screens(Desk()),
+            *studies.screens(Desk()),
+        ],
         files=[page.add_files for page in pages if hasattr(page, "add_files")],
     )
     made.recorded, made.guessing = recorded, clock

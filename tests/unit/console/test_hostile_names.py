@@ -11,11 +11,33 @@ from html.parser import HTMLParser
 
 import pytest
 
-from wardround.console import alert_detail, alerts, automation, completeness, find, fleet, overview, sign_in_pages
+from wardround.console import (
+    alert_detail,
+    alerts,
+    automation,
+    completeness,
+    find,
+    fleet,
+    overview,
+    sign_in_pages,
+    studies,
+    study_detail,
+)
 from wardround.console.alert_model import AlertDetail, AlertRow, AlertsView, LoadView, SilenceView, Step
 from wardround.console.fleet_model import Branch, FleetEdge, FleetView, Invitation, InviteStep
-from wardround.console.looking import Looking
+from wardround.console.looking import Held, Looking
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, RoutineView, SignalHours, StudyView
+from wardround.console.study_model import (
+    Budget,
+    Decision,
+    GoingBack,
+    ModelRow,
+    PartRow,
+    ScorePoint,
+    StudiesView,
+    StudyDetail,
+    StudyRow,
+)  # fmt: skip
 
 NOW = 1_764_000_000_000_000
 EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -134,3 +156,31 @@ def test_no_text_of_the_fleet_becomes_markup():
     assert check(*fleet.sections(view, replace(asked, item=EVIL)).values())
     assert played(hostile(edge), lambda one: [fleet.revoke_dialog(one)])[1] >= 1
     assert check(fleet.token_dialog(f"x{EVIL}", f"wr1{EVIL}", ""))
+
+
+def test_no_text_of_studies_becomes_markup():
+    row = StudyRow(
+        "beats", "ventricular-beats", "running", "by ada", 3, 9, NOW, "average-precision", 0.9, 0.8, "icu-b", runs_here=True
+    )
+    study = StudyDetail(
+        row, (ScorePoint(1, 0.7, 0.8, 0.6, "icu-a"), ScorePoint(2, 0.9, 0.95, 0.8, "icu-b")), (1, 2),
+        (PartRow("icu-a", ("accepted", "late"), 0, 9, "far off"), PartRow("icu-b", ("none", "aside"), 1)),
+        (Decision(2, "icu-b", "aside", "far", "score 9", NOW, 9.0, 6.0),),
+        (ModelRow(2, "a91f07aa", "63ac1daa", "current", 2, NOW, 2, 0.9, 0.8, "icu-b", "passed"),
+         ModelRow(1, "63ac1daa", "", "retired", 1, NOW, 2)),
+        Budget("patient", 1e-5, 6.0, ((0.0, 0.0), (2.0, 1.0)), ((2.0, 1.0), (9.0, 3.0)), 4),
+        ((1, "back to round 0, by ada"),),
+    )  # fmt: skip
+    asked = Looking("ada", "admin", item="beats", address="/studies/beats")
+    drawn, shown = played(hostile(study), lambda one: study_detail.sections(one, replace(asked, held=Held())).values())
+    assert (drawn > 20, shown > 15) == (True, True)
+    assert (
+        played(hostile(StudiesView((row,))), lambda view: studies.list_sections(view, replace(asked, held=Held())).values())[1]
+        >= 3
+    )
+    assert check(*study_detail.sections(None, replace(asked, item=EVIL)).values())
+    would = GoingBack(1, "63ac1daa", ((1, "current"), (2, "rolled-back")), 1, 2)
+    assert played(hostile(would), lambda one: [study_detail.back_dialog(f"beats{EVIL}", one)])[1] >= 2
+    for dialog in (study_detail.aside_dialog, study_detail.count_dialog):
+        assert check(dialog(f"beats{EVIL}", f"icu-a{EVIL}"))
+    assert check(study_detail.hold_dialog(f"beats{EVIL}", pause=True))
