@@ -276,6 +276,31 @@ def test_nobody_else_reads_governance(page, hub, name):
         assert page.request.get(hub.address + path).status == 403
 
 
+def test_an_operator_looks_at_a_study_and_pauses_one_and_a_viewer_cannot(page, hub):
+    enter(page, hub, "olga")
+    page.goto(hub.address + "/studies")
+    page.get_by_role("link", name="falls", exact=True).click()
+    expect(page.locator("#answer h1")).to_contain_text("falls scores AUPRC 0.888; cardio-2 is the worst with")
+    expect(page.get_by_role("img", name="AUPRC by round")).to_be_visible()
+    expect(page.locator("#part tbody tr").first).to_contain_text("20 accepted, 4 set aside")
+    shoot(page, "studies")
+    assert page.evaluate("document.querySelectorAll('*').length") < 1_500
+    page.goto(hub.address + "/studies/ventricular-beats")
+    page.locator("#answer").get_by_role("button", name="Pause").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("the one in progress comes to its end")
+    dialog.get_by_label("Reason").fill("maintenance")
+    dialog.get_by_role("button", name="Pause the study").click()
+    expect(page.locator("#answer .sub")).to_contain_text("paused, by olga")
+    page.locator("#toast").get_by_role("button", name="Undo").click()
+    expect(page.locator("#answer .sub")).to_contain_text("running")
+    page.context.clear_cookies()
+    enter(page, hub, "vi")
+    page.goto(hub.address + "/studies/ventricular-beats")
+    expect(page.locator("#answer").get_by_role("button", name="Pause")).to_be_disabled()
+    assert page.problems == []
+
+
 def shoot(page, name):
     ARTIFACTS.mkdir(exist_ok=True)
     for theme in ("light", "dark"):
