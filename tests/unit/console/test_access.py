@@ -195,6 +195,7 @@ def test_no_answer_may_be_framed_or_guessed_at(console, client, path):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+WHO = b"<b>ada</b>, admin"  # on the account page
 PLACES = """
     /static/../server.py /static/%2e%2e/server.py /static/..%2fserver.py /static/..%5cserver.py /static//etc/passwd /static/%00
     /static/../../account /static/..%2f..%2faccount /login/../account /_nicegui/../account //account /./account /%61ccount
@@ -207,7 +208,11 @@ def test_a_path_leads_past_no_door(console, path):
     answer = raw(console, f"GET {path} HTTP/1.1\r\nHost: hub\r\nConnection: close\r\n\r\n".encode())
     assert statuses(answer)[0] in (303, 307, 400, 404, 405), answer[:200]
     assert b"class Console" not in answer
-    assert b"ada" not in answer
+    assert WHO not in answer
+
+
+def test_the_account_page_says_who_is_signed_in(console, client):
+    assert WHO in client.get("/account", headers=session(console)).content
 
 
 def test_a_session_is_made_at_the_sign_in_and_never_taken_from_the_browser(client):
