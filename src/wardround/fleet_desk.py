@@ -29,6 +29,7 @@ from wardround.watch.watcher import EdgeSeen
 
 INVITATIONS_MAX = 20
 ROUNDS_KEEP_S = 10.0
+MODELS_KNOWN = 1_000  # the newest
 BATTERY_LOW = 20.0  # per cent
 ORDER: tuple[Priority, ...] = ("high", "medium", "low", "info")
 CALM = 9
@@ -195,8 +196,8 @@ class HubFleetDesk:
         return studies[-1] if studies else None
 
     def _numbers(self) -> dict[str, int]:
-        """The round of each model of the study."""
-        return {r.model: r.number for r in self._store.rounds(self._study)} if self._study else {}
+        """The round of each model of the study, of the newest: an edge that has an older one is not said to have any of them."""
+        return {r.model: r.number for r in self._store.rounds(self._study, MODELS_KNOWN)} if self._study else {}
 
     def _invitations(self, now_us: int) -> tuple[Invitation, ...]:
         attached = self._attached()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ from wardround.learn.answers import answers
 from wardround.learn.journal import Journal
 from wardround.learn.privacy.accounting import epsilon, rounds_within
 from wardround.learn.privacy.central import Plan
-from wardround.learn.privacy.ledger import NAME, read_ledger
+from wardround.learn.privacy.ledger import NAME, read_ledger, spent
+from wardround.learn.privacy.ledger import Entry as LedgerEntry
+from wardround.learn.privacy.modes import PrivacySettings
 from wardround.learn.releases import Entry, Stage, at, find, gone_back, previous
 from wardround.learn.study import Study, parse_study
 from wardround.store import ModelRecord, RoundRecord, Store, StudyRecord
@@ -34,7 +36,7 @@ from wardround.studies import Studies
 from wardround.trust.roles import Act
 
 ROUNDS_SHOWN = 24
-POINTS = 400  # of the score's chart: the newest rounds
+POINTS = 400  # of the score's chart: the newest rounds, all that are read
 MODELS_SHOWN = 200
 ANSWERS_MAX = 5_000  # looked through for decisions, the newest first
 DECISIONS_MAX = 200
@@ -66,6 +68,7 @@ class HubStudiesDesk:
         self._check, self._record, self._request_id = check, record, request_id
         self._list = Shared(self._build, clock, keep_s=KEEP_S)
         self._details: dict[str, Shared[StudyDetail | None]] = {}
+        self._budgets: dict[str, tuple[tuple[int, PrivacySettings, int], Budget]] = {}
 
     def studies(self) -> StudiesView:
         """The newest read model, a few seconds old at most."""
@@ -77,6 +80,7 @@ class HubStudiesDesk:
             return None
         if len(self._details) >= DETAILS_MAX:
             self._details.clear()
+            self._budgets.clear()
         return self._details.setdefault(name, Shared(lambda: self._detail(name), self._clock, keep_s=KEEP_S))()
 
     def going_back(self, name: str, to_round: int) -> GoingBack:
@@ -122,7 +126,7 @@ class HubStudiesDesk:
     # -- the read models
 
     def _build(self) -> StudiesView:
-        rows = [self._row(s, self._store.rounds(s.name)) for s in self._store.studies()]
+        rows = [self._row(s, self._store.rounds(s.name, POINTS)) for s in self._store.studies()]
         return StudiesView(tuple(sorted(rows, key=lambda r: (r.state not in WORK, -r.changed_us, r.name))))
 
     def _row(self, record: StudyRecord, rounds: list[RoundRecord]) -> StudyRow:
@@ -147,7 +151,7 @@ class HubStudiesDesk:
         record = next((s for s in self._store.studies() if s.name == name), None)
         if record is None:
             return None
-        rounds, study = self._store.rounds(name), _parsed(record)
+        rounds, study = self._store.rounds(name, POINTS), _parsed(record)
         row = self._row(record, rounds)
         models = sorted(self._store.models(name), key=lambda m: -m.number)[:MODELS_SHOWN]
         made = StudyDetail(
@@ -163,28 +167,34 @@ class HubStudiesDesk:
             return StudyDetail(row, made.scores, numbers, parts, _decisions(journal), made.models, made.budget, back)
 
     def _budget(self, study: Study) -> Budget | None:
+        """What the ledger says; reckoned when it has grown, as an epsilon costs the processor far more than a look at a page."""
         own = study.privacy
         if not own.has_budget:
             return None
-        made = Budget(own.unit, own.delta, own.target_epsilon)
         try:
             entries = read_ledger(self._home / "studies" / study.name / NAME)
-            release = Plan.of(own).release
-            count, todo = len(entries), max(0, study.rounds.count - len(entries))
-            spent: dict[Any, int] = {}
-            line, marks = [(0.0, 0.0)], _steps(count)
-            for i, entry in enumerate(entries, 1):
-                spent[entry.release] = spent.get(entry.release, 0) + 1
-                if i in marks:
-                    line.append((float(entry.round), epsilon(spent, own.delta)))
-            start, ahead = line[-1], [line[-1]]
-            for n in _steps(todo):
-                cost = epsilon({**spent, release: spent.get(release, 0) + n}, own.delta)
-                ahead.append((start[0] + n, cost))
-            left = rounds_within(release, own.target_epsilon, own.delta, spent)
+            key = (len(entries), own, study.rounds.count)
+            if (kept := self._budgets.get(study.name)) is None or kept[0] != key:
+                kept = self._budgets[study.name] = key, _reckoned(own, entries, study.rounds.count)
         except WardroundError as error:
             return Budget(own.unit, own.delta, own.target_epsilon, wrong=str(error))
-        return Budget(own.unit, made.delta, made.limit, tuple(line), tuple(ahead), left)
+        return kept[1]
+
+
+def _reckoned(own: PrivacySettings, entries: Sequence[LedgerEntry], rounds: int) -> Budget:
+    """What is spent so far, and what is left for the rounds to come.
+
+    Raises:
+        StudyError: no release of these settings can be reckoned.
+    """
+    release = Plan.of(own).release
+    line = [(0.0, 0.0)]
+    line += [(float(entries[n - 1].round), epsilon(spent(entries[:n]), own.delta)) for n in _steps(len(entries))]
+    before, (last, _) = spent(entries), line[-1]
+    todo = _steps(max(0, rounds - len(entries)))
+    ahead = [line[-1], *((last + n, epsilon({**before, release: before[release] + n}, own.delta)) for n in todo)]
+    left = rounds_within(release, own.target_epsilon, own.delta, before)
+    return Budget(own.unit, own.delta, own.target_epsilon, tuple(line), tuple(ahead), left)
 
 
 def _parsed(record: StudyRecord) -> Study | None:

@@ -292,10 +292,11 @@ class Store:
         """Note a committed round; the same one again changes nothing."""
         self._upsert(schema.rounds, ["study", "number"], _values(record))
 
-    def rounds(self, study: str) -> list[RoundRecord]:
-        """The committed rounds of a study, in order."""
+    def rounds(self, study: str, newest: int | None = None) -> list[RoundRecord]:
+        """The committed rounds of a study, or the newest of them, in order."""
         table = schema.rounds
-        return [RoundRecord(**r) for r in self._rows(sa.select(table).where(table.c.study == study).order_by(table.c.number))]
+        wanted = sa.select(table).where(table.c.study == study).order_by(table.c.number.desc()).limit(newest)
+        return [RoundRecord(**r) for r in self._rows(wanted)][::-1]
 
     # -- models, and what is asked of studies
 

@@ -9,10 +9,15 @@ from html import escape
 import pytest
 from tests.unit.learn.test_coordinator import STUDY, Hub
 
+from wardround import studies_desk
 from wardround.clock import ManualClock
 from wardround.console import studies
 from wardround.console.looking import Held, Looking
 from wardround.errors import NotAllowed, StudyError
+from wardround.learn.privacy.accounting import rounds_within
+from wardround.learn.privacy.central import Plan
+from wardround.learn.privacy.ledger import NAME, Entry, FileLedger
+from wardround.learn.study import parse_study
 from wardround.records import EdgeId
 from wardround.store import EdgeRecord, ModelRecord, RoundRecord, StudyRecord, open_store
 from wardround.studies_desk import HubStudiesDesk
@@ -44,7 +49,7 @@ class Running:
 
 class Site:
     def __init__(self, home):
-        folder = home / "studies" / "s"
+        folder = self.folder = home / "studies" / "s"
         folder.mkdir(parents=True)
         self.store, self.clock, self.log = open_store(home / "hub.sqlite"), ManualClock(), []
         for edge in "abc":
@@ -96,6 +101,46 @@ def test_an_empty_list_teaches_the_first_command(site):
     assert "No study yet" in shown["studies"][0]
     assert escape(studies.NEW) in shown["studies"][0]
     assert "There is no study s." in site.shown()["answer"][0]
+
+
+BUDGET = """[watch]
+row_counts = false
+[privacy]
+mode = "clear-dp"
+population = 30
+noise = 4.0
+delta = 0.001
+target_epsilon = 4.0
+sampling = "poisson"
+sample = 0.5
+"""
+
+
+def test_a_budget_is_what_the_ledger_says_and_is_reckoned_again_when_it_has_grown(site, monkeypatch):
+    site.put(STUDY + BUDGET)
+    own = parse_study(STUDY + BUDGET, where="test").privacy
+    release, reckoned = Plan.of(own).release, []
+    real = studies_desk.epsilon
+    monkeypatch.setattr(studies_desk, "epsilon", lambda *of: reckoned.append(of) or real(*of))
+    ledger = FileLedger(site.folder / NAME)
+    for number in (1, 2):
+        ledger.append(Entry(number, 0, number, release, 1.0, 1.0))
+    ledger.close()
+
+    budget = site.desk.study("s").budget
+    assert budget.spent[-1] == (2.0, real({release: 2}, own.delta))
+    assert budget.forecast[-1] == (5.0, real({release: 5}, own.delta))  # of the study's five rounds
+    assert budget.rounds_left == rounds_within(release, own.target_epsilon, own.delta, {release: 2})
+
+    times = len(reckoned)
+    site.clock.advance(5.0)
+    assert site.desk.study("s").budget == budget
+    assert len(reckoned) == times
+    ledger = FileLedger(site.folder / NAME)
+    ledger.append(Entry(3, 0, 3, release, 1.0, 1.0))
+    ledger.close()
+    site.clock.advance(5.0)
+    assert site.desk.study("s").budget.spent[-1] == (3.0, real({release: 3}, own.delta))
 
 
 def test_a_study_says_its_score_its_worst_edge_and_its_lineage(site):
