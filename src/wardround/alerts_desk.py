@@ -14,7 +14,7 @@ from wardround.console.shared import Shared
 from wardround.errors import WardroundError
 from wardround.trust.roles import Act
 from wardround.watch.alarm_load import alarm_load
-from wardround.watch.alerts import LABELS, Alert, Rules, Silence, State, needs_person
+from wardround.watch.alerts import LABELS, Alert, Rules, Silence, State, escalates_us, needs_person
 
 MINUTES_MAX = 7 * 24 * 60
 REASON_CHARS = 300
@@ -188,17 +188,8 @@ class HubAlertsDesk:
             response=done,
             acknowledged_by=alert.acknowledged_by,
             silenced=bool(alert.silenced_by),
-            escalates_us=self._escalates_us(alert),
+            escalates_us=escalates_us(alert, self._rules),
         )
-
-    def _escalates_us(self, alert: Alert) -> int:
-        """When the next people are told; 0: never, as things stand."""
-        steps = self._rules.escalate_us.get(alert.finding.priority, ())
-        if alert.state is not State.FIRING or alert.handled or alert.quiet or alert.gone_us or alert.level >= len(steps):
-            return 0
-        begun = ("firing", "firing again", "more urgent")
-        since = next((t.t_us for t in reversed(alert.history) if t.what in begun), alert.raised_us)
-        return since + steps[alert.level]
 
     def _related(self, alert: Alert) -> tuple[tuple[str, str], ...]:
         edge = alert.finding.edge

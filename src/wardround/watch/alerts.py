@@ -207,6 +207,17 @@ class _Saved(msgspec.Struct):
     silence_number: int = 0
 
 
+def escalates_us(alert: Alert, rules: Rules) -> int:
+    """When the next people are told of an alert that nobody has taken, microseconds since 1970; 0: never, as things stand."""
+    steps = rules.escalate_us.get(alert.finding.priority, ())
+    waits = alert.state is State.FIRING and not alert.handled and not alert.quiet and not alert.gone_us
+    if not waits or alert.level >= len(steps):
+        return 0
+    begun = ("firing", "firing again", "more urgent")
+    since_us = next((t.t_us for t in reversed(alert.history) if t.what in begun), alert.raised_us)
+    return since_us + steps[alert.level]
+
+
 class AlertBook:
     """All alerts that matter now, newest last."""
 
@@ -433,15 +444,10 @@ class AlertBook:
         if placed != alert:
             what = self._what_surrounds(alert, placed)
             return self._move(placed, now_us, what)
-        steps = self._rules.escalate_us.get(alert.finding.priority, ())
-        waits = alert.state is State.FIRING and not alert.handled and not alert.quiet and not alert.gone_us
-        if waits and alert.level < len(steps) and now_us - self._fires_since(alert) >= steps[alert.level]:
+        next_us = escalates_us(alert, self._rules)
+        if next_us and now_us >= next_us:
             return self._move(alert, now_us, f"escalated to level {alert.level + 1}", level=alert.level + 1)
         return None
-
-    def _fires_since(self, alert: Alert) -> int:
-        begun = ("firing", "firing again", "more urgent")
-        return next((t.t_us for t in reversed(alert.history) if t.what in begun), alert.raised_us)
 
     def _surroundings(self, alert: Alert, sources: Sources) -> Alert:
         """The alert with the silence and the other alert that keep it quiet, as they are now."""
