@@ -185,3 +185,17 @@ def load_signals() -> Signals:
     """The table that ships with Wardround."""
     data = tomllib.loads(resources.files(__package__).joinpath("signals.toml").read_text(encoding="utf-8"))
     return Signals([Signal(key=key, **{**row, "also": tuple(row.get("also", ()))}) for key, row in data.items()])
+
+
+def find_signal(code: str) -> Signal | None:
+    """The table's signal of a code or name, if it has one."""
+    try:
+        return load_signals().resolve(code)
+    except DecodeError:
+        return None
+
+
+def signal_title(code: str) -> str:
+    """What people call a signal; the code itself, where the table has none."""
+    known = find_signal(code)
+    return known.title if known is not None else code

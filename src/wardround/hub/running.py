@@ -17,71 +17,49 @@ import msgspec
 import structlog
 
 from wardround import __version__
-from wardround.alerts_desk import HubAlertsDesk
-from wardround.api.app import make_api
-from wardround.api_desk import ApiDesk
 from wardround.automation import Automation
 from wardround.backup.service import Backups
-from wardround.clock import Clock, SystemClock
+from wardround.clock import SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
 from wardround.collect.inbox import Inbox, InboxBatch
 from wardround.collect.intake import Committer, Intake
 from wardround.collect.sealed_rows import run_sealing
-from wardround.collect.signals import Signal, load_signals
+from wardround.collect.signals import find_signal, signal_title
 from wardround.collect.storage import FolderStorage
-from wardround.console import alerts, fleet
-from wardround.console import studies as studies_screen
-from wardround.console.governance_pages import GovernancePages
-from wardround.console.looking import Screen
-from wardround.console.processing_pages import ProcessingPages
-from wardround.console.server import Console, Listening
-from wardround.console.ward_pages import WardPages
 from wardround.desk import AT_EDGES, SILENCES, SINKS, Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
-from wardround.errors import CertificateRefused, DecodeError, WardroundError
-from wardround.fleet_desk import HubFleetDesk
+from wardround.errors import CertificateRefused, WardroundError
 from wardround.flower.door import FlowerDoor
-from wardround.governance import Governance
 from wardround.hours import HoursBoard, HoursWatch
+from wardround.hub.faces import Parts, make_console, role_of
+from wardround.hub.home import open_processing, renew_certificate
+from wardround.hub.news import RoundNews
+from wardround.hub.recorder import Recorder
 from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
-from wardround.learn.messages import Notice, RoundEvent
+from wardround.learn.messages import Notice
 from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.minutes import Minutes
 from wardround.naming import Naming
-from wardround.patient_records import PatientRecords
-from wardround.people import People
 from wardround.process.tables import BRONZE, GOLD, observation_rows
-from wardround.process.work import Known
-from wardround.processing import Processing, new_id
-from wardround.processing_desk import ProcessingDesk
 from wardround.ready import write_ready
 from wardround.records import Consent, EdgeId, Observation, Purpose
 from wardround.releasing import Fleet
 from wardround.responding import Responding
 from wardround.settings import HubSettings, load_settings
 from wardround.standing_by import turn
-from wardround.store import AlertRecord, CertificateRecord, Happening, Quarantined, Store, StudyRecord, open_store
-from wardround.store.opening import check_new
+from wardround.store import AlertRecord, CertificateRecord, Quarantined, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
-from wardround.studies_desk import HubStudiesDesk
 from wardround.tracing import open_tracing
 from wardround.trust import renewal
 from wardround.trust.at_rest import turn_on
-from wardround.trust.audit import Head
-from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_log
-from wardround.trust.authority_again import give_authority
 from wardround.trust.certificates import (
-    HUB_NAME,
     Authority,
     check_key_files,
     describe,
-    key_pem,
-    names_host,
-    new_key,
     write_private,
 )
 from wardround.trust.channel import few_arenas, peer_certificate, peer_name, start_hub_listener
@@ -91,7 +69,6 @@ from wardround.trust.duties import Duties
 from wardround.trust.enrolment import EnrolmentListener
 from wardround.trust.erasures import ErasureBook, Receipt
 from wardround.trust.exports import ExportBook
-from wardround.trust.offline import install_authority, request_authority
 from wardround.trust.peers import Peers
 from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
@@ -117,69 +94,6 @@ TOLD_AGAIN_US = 3_600_000_000
 HUB_CERTIFICATE_HOURS = 24.0 * 90
 
 
-def create_home(home: Path, settings_text: str, settings: HubSettings, *, offline: bool = False) -> Store:
-    """A new hub: its settings, its authority, its certificate, its store. `offline`: a root elsewhere signs its authority first.
-
-    Raises:
-        TrustError: there is a hub already.
-        WardroundError: the database of its records cannot be opened, or has another hub's.
-    """
-    check_new(settings.store, home)
-    if offline:
-        request_authority(home / "pki", settings.name)
-        (home / "hub.toml").write_text(settings_text, encoding="utf-8")
-    else:
-        authority = Authority.create(home / "pki", settings.name)
-        (home / "hub.toml").write_text(settings_text, encoding="utf-8")
-        _issue_hub_certificate(home, authority, settings)
-    return open_store(home / "hub.sqlite")
-
-
-def take_authority(home: Path, pem: bytes) -> Authority:
-    """The authority that an offline root has signed, with that root: from now on the hub is of it.
-
-    Raises:
-        TrustError: it does not hold.
-    """
-    install_authority(home / "pki", pem, now_us=SystemClock().now_us())
-    authority = Authority.load(home / "pki")
-    _issue_hub_certificate(home, authority, load_settings(home / "hub.toml", HubSettings))
-    return authority
-
-
-def give_home_keys(home: Path, ca_key: Path | None, clock: Clock) -> None:
-    """What a backup has not: the hub's authority, from the key that was kept or anew, its certificate, an entry in its log.
-
-    Raises:
-        TrustError: the key is another authority's.
-    """
-    settings = load_settings(home / "hub.toml", HubSettings)
-    _issue_hub_certificate(home, give_authority(home, settings.name, ca_key), settings)
-    with contextlib.closing(open_log(home, clock)) as audit:
-        audit.add("system", "restored from a backup", "restore", new_authority=ca_key is None)
-
-
-def _issue_hub_certificate(home: Path, authority: Authority, settings: HubSettings) -> None:
-    key = new_key()
-    hosts = sorted({settings.public_host, "127.0.0.1", "localhost"})
-    write_private(home / "pki" / "hub.key", key_pem(key))
-    write_private(
-        home / "pki" / "hub.pem", authority.issue_hub(settings.name, key.public_key(), hosts, HUB_CERTIFICATE_HOURS), 0o644
-    )
-
-
-def open_processing(
-    home: Path, settings: HubSettings, store: Store, clock: Clock, *, say: Callable[[str, str], None]
-) -> Processing:
-    """A home's lake, nodes and jobs, with what they need of the code table."""
-    return Processing(home, settings, store, clock, known=known(), say=say)
-
-
-def known() -> Known:
-    """What transforms ask of the code table."""
-    return Known(ranges={s.code: (s.low, s.high) for s in load_signals().rows.values()})
-
-
 class Hub:
     """One hub's parts. `run` brings them up and stays until cancelled."""
 
@@ -194,19 +108,20 @@ class Hub:
         self.clock = SystemClock()
         check_key_files(home)
         self._authority = Authority.load(home / "pki")
-        self._renew_certificate()
+        renew_certificate(home, self.settings, self.clock.now_us())
         self.store = open_store(home / "hub.sqlite")
+        self.recorder = Recorder(home, self.store, self.clock)
         self.consents = ConsentRegister(home / "consent.sqlite")
         self.erasures = ErasureBook(home / "erasures.sqlite")
         self.exports = ExportBook(home / "exports.sqlite")
         self.seal = turn_on(home, self.settings.at_rest.kek)
         self.inbox = Inbox(FolderStorage(home / "inbox"), self.seal)
-        self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.happened)
+        self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.recorder.happened)
         self.lake = self.processing.lake
         self.watch = Watch(
             clock=self.clock,
             heartbeat_s=self.settings.heartbeat_s,
-            signal_title=_signal_title,
+            signal_title=signal_title,
             on_change=self._alert_changed,
             saved=self.store.load_state("alert-book") or b"",
         )
@@ -236,26 +151,24 @@ class Hub:
             forget=self._forget_subject,
             seal=self.seal,
         )
-        self.audit = open_log(home, self.clock)
         self.tracing = open_tracing(self.settings.tracing, self.settings.name, __version__)
-        self._denials_s: dict[str, float] = {}  # when somebody was last denied something
         self.duties = Duties(
             consents=self.consents,
             erasures=self.erasures,
-            audit=self.audit,
+            audit=self.recorder.audit,
             certificate=(home / "pki" / "hub.pem").read_bytes,
             clock=self.clock,
             on_erased=self._say_erased,
-            on_head=self._head_kept,
+            on_head=self.recorder.head_kept,
         )
         self.naming = Naming(self.store, self.clock)
-        self.studies = Studies(self.store, self.clock, self._make_study, self.happened)
+        self.studies = Studies(self.store, self.clock, self._make_study, self.recorder.happened)
         self.responding = Responding(
             store=self.store,
             watch=self.watch,
             studies=self.studies,
             clock=self.clock,
-            record=self.record,
+            record=self.recorder.record,
             tell=self._tell,
         )
         self.backups = Backups(
@@ -270,7 +183,7 @@ class Hub:
             processing=self.processing,
             studies=self.studies,
             backups=self.backups,
-            attached=lambda: set(self.link.attached) if self.link is not None else set(),
+            attached=self._attached,
         )
         self.beats: dict[str, Beat] = {}
         self.arrivals = Arrivals(self.clock)
@@ -285,7 +198,7 @@ class Hub:
         self._shown: dict[str, bytes] = {}  # what other processes were last shown
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
-        self.hours = HoursBoard(self.lake, self.clock, _signal_title)
+        self.hours = HoursBoard(self.lake, self.clock, signal_title)
         self.holes = HoursWatch(self.lake, self.clock, lambda s: self._subject_edge.get(s, ""), self.watch.incomplete)
         self.desk = HubDesk(
             Place(self.settings.name, __version__, self.settings.site, self.settings.simulated),
@@ -293,13 +206,13 @@ class Hub:
             store=self.store,
             watch=self.watch,
             outbox=self.outbox,
-            record=self._record_for_desk,
+            record=self.recorder.for_desk,
             responses=self.responding,
             routines=self.automation.rows,
             hours=self.hours.shown,
             arrivals=self.arrivals,
             beats=self.beats,
-            attached=lambda: set(self.link.attached) if self.link is not None else set(),
+            attached=self._attached,
             studies=lambda: self.studies.running,
             subjects=lambda: len(self._subject_edge),
             waiting=self.inbox.waiting,
@@ -312,12 +225,20 @@ class Hub:
             self.clock,
             edge_of=self._subject_edge,
             alerts=self.watch.alerts,
-            signal=_signal,
-            role=self._role,
-            record=self._record_for_desk,
+            signal=find_signal,
+            role=partial(role_of, self.store),
+            record=self.recorder.for_desk,
         )
         self.minutes = Minutes(self.store, self.clock, self.watch, self.desk.overview)
         self.metrics = Metrics(self.desk.facts)
+        self._news = RoundNews(
+            store=self.store,
+            watch=self.watch,
+            metrics=self.metrics,
+            studies=self.studies,
+            tell=self._tell,
+            happened=self.recorder.happened,
+        )
 
     # -- running
 
@@ -331,7 +252,7 @@ class Hub:
             ports = await self._open(opened)
             gc.freeze()  # what is there now stays: the collector of garbage need not walk over it
             on_ready(ports)
-            self.happened("Hub started", f"{len(self.store.edges())} edges known")
+            self.recorder.happened("Hub started", f"{len(self.store.edges())} edges known")
             log.info("hub runs", **ports)
             tasks = [asyncio.create_task(t) for t in self._work()]
             try:
@@ -362,7 +283,7 @@ class Hub:
             attached=lambda: link.attached,
             known=lambda: [EdgeId(e.name) for e in self.store.edges() if e.revoked_us is None],
             send=link.send,
-            on_event=self._round_event,
+            on_event=self._news,
         )
         door = await self.flower.open()
         opened.push_async_callback(self.flower.close)
@@ -396,51 +317,10 @@ class Hub:
                 "simulated": settings.simulated,
             },
             on_joined=self._edge_joined,
-            on_refused=lambda peer, reason: self._denial("join refused", peer, reason=reason),
+            on_refused=lambda peer, reason: self.recorder.denial("join refused", peer, reason=reason),
         )
         opened.callback(enrolment.close)
-        api_desk = ApiDesk(
-            self.desk,
-            store=self.store,
-            clock=self.clock,
-            record=self._record_for_desk,
-            silences=self.watch.silences,
-            request_id=new_id,
-            invites=lambda: (settings.public_host, enrolment.port, self._authority.fingerprint),
-        )
-        patients = PatientRecords(
-            self.lake,
-            self.consents,
-            self.clock,
-            subjects=self._subject_edge.keys,
-            record=self._record_for_desk,
-        )
-        api = make_api(api_desk, self.store, api_desk, self.clock, patients=patients)
-        people = People(
-            self.store,
-            self.clock,
-            record=self._record_for_desk,
-            site=settings.site,
-            required=settings.console.second_factor == "required",
-        )
-        ward = WardPages(self.ward, self.desk.overview)
-        processing = ProcessingPages(self._processing_desk(), self.desk.overview)
-        governance = GovernancePages(self._governance(), self.desk.overview)
-        console = Console(
-            self.desk,
-            people,
-            self._console_listening(),
-            self.clock,
-            screens=[
-                *ward.screens(),
-                *processing.screens(),
-                *governance.screens(),
-                *self._screens(),
-                *self._fleet_screens(api_desk),
-            ],
-            files=[ward.add_files, governance.add_files],
-            beside={"/api": api, "/fhir": api},
-        )
+        console = make_console(self._parts(), enrolment.port)
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]
@@ -451,35 +331,29 @@ class Hub:
             self.metrics.serve(settings.metrics.host, settings.metrics.port)
         return {"grpc_port": port, "enrolment_port": enrolment.port, "console_port": console.port}
 
-    def _screens(self) -> tuple[Screen, ...]:
-        """What the console shows beside its first pages."""
-        desk = self.desk
-        own = HubAlertsDesk(self.watch, self.clock, overview=desk.overview, check=desk.check, record=self._record_for_desk)
-        studies = HubStudiesDesk(
+    def _parts(self) -> Parts:
+        return Parts(
             self.home,
+            self.settings,
             self.store,
             self.clock,
+            consents=self.consents,
+            erasures=self.erasures,
+            exports=self.exports,
+            processing=self.processing,
+            watch=self.watch,
             studies=self.studies,
-            check=desk.check,
-            record=self._record_for_desk,
-            request_id=new_id,
-        )
-        return (*alerts.screens(own), *studies_screen.screens(studies))
-
-    def _fleet_screens(self, acts: ApiDesk) -> tuple[Screen, ...]:
-        """The Fleet screen; it invites and revokes as the API does."""
-        desk = self.desk
-        own = HubFleetDesk(
-            self.store,
-            self.watch,
-            self.clock,
+            desk=self.desk,
+            ward=self.ward,
             beats=self.beats,
-            attached=lambda: set(self.link.attached) if self.link is not None else set(),
-            overview=desk.overview,
-            check=desk.check,
-            acts=acts,
+            edge_of=self._subject_edge,
+            attached=self._attached,
+            fingerprint=lambda: self._authority.fingerprint,
+            record=self.recorder.for_desk,
         )
-        return fleet.screens(own)
+
+    def _attached(self) -> set[str]:
+        return set(self.link.attached) if self.link is not None else set()
 
     def close(self) -> None:
         """Close files and workers."""
@@ -492,7 +366,7 @@ class Hub:
         self.consents.close()
         self.erasures.close()
         self.exports.close()
-        self.audit.close()
+        self.recorder.close()
         self.store.close()
         self.tracing.close()
 
@@ -533,7 +407,7 @@ class Hub:
         """Keep the hub's own certificate fresh while it runs."""
         while True:
             await asyncio.sleep(CERTIFICATE_LOOK_S)
-            if await asyncio.to_thread(self._renew_certificate):
+            if await asyncio.to_thread(renew_certificate, self.home, self.settings, self.clock.now_us()):
                 self._signer = HubSigner(self.home / "pki")
                 for renew in self._on_certificate:
                     renew()
@@ -543,7 +417,7 @@ class Hub:
     def _is_denied(self, name: str, serial: str) -> bool:
         denied = self._denied.holds(name, serial)
         if denied:
-            self._denial("edge denied", name, serial=serial)
+            self.recorder.denial("edge denied", name, serial=serial)
         return denied
 
     async def _look(self) -> None:
@@ -646,7 +520,7 @@ class Hub:
                     report = processing.run(job)
                     run.detail = f"{report.parts} parts, {report.rows} rows" if report.parts else "nothing was new"
             except WardroundError as error:  # what is done is kept; the next turn goes on from there
-                self.happened(f"{job.title}: not finished", str(error))
+                self.recorder.happened(f"{job.title}: not finished", str(error))
                 log.error("job failed", job=job.name, error=str(error))
             if job.source == BRONZE and job.target == GOLD:
                 while self._not_in_gold_s and self._not_in_gold_s[0] <= started_s:
@@ -662,18 +536,10 @@ class Hub:
         try:
             self.automation.back_up()
         except (WardroundError, OSError) as error:  # earlier ones stay; it is late until one succeeds
-            self.happened("The backup failed", str(error))
+            self.recorder.happened("The backup failed", str(error))
             log.error("backup failed", error=str(error))
 
     # -- what the parts say
-
-    def happened(self, title: str, detail: str = "") -> None:
-        """A line in "what happened"."""
-        self.store.happened(Happening(self.clock.now_us(), title, detail))
-        try:
-            self.record("system", "happened", "hub", title=title)
-        except WardroundError as error:  # it has happened all the same
-            log.error("what happened could not be recorded", error=str(error))
 
     def _append(self, batches: Sequence[InboxBatch], app: str, version: int) -> None:
         waiting = (row for batch in batches for row in batch.observations())
@@ -701,76 +567,16 @@ class Hub:
             self.naming.answered(edge, message.names_given)
         elif message.WhichOneof("kind") == "erased_here":
             if restored(self.home) is not None and (back := self.erasing.again(edge, message.erased_here.digests)):
-                self.happened(f"{back} erased patients were back", "the hub was restored from a backup: they are erased again")
+                self.recorder.happened(
+                    f"{back} erased patients were back", "the hub was restored from a backup: they are erased again"
+                )
         else:
             self.duties.answered(edge, message)
-
-    def _head_kept(self, edge: str, head: Head) -> None:
-        """An edge has attached and says which head of the audit log it keeps."""
-        heads = msgspec.json.decode(self.store.load_state(HEADS_STATE) or b"{}", type=dict[str, KeptHead])
-        heads[edge] = KeptHead(head.entries, head.hash.hex(), self.clock.now_us())
-        self.store.save_state(HEADS_STATE, msgspec.json.encode(heads))
-        wrong = verify_log(self.home, [head]).wrong
-        if wrong:
-            log.critical("the audit log does not hold", edge_id=edge, found=wrong)
-            self.happened("The audit log does not hold", f"against the head that {edge} keeps: {wrong[0]}")
-
-    def record(self, kind: str, what: str, who: str, **facts: object) -> None:
-        """An entry of the audit log.
-
-        Raises:
-            StorageFull, AuditBroken: it could not be recorded; what was to be recorded must not be done.
-        """
-        self.audit.add(kind, what, who, **facts)
-
-    def _denial(self, what: str, who: str, **facts: object) -> None:
-        """Record that somebody was denied something; the same again within a minute is one entry."""
-        key, now_s = f"{what} {who} {facts.get('reason', '')}", self.clock.monotonic_s()
-        if now_s - self._denials_s.get(key, -DENIAL_S) < DENIAL_S:
-            return
-        self._denials_s = {k: at for k, at in self._denials_s.items() if now_s - at < DENIAL_S}
-        self._denials_s[key] = now_s
-        try:
-            self.record("denied", what, who, **facts)
-        except WardroundError as error:  # it stays denied all the same
-            log.error("a denial could not be recorded", error=str(error))
-
-    def _processing_desk(self) -> ProcessingDesk:
-        return ProcessingDesk(
-            self.lake,
-            self.store,
-            self.clock,
-            every_s=self.processing.every_s,
-            off=self.settings.processing.jobs_off,
-            place=lambda: self.processing.runner.place,
-            role=self._role,
-            record=self._record_for_desk,
-        )
-
-    def _governance(self) -> Governance:
-        return Governance(
-            self.home,
-            consents=self.consents,
-            erasures=self.erasures,
-            exports=self.exports,
-            store=self.store,
-            clock=self.clock,
-            title=_signal_title,
-            role=self._role,
-            record=self._record_for_desk,
-        )
-
-    def _role(self, who: str) -> str:
-        person = self.store.person(who)
-        return person.role if person is not None else ""
-
-    def _record_for_desk(self, kind: str, what: str, who: str, **facts: object) -> None:
-        (self._denial if kind == "denied" else partial(self.record, kind))(what, who, **facts)
 
     def _take_consents(self, records: Sequence[ConsentRecord], edge: str, wishes_taken: int) -> None:
         changed = self.consents.apply(records, edge, wishes_taken)
         if changed:
-            self.record("change", "consents taken over", edge, changed=changed)
+            self.recorder.record("change", "consents taken over", edge, changed=changed)
 
     def _erase(self) -> None:
         """Carry out the hub's part of what is asked for, while no job runs."""
@@ -787,22 +593,22 @@ class Hub:
     def _say_erased(self, number: int, receipt: Receipt) -> None:
         if receipt.known:
             found = "nothing of it is left" if receipt.clean else f"it is still in {', '.join(receipt.found)}"
-            self.happened(f"Erasure {number} carried out at {receipt.place}", found)
-            self.record("delete", "erasure carried out", receipt.place, number=number, clean=receipt.clean)
+            self.recorder.happened(f"Erasure {number} carried out at {receipt.place}", found)
+            self.recorder.record("delete", "erasure carried out", receipt.place, number=number, clean=receipt.clean)
 
     def _forget_subject(self, subject: str) -> None:
         self._subject_edge.pop(subject, None)
 
     def _refused(self, edge: str, reason: str, detail: str) -> None:
         self.store.set_aside(Quarantined(self.clock.now_us(), edge, "observation", reason, detail))
-        self._denial("observation refused", edge, reason=reason)
+        self.recorder.denial("observation refused", edge, reason=reason)
 
     def _edge_joined(self, name: str, certificate: bytes) -> None:
         facts = describe(certificate)
-        self.record("change", "edge joined", name, serial=facts.serial)
+        self.recorder.record("change", "edge joined", name, serial=facts.serial)
         self.erasures.joined(name, self.clock.now_us())
         self.store.joined(CertificateRecord(facts.serial, name, self.clock.now_us(), facts.not_after_us))
-        self.happened(f"{name} joined", "its certificate is issued")
+        self.recorder.happened(f"{name} joined", "its certificate is issued")
 
     def _renew_edge(self, peer: bytes, csr: bytes, listener: bytes) -> renewal.Renewed:
         """An edge's next certificates; noted before they are given.
@@ -833,65 +639,16 @@ class Hub:
         self.beats[edge] = beat
         self.watch.edge_seen(edge)
 
-    def _round_event(self, event: RoundEvent) -> None:
-        """A study's news to the watch and to the list of what happened."""
-        study, number = event.study, event.round_number
-        if event.kind == "committed":
-            self.watch.round_committed(study)
-            self.metrics.round_committed(study, event.seconds, event.t_us)
-            for replay in event.replayed:
-                self._tell(replay.edge, Notice(study, replay.from_round, "accepted", "", f"replayed into round {number}"))
-                self.happened(f"{replay.edge}'s update of round {replay.from_round} replayed", f"into round {number} of {study}")
-            for edge, score in event.screen.items():
-                if edge not in event.aside:
-                    self.watch.score(study, edge, number, score)
-                self._scored(study, edge, score)
-            log.info("round committed", study=study, round_number=number, edges=len(event.folded), duration_s=event.seconds)
-        elif event.kind in ("accepted", "failed"):
-            self.metrics.update(study, "accepted" if event.kind == "accepted" else "failed")
-        elif event.kind == "refused":
-            self.metrics.update(study, "refused")
-            self.store.set_aside(Quarantined(event.t_us, event.edge, "update", event.reason, event.detail))
-            self.watch.update_refused(study, event.edge, number, event.reason, event.detail)
-        elif event.kind == "quarantined":
-            self._tell(EdgeId(event.edge), Notice(study, number, "aside", event.reason, f"until round {event.until_round}"))
-
-            self.metrics.update(study, "quarantined")
-            self.watch.edge_quarantined(
-                study,
-                event.edge,
-                number,
-                reason=event.reason,
-                score=event.score,
-                threshold=event.threshold,
-                until_round=event.until_round,
-            )
-        elif event.kind == "released":
-            self._tell(EdgeId(event.edge), Notice(study, number, "released"))
-            self.watch.edge_released(study, event.edge)
-            self.happened(f"{event.edge} counts again", f"from round {number} of {study}")
-        elif event.kind == "abandoned":
-            self.watch.round_abandoned(study, number, event.reason)
-            self.metrics.round_abandoned(study)
-        elif event.kind == "finished":
-            self.studies.finished(study)
-            self.happened(f"Study {study} finished", f"{number} rounds, model {event.model[:8]}")
-
     def _tell(self, edge: EdgeId, notice: Notice) -> None:
         if self.link is not None:
             self.link.send(edge, notice, notice.study)
-
-    def _scored(self, study: str, edge: str, score: float) -> None:
-        running = self.studies.running.get(study)
-        if running is not None:
-            self.metrics.scored(study, edge, score, running.study.triage.screen_threshold)
 
     def _alert_changed(self, alert: Alert) -> None:
         body = msgspec.to_builtins(alert)
         self.store.put_alert(AlertRecord(alert.alert_id, alert.state.value, alert.raised_us, alert.changed_us, body))
         self.store.save_state("alert-book", self.watch.save())
         detail = alert.response.what if alert.response is not None else alert.finding.detail
-        self.happened(f"{'Resolved: ' if not alert.open else ''}{alert.finding.title}", detail)
+        self.recorder.happened(f"{'Resolved: ' if not alert.open else ''}{alert.finding.title}", detail)
         log.warning(
             "alert", alert_id=alert.alert_id, state=alert.state.value, kind=alert.finding.kind, edge_id=alert.finding.edge
         )
@@ -908,8 +665,8 @@ class Hub:
             clock=self.clock,
             send=self.link.send,
             fleet=self._fleet(self.link, record.name),
-            on_event=self._round_event,
-            say=self.happened,
+            on_event=self._news,
+            say=self.recorder.happened,
             spans=self.tracing.study(record.name),
             may_train=lambda subject, codes: self.consents.allows(subject, codes, Purpose.TRAINING, Consent.RAW),
             tell=self.watch.trained,
@@ -942,29 +699,11 @@ class Hub:
         waiting = tuple(self._not_in_gold_s)
         return self.clock.monotonic_s() - waiting[0] if waiting else 0.0
 
-    def _console_listening(self) -> Listening:
-        """On this machine alone in the clear; on any other address with the hub's certificate."""
-        console = self.settings.console
-        if console.host in ("127.0.0.1", "::1", "localhost"):
-            pair: tuple[Path | None, Path | None] = (None, None)
-        else:
-            pair = (self.home / "pki" / "hub.pem", self.home / "pki" / "hub.key")
-        return Listening(console.host, console.port, *pair, console.session_hours * 3600.0, console.idle_minutes * 60.0)
-
     def _make_outbox(self) -> Outbox:
         own = self.settings
         origin = Origin(hub=own.name, site=own.site, simulated=own.simulated, console=own.public_url)
         ways = routes(own.notify, self.home, origin, write_private)
         return Outbox(self.home / "outbox.sqlite", ways, self.clock, self.watch.open_alerts)
-
-    def _renew_certificate(self) -> bool:
-        """The hub is its own authority: its certificate is renewed at two thirds of its life; whether it was."""
-        pem = (self.home / "pki" / "hub.pem").read_bytes()
-        facts = describe(pem)
-        if self.clock.now_us() < renewal.due_us(facts, 0.0) and names_host(pem, HUB_NAME):
-            return False
-        _issue_hub_certificate(self.home, Authority.load(self.home / "pki"), self.settings)
-        return True
 
 
 async def run_hub(home: Path, *, standby: bool = False) -> None:
@@ -989,15 +728,3 @@ async def _run_until(hub: Hub, home: Path, stop: asyncio.Event) -> None:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await asyncio.to_thread(hub.close)
-
-
-def _signal(code: str) -> Signal | None:
-    try:
-        return load_signals().resolve(code)
-    except DecodeError:
-        return None
-
-
-def _signal_title(code: str) -> str:
-    known = _signal(code)
-    return known.title if known is not None else code

@@ -1,0 +1,182 @@
+"""What people and programs see of a hub: the console with its screens, and the API and FHIR beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from wardround.alerts_desk import HubAlertsDesk
+from wardround.api.app import make_api
+from wardround.api_desk import ApiDesk
+from wardround.clock import Clock
+from wardround.collect.signals import signal_title
+from wardround.console import alerts, fleet
+from wardround.console import studies as studies_screen
+from wardround.console.governance_pages import GovernancePages
+from wardround.console.looking import Screen
+from wardround.console.processing_pages import ProcessingPages
+from wardround.console.server import Console, Listening
+from wardround.console.ward_pages import WardPages
+from wardround.desk import HubDesk
+from wardround.fleet_desk import HubFleetDesk
+from wardround.governance import Governance
+from wardround.learn.grpc_wire import Beat
+from wardround.patient_records import PatientRecords
+from wardround.people import People
+from wardround.processing import Processing, new_id
+from wardround.processing_desk import ProcessingDesk
+from wardround.settings import HubSettings
+from wardround.store import Store
+from wardround.studies import Studies
+from wardround.studies_desk import HubStudiesDesk
+from wardround.trust.consent import ConsentRegister
+from wardround.trust.erasures import ErasureBook
+from wardround.trust.exports import ExportBook
+from wardround.ward import Ward
+from wardround.watch.watcher import Watch
+
+HERE_ALONE = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the faces ask of a hub. `edge_of` says which edge a subject's data came from last."""
+
+    home: Path
+    settings: HubSettings
+    store: Store
+    clock: Clock
+    consents: ConsentRegister
+    erasures: ErasureBook
+    exports: ExportBook
+    processing: Processing
+    watch: Watch
+    studies: Studies
+    desk: HubDesk
+    ward: Ward
+    beats: Mapping[str, Beat]
+    edge_of: Mapping[str, str]
+    attached: Callable[[], set[str]]
+    fingerprint: Callable[[], bytes]
+    record: Callable[..., None]
+
+
+def role_of(store: Store, who: str) -> str:
+    """The role of a person; empty where nobody is called so."""
+    person = store.person(who)
+    return person.role if person is not None else ""
+
+
+def make_console(parts: Parts, enrolment_port: int) -> Console:
+    """The console, not started yet, with every screen and the programs' faces beside it. Invitations name `enrolment_port`."""
+    settings, desk = parts.settings, parts.desk
+    api_desk = ApiDesk(
+        desk,
+        store=parts.store,
+        clock=parts.clock,
+        record=parts.record,
+        silences=parts.watch.silences,
+        request_id=new_id,
+        invites=lambda: (settings.public_host, enrolment_port, parts.fingerprint()),
+    )
+    patients = PatientRecords(
+        parts.processing.lake, parts.consents, parts.clock, subjects=parts.edge_of.keys, record=parts.record
+    )
+    people = People(
+        parts.store,
+        parts.clock,
+        record=parts.record,
+        site=settings.site,
+        required=settings.console.second_factor == "required",
+    )
+    api = make_api(api_desk, parts.store, api_desk, parts.clock, patients=patients)
+    ward = WardPages(parts.ward, desk.overview)
+    governance = GovernancePages(_governance(parts), desk.overview)
+    screens = [
+        *ward.screens(),
+        *ProcessingPages(_processing(parts), desk.overview).screens(),
+        *governance.screens(),
+        *_alerts(parts),
+        *_studies(parts),
+        *_fleet(parts, api_desk),
+    ]
+    return Console(
+        desk,
+        people,
+        _listening(parts),
+        parts.clock,
+        screens=screens,
+        files=[ward.add_files, governance.add_files],
+        beside={"/api": api, "/fhir": api},
+    )
+
+
+def _alerts(parts: Parts) -> tuple[Screen, ...]:
+    desk = parts.desk
+    own = HubAlertsDesk(parts.watch, parts.clock, overview=desk.overview, check=desk.check, record=parts.record)
+    return alerts.screens(own)
+
+
+def _studies(parts: Parts) -> tuple[Screen, ...]:
+    own = HubStudiesDesk(
+        parts.home,
+        parts.store,
+        parts.clock,
+        studies=parts.studies,
+        check=parts.desk.check,
+        record=parts.record,
+        request_id=new_id,
+    )
+    return studies_screen.screens(own)
+
+
+def _fleet(parts: Parts, acts: ApiDesk) -> tuple[Screen, ...]:
+    """The Fleet screen; it invites and revokes as the API does."""
+    own = HubFleetDesk(
+        parts.store,
+        parts.watch,
+        parts.clock,
+        beats=parts.beats,
+        attached=parts.attached,
+        overview=parts.desk.overview,
+        check=parts.desk.check,
+        acts=acts,
+    )
+    return fleet.screens(own)
+
+
+def _processing(parts: Parts) -> ProcessingDesk:
+    processing = parts.processing
+    return ProcessingDesk(
+        processing.lake,
+        parts.store,
+        parts.clock,
+        every_s=processing.every_s,
+        off=parts.settings.processing.jobs_off,
+        place=lambda: processing.runner.place,
+        role=partial(role_of, parts.store),
+        record=parts.record,
+    )
+
+
+def _governance(parts: Parts) -> Governance:
+    return Governance(
+        parts.home,
+        consents=parts.consents,
+        erasures=parts.erasures,
+        exports=parts.exports,
+        store=parts.store,
+        clock=parts.clock,
+        title=signal_title,
+        role=partial(role_of, parts.store),
+        record=parts.record,
+    )
+
+
+def _listening(parts: Parts) -> Listening:
+    """On this machine alone in the clear; on any other address with the hub's certificate."""
+    console, pki = parts.settings.console, parts.home / "pki"
+    pair: tuple[Path | None, Path | None] = (None, None) if console.host in HERE_ALONE else (pki / "hub.pem", pki / "hub.key")
+    return Listening(console.host, console.port, *pair, console.session_hours * 3600.0, console.idle_minutes * 60.0)

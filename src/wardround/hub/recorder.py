@@ -1,0 +1,80 @@
+"""What a hub writes down: the audit log, denials told once a minute, and the list of what happened."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from wardround.clock import Clock
+from wardround.errors import WardroundError
+from wardround.store import Happening, Store
+from wardround.trust.audit import Head
+from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_log
+
+log = structlog.get_logger(__name__)
+DENIAL_S = 60.0
+
+
+class Recorder:
+    """The hub's one writer of its audit log."""
+
+    def __init__(self, home: Path, store: Store, clock: Clock) -> None:
+        """Open the log of a home."""
+        self._home = home
+        self._store = store
+        self._clock = clock
+        self.audit = open_log(home, clock)
+        self._denials_s: dict[str, float] = {}  # when somebody was last denied something
+
+    def record(self, kind: str, what: str, who: str, **facts: object) -> None:
+        """An entry of the audit log.
+
+        Raises:
+            StorageFull, AuditBroken: it could not be recorded; what was to be recorded must not be done.
+        """
+        self.audit.add(kind, what, who, **facts)
+
+    def denial(self, what: str, who: str, **facts: object) -> None:
+        """Record that somebody was denied something; the same again within a minute is one entry."""
+        key, now_s = f"{what} {who} {facts.get('reason', '')}", self._clock.monotonic_s()
+        if now_s - self._denials_s.get(key, -DENIAL_S) < DENIAL_S:
+            return
+        self._denials_s = {k: at for k, at in self._denials_s.items() if now_s - at < DENIAL_S}
+        self._denials_s[key] = now_s
+        try:
+            self.record("denied", what, who, **facts)
+        except WardroundError as error:  # it stays denied all the same
+            log.error("a denial could not be recorded", error=str(error))
+
+    def for_desk(self, kind: str, what: str, who: str, **facts: object) -> None:
+        """What a desk says of a person or a program: an entry, or a denial.
+
+        Raises:
+            StorageFull, AuditBroken: as `record`; a denial raises nothing.
+        """
+        (self.denial if kind == "denied" else partial(self.record, kind))(what, who, **facts)
+
+    def happened(self, title: str, detail: str = "") -> None:
+        """A line in "what happened"."""
+        self._store.happened(Happening(self._clock.now_us(), title, detail))
+        try:
+            self.record("system", "happened", "hub", title=title)
+        except WardroundError as error:  # it has happened all the same
+            log.error("what happened could not be recorded", error=str(error))
+
+    def head_kept(self, edge: str, head: Head) -> None:
+        """An edge has attached and says which head of the audit log it keeps."""
+        heads = msgspec.json.decode(self._store.load_state(HEADS_STATE) or b"{}", type=dict[str, KeptHead])
+        heads[edge] = KeptHead(head.entries, head.hash.hex(), self._clock.now_us())
+        self._store.save_state(HEADS_STATE, msgspec.json.encode(heads))
+        wrong = verify_log(self._home, [head]).wrong
+        if wrong:
+            log.critical("the audit log does not hold", edge_id=edge, found=wrong)
+            self.happened("The audit log does not hold", f"against the head that {edge} keeps: {wrong[0]}")
+
+    def close(self) -> None:
+        """Close the log."""
+        self.audit.close()
