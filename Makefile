@@ -35,8 +35,9 @@ test-blind: $(VENV)/.dev  ## 50 blind studies of 30 edges, a fifth and the hub k
 	  WARDROUND_BLIND_DP_RUNS=20 WARDROUND_BLIND_DP_EDGES=15 \
 	  scripts/test tests/rounds/test_blind.py tests/rounds/test_blind_dp.py tests/rounds/test_blind_capture.py $(ARGS)
 
-test-privacy: $(VENV)/.dev  ## 200 studies with a privacy budget whose hub is killed while it releases: the ledger never goes down
-	@WARDROUND_BUDGET_RUNS=200 scripts/test tests/rounds/test_budget.py tests/unit/learn/privacy $(ARGS)
+test-privacy: $(VENV)/.dev  ## 200 studies whose hub is killed while it releases, 200 whose edge is while it trains by DP-SGD: no ledger goes down
+	@WARDROUND_BUDGET_RUNS=200 WARDROUND_EDGE_BUDGET_RUNS=200 scripts/test tests/rounds/test_budget.py tests/rounds/test_edge_budget.py \
+	  tests/unit/learn/privacy $(ARGS)
 
 test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts, full disks and wrong clocks; 20 000 schedules; killed workers (root, Debian)
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -qy mosquitto >/dev/null

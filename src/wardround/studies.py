@@ -25,6 +25,7 @@ from wardround.learn.journal import Committed, Journal
 from wardround.learn.learners import Learner, check_learner, code_digest, make_learner
 from wardround.learn.messages import MaskStep, Order, RoundEvent
 from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
+from wardround.learn.pace import Abilities
 from wardround.learn.privacy.blind import Masking
 from wardround.learn.privacy.dp_rounds import with_public_scale
 from wardround.learn.privacy.edge_masks import Verify
@@ -103,10 +104,12 @@ class RunningStudy:
         is_well: Callable[[str], bool],
         advise: Advise,
         verify: Verify,
+        abilities: Abilities,
         spans: Spans = NO_SPANS,
     ) -> None:
         """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked;
-        `tell`, `is_well` and `advise` are the watch's (study_watch.py); `verify` checks an edge's signature in a blind study.
+        `tell`, `is_well` and `advise` are the watch's (study_watch.py); `verify` checks an edge's signature in a blind study;
+        `abilities(edge)` is what it can train.
 
         Raises:
             StudyError: the study cannot be run as it is written.
@@ -127,6 +130,7 @@ class RunningStudy:
         self.latest: Score | None = None
         self.newest: RoundRecord | None = next(reversed(store.rounds(record.name)), None)
         self._pending: dict[str, RoundEvent] = {}
+        self._say, self._unable = say, set[str]()  # edges that were said to be
         self._scoring = threading.Lock()
         self.releases: Releases | None = None  # none while the coordinator takes up its round, and none for statistics
         self.watched: StudyWatch | None = None
@@ -161,6 +165,7 @@ class RunningStudy:
             spans=spans,
             masking=Masking(verify, lambda edge, step: send(edge, step, record.name), lambda: hub_roster(home)),
             ledger=FileLedger(folder / LEDGER) if self.study.privacy.has_budget else None,
+            abilities=abilities,
         )
         self._catch_up()
         if self.task is not None:
@@ -340,6 +345,9 @@ class RunningStudy:
                     replayed=event.replayed,
                 )
                 self.releases.committed(done)
+        elif event.kind == "unable" and event.edge not in self._unable:
+            self._unable.add(event.edge)
+            self._say(f"{event.edge} is not asked in {event.study}", event.detail)
         elif event.kind == "rolled-back":
             self.newest = self._record(event, None)
             self._store.put_round(self.newest)

@@ -673,6 +673,7 @@ class Hub:
             is_well=self.watch.is_well,
             advise=self.watch.advised,
             verify=self._peers.check,
+            abilities=self.link.abilities,
         )
 
     def _fleet(self, link: HubLink, study: str) -> Fleet:

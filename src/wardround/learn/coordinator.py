@@ -16,6 +16,7 @@ import structlog
 from wardround.clock import Clock
 from wardround.errors import StudyError, UpdateRefused
 from wardround.learn import rounds
+from wardround.learn.abilities import in_words
 from wardround.learn.announcements import check_signed, signed_announcement
 from wardround.learn.blobs import Blobs
 from wardround.learn.condition import Condition
@@ -36,7 +37,7 @@ from wardround.learn.journal import (
 from wardround.learn.making import Making, Reference, weighted_metrics
 from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters
-from wardround.learn.pace import NOBODY, Pace
+from wardround.learn.pace import NOBODY, Abilities, Pace
 from wardround.learn.privacy.blind import Masking, make_blind
 from wardround.learn.privacy.central import Central
 from wardround.learn.privacy.dp_rounds import first_row, made_central, without_facts
@@ -95,6 +96,7 @@ class Coordinator:
         spans: Spans = NO_SPANS,
         masking: Masking | None = None,
         ledger: Ledger | None = None,
+        abilities: Abilities | None = None,
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
@@ -104,7 +106,7 @@ class Coordinator:
         `weights()` is how much each edge is wanted when edges are chosen (selection.py).
 
         `send` and `on_event` must return at once; they are called under the lock. `masking` carries the
-        masks of a blind study, `ledger` keeps what one of mode `clear-dp` has spent.
+        masks of a blind study, `ledger` keeps what one of mode `clear-dp` has spent. `abilities(edge)` is what it can train.
 
         Raises:
             StudyError: the study is blind, and nothing here can carry its masks; or it has a budget, and no ledger that holds.
@@ -137,7 +139,7 @@ class Coordinator:
         self._attached: set[EdgeId] = set()
         self._open: OpenRound | None = None
         self._state: rounds.RoundState | None = None
-        self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights)
+        self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights, abilities)
         self._commit_later, self._due = commit_later, tuple[EdgeId, ...]()
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
@@ -164,6 +166,13 @@ class Coordinator:
         with self._lock:
             self._attached.add(edge)
             self._pace.came()
+            if unable := self._pace.unable(edge):
+                self._emit("unable", edge=edge, reason=unable, detail=in_words(unable))
+                if self._blind is not None:
+                    self._blind.fail(edge)
+                self._step(rounds.Failed(edge, unable))  # of a round from before it came back as it is
+                self._go_on()
+                return
             self._step(rounds.Attached(edge))
             if self._blind is not None:
                 self._blind.attach(edge)

@@ -16,6 +16,7 @@ import grpc
 import structlog
 
 from wardround.errors import LearnError, WardroundError
+from wardround.learn.abilities import abilities
 from wardround.learn.announcements import announcement
 from wardround.learn.condition import Condition
 from wardround.learn.frames import frame
@@ -32,7 +33,6 @@ from wardround.learn.grpc_wire import (
     order_of,
     release_of,
 )
-from wardround.learn.learners import LEARNERS
 from wardround.learn.messages import Done, MaskStep, Order, Release, Upload, UploadReceipt
 from wardround.learn.participant import Participant, Ready
 from wardround.learn.privacy.agent import MaskAgent
@@ -149,7 +149,7 @@ class EdgeLink:
         hello = pb.Hello(
             software_version=self._version,
             examples=beat.examples,
-            learners=list(LEARNERS),
+            learners=abilities(),
             relay_address=self._relay_address,
             condition=condition_to_wire(await asyncio.to_thread(self._condition, self._training)),
         )

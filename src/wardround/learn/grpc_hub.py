@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ import structlog
 
 from wardround.errors import StorageFull, UpdateRefused
 from wardround.learn import rounds
+from wardround.learn.abilities import SAID_MAX
 from wardround.learn.condition import Condition
 from wardround.learn.frames import FrameMalformed, frame, unframe
 from wardround.learn.grpc_wire import (
@@ -115,6 +116,7 @@ class HubLink:
         self._sign = sign
         self._signed: dict[str, asyncio.Future[Signed]] = {}  # of the newest models asked for
         self._relays: dict[EdgeId, str] = {}  # addresses of edges that pass models on
+        self._abilities: dict[EdgeId, frozenset[str]] = {}
         self.sent_bytes: dict[EdgeId, int] = {}  # of models, to each edge
         self._queues: dict[EdgeId, asyncio.Queue[pb.HubMessage | None]] = {}
         self._turns: dict[EdgeId, asyncio.Lock] = {}
@@ -147,6 +149,10 @@ class HubLink:
     def push(self, edge: EdgeId, message: pb.HubMessage) -> None:
         """Push what is no business of rounds down an edge's stream, from any thread; an edge that is gone does not get it."""
         self._loop.call_soon_threadsafe(self._put, edge, message)
+
+    def abilities(self, edge: EdgeId) -> Collection[str]:
+        """What an edge said that it can train, when it attached last (abilities.py)."""
+        return self._abilities.get(edge, frozenset())
 
     @property
     def relays(self) -> dict[EdgeId, str]:
@@ -241,6 +247,7 @@ class HubLink:
                     self._relays.pop(edge, None)
                     if message.hello.relay_address:
                         self._relays[edge] = message.hello.relay_address[:300]
+                    self._abilities[edge] = frozenset(list(message.hello.learners)[:SAID_MAX])
                     self._on_attached(edge, message.hello.software_version)
                     for coordinator in list(self._studies().values()):
                         if message.hello.HasField("condition"):

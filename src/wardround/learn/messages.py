@@ -106,7 +106,8 @@ class Reported:
 class RoundEvent:
     """What the rest of the hub is told. Fields that do not apply are empty.
 
-    `kind`: opened, accepted, refused, failed, declined, committed, abandoned, quarantined, released, rolled-back, finished.
+    `kind`: opened, accepted, refused, failed, declined, unable (abilities.py), committed, abandoned, quarantined, released,
+    rolled-back, finished.
     """
 
     kind: str

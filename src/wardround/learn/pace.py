@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from wardround.clock import Clock
+from wardround.learn.abilities import why_unable
 from wardround.learn.condition import Condition
 from wardround.learn.schedule import lacks
 from wardround.learn.selection import Turns, choose
@@ -20,6 +22,7 @@ from wardround.records import EdgeId
 
 RETRY_S, RETRY_S_MAX = 1.0, 30.0  # after the first abandoned attempt at a round, and at most
 NOBODY: Mapping[str, float] = {}
+Abilities: TypeAlias = Callable[[EdgeId], Collection[str]]
 
 
 class Pace:
@@ -31,8 +34,11 @@ class Pace:
         clock: Clock,
         history: Sequence[Collection[str]],
         weights: Callable[[], Mapping[str, float]] = lambda: NOBODY,
+        abilities: Abilities | None = None,
     ) -> None:
-        """`history` is who had a turn in each round so far; `weights()` is how much each edge is wanted (selection.py)."""
+        """`history` is who had a turn in each round so far; `weights()` is how much each edge is wanted (selection.py);
+        `abilities(edge)` is what it said it can train, without which nobody is left out for that."""
+        self._abilities = abilities
         self._study, self._clock, self._weights = study, clock, weights
         self._conditions: dict[str, Condition] = {}
         self._turns = Turns(history)
@@ -50,9 +56,15 @@ class Pace:
 
     def why_not(self, edge: EdgeId) -> str:
         """Why this edge is not asked now; empty: it may be."""
+        if unable := self.unable(edge):
+            return unable
         condition = self._conditions.get(edge)
         own = condition.unwilling if condition is not None else ""
         return own or lacks(self._study.schedule, condition, self._clock.now_us())
+
+    def unable(self, edge: EdgeId) -> str:
+        """What the study asks for and this edge cannot do; empty: nothing."""
+        return why_unable(self._study, self._abilities(edge)) if self._abilities is not None else ""
 
     def choose(self, eligible: Sequence[EdgeId], number: int) -> tuple[tuple[EdgeId, ...], int]:
         """Who is asked in a round, and how many deliveries are enough."""

@@ -27,7 +27,7 @@ BATTERY = Condition(charging=False, battery=50.0, network="wired", signal_dbm=No
 class Hub:
     """A coordinator, and what it has sent."""
 
-    def __init__(self, rounds: str, schedule: str = "") -> None:
+    def __init__(self, rounds: str, schedule: str = "", abilities=None) -> None:
         self.clock = ManualClock()
         self.orders: dict[str, Order] = {}
         self.sent: list[tuple[str, int]] = []
@@ -45,6 +45,7 @@ class Hub:
             clock=self.clock,
             send=self._send,
             on_event=self.events.append,
+            abilities=abilities,
         )
 
     def _send(self, edge, message):
