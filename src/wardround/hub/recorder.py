@@ -13,6 +13,7 @@ from wardround.errors import WardroundError
 from wardround.store import Happening, Store
 from wardround.trust.audit import Head
 from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_log
+from wardround.trust.erasures import Receipt
 
 log = structlog.get_logger(__name__)
 DENIAL_S = 60.0
@@ -74,6 +75,13 @@ class Recorder:
         if wrong:
             log.critical("the audit log does not hold", edge_id=edge, found=wrong)
             self.happened("The audit log does not hold", f"against the head that {edge} keeps: {wrong[0]}")
+
+    def erased(self, number: int, receipt: Receipt) -> None:
+        """A place says that a subject is gone from it."""
+        if receipt.known:
+            found = "nothing of it is left" if receipt.clean else f"it is still in {', '.join(receipt.found)}"
+            self.happened(f"Erasure {number} carried out at {receipt.place}", found)
+            self.record("delete", "erasure carried out", receipt.place, number=number, clean=receipt.clean)
 
     def close(self) -> None:
         """Close the log."""

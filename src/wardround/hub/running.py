@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import gc
 import signal
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,20 +20,22 @@ from wardround.backup.service import Backups
 from wardround.clock import SystemClock
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
-from wardround.collect.inbox import Inbox, InboxBatch
-from wardround.collect.intake import Committer, Intake
+from wardround.collect.inbox import Inbox
+from wardround.collect.intake import Intake
 from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import find_signal, signal_title
 from wardround.collect.storage import FolderStorage
-from wardround.desk import AT_EDGES, SILENCES, SINKS, Arrivals, HubDesk, Place
+from wardround.desk import Arrivals, HubDesk, Place
 from wardround.erasing.hub import HubErasing
-from wardround.errors import CertificateRefused, WardroundError
+from wardround.errors import CertificateRefused
 from wardround.flower.door import FlowerDoor
 from wardround.hours import HoursBoard, HoursWatch
 from wardround.hub.faces import Parts, make_console, role_of
 from wardround.hub.home import open_processing, renew_certificate
+from wardround.hub.lake_work import LakeCommits, LakeJobs
 from wardround.hub.news import RoundNews
 from wardround.hub.recorder import Recorder
+from wardround.hub.telling import Telling
 from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
@@ -44,14 +44,14 @@ from wardround.learn.messages import Notice
 from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.minutes import Minutes
 from wardround.naming import Naming
-from wardround.process.tables import BRONZE, GOLD, observation_rows
+from wardround.process.tables import BRONZE
 from wardround.ready import write_ready
 from wardround.records import Consent, EdgeId, Observation, Purpose
 from wardround.releasing import Fleet
 from wardround.responding import Responding
 from wardround.settings import HubSettings, load_settings
 from wardround.standing_by import turn
-from wardround.store import AlertRecord, CertificateRecord, Quarantined, StudyRecord, open_store
+from wardround.store import CertificateRecord, Quarantined, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
 from wardround.tracing import open_tracing
 from wardround.trust import renewal
@@ -60,14 +60,13 @@ from wardround.trust.certificates import (
     Authority,
     check_key_files,
     describe,
-    write_private,
 )
 from wardround.trust.channel import few_arenas, peer_certificate, peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.denied import DenyList
 from wardround.trust.duties import Duties
 from wardround.trust.enrolment import EnrolmentListener
-from wardround.trust.erasures import ErasureBook, Receipt
+from wardround.trust.erasures import ErasureBook
 from wardround.trust.exports import ExportBook
 from wardround.trust.peers import Peers
 from wardround.trust.renewal_link import SERVICE as TRUST
@@ -76,9 +75,6 @@ from wardround.trust.restored import restored
 from wardround.trust.signatures import HubSigner
 from wardround.ward import Ward
 from wardround.watch.alerts import Alert
-from wardround.watch.delivery.messages import Origin
-from wardround.watch.delivery.outbox import Outbox
-from wardround.watch.delivery.routes import routes
 from wardround.watch.metrics import Metrics
 from wardround.watch.watcher import Watch
 from wardround.wire import wardround_pb2 as pb
@@ -125,7 +121,14 @@ class Hub:
             on_change=self._alert_changed,
             saved=self.store.load_state("alert-book") or b"",
         )
-        self.outbox = self._make_outbox()
+        self.telling = Telling(
+            home,
+            self.settings,
+            store=self.store,
+            clock=self.clock,
+            watch=self.watch,
+            recorder=self.recorder,
+        )
         self.intake = Intake(
             inbox=self.inbox,
             consent=lambda edge, subject, code: self.consents.choose(subject, code, edge=edge)[0],
@@ -133,12 +136,7 @@ class Hub:
             on_refused=self._refused,
             on_committed=self._committed,
         )
-        self.committer = Committer(
-            inbox=self.inbox,
-            lake_version=lambda app: self.lake.transaction_version(BRONZE, app),
-            lake_append=self._append,
-            rows_max=self.settings.processing.lake_commit_rows_max,
-        )
+        self.commits = LakeCommits(self.inbox, self.lake, self.consents, self.clock, self.settings.processing)
         self.erasing = HubErasing(
             home,
             book=self.erasures,
@@ -158,7 +156,7 @@ class Hub:
             audit=self.recorder.audit,
             certificate=(home / "pki" / "hub.pem").read_bytes,
             clock=self.clock,
-            on_erased=self._say_erased,
+            on_erased=self.recorder.erased,
             on_head=self.recorder.head_kept,
         )
         self.naming = Naming(self.store, self.clock)
@@ -172,7 +170,7 @@ class Hub:
             tell=self._tell,
         )
         self.backups = Backups(
-            home, self.settings, lake=self.lake, store=self.store, clock=self.clock, still=self.committer.still
+            home, self.settings, lake=self.lake, store=self.store, clock=self.clock, still=self.commits.committer.still
         )
         self.automation = Automation(
             home,
@@ -185,9 +183,19 @@ class Hub:
             backups=self.backups,
             attached=self._attached,
         )
+        self.jobs = LakeJobs(
+            clock=self.clock,
+            commits=self.commits,
+            processing=self.processing,
+            automation=self.automation,
+            backups=self.backups,
+            erasing=self.erasing,
+            erasures=self.erasures,
+            studies=self.studies,
+            recorder=self.recorder,
+        )
         self.beats: dict[str, Beat] = {}
         self.arrivals = Arrivals(self.clock)
-        self._not_in_gold_s: collections.deque[float] = collections.deque(maxlen=APPENDS_MAX)  # when lake commits were made
         self._subject_edge = {
             str(s): str(e) for s, e in zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True)
         }
@@ -195,7 +203,6 @@ class Hub:
         self._peers = Peers(lambda: self._authority.pem, self.clock.now_us)
         self._on_certificate: list[Callable[[], None]] = []
         self._denied = DenyList(*self.store.denied(self.clock.now_us()))
-        self._shown: dict[str, bytes] = {}  # what other processes were last shown
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
         self.hours = HoursBoard(self.lake, self.clock, signal_title)
@@ -205,7 +212,7 @@ class Hub:
             clock=self.clock,
             store=self.store,
             watch=self.watch,
-            outbox=self.outbox,
+            outbox=self.telling.outbox,
             record=self.recorder.for_desk,
             responses=self.responding,
             routines=self.automation.rows,
@@ -216,7 +223,7 @@ class Hub:
             studies=lambda: self.studies.running,
             subjects=lambda: len(self._subject_edge),
             waiting=self.inbox.waiting,
-            behind_s=self._behind_s,
+            behind_s=lambda: self.commits.behind_s() if self.studies.running else None,
             certificate_us=lambda: describe((home / "pki" / "hub.pem").read_bytes()).not_after_us,
         )
         self.ward = Ward(
@@ -324,8 +331,8 @@ class Hub:
         opened.callback(console.close)
         console.start()
         self._on_certificate = [enrolment.renew, console.renew]
-        self._tell_again()  # what a kill came before
-        self.outbox.start()
+        self.telling.again()  # what a kill came before
+        self.telling.outbox.start()
         if settings.metrics.port:
             opened.callback(self.metrics.close)
             self.metrics.serve(settings.metrics.host, settings.metrics.port)
@@ -360,7 +367,7 @@ class Hub:
         for running in self.studies.running.values():
             if running.watched is not None:
                 running.watched.close()
-        self.outbox.close()
+        self.telling.outbox.close()
         self.processing.close()
         self.inbox.close()
         self.consents.close()
@@ -371,7 +378,7 @@ class Hub:
         self.tracing.close()
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        loops = self._ticks, self._looks, self._denials, self._certificate, self._commits, self._jobs, self._views
+        loops = self._ticks, self._looks, self._denials, self._certificate, self.commits.run, self._jobs, self._views
         return (*(loop() for loop in loops), self.responding.run(), self.automation.run(), run_sealing((self.inbox,), self.seal))
 
     async def _ticks(self) -> None:
@@ -423,7 +430,7 @@ class Hub:
     async def _look(self) -> None:
         """See what the store asks for: new studies, nodes, jobs."""
         edges = await asyncio.to_thread(self.store.edges)
-        await asyncio.to_thread(self._answer_alerts)
+        await asyncio.to_thread(self.telling.answer, self.desk, self.beats)
         await asyncio.to_thread(self._ask_edges)
         await asyncio.to_thread(self.processing.look)
         await self.studies.look(self.link.attached if self.link is not None else set())
@@ -433,31 +440,6 @@ class Hub:
     def _taking(self) -> dict[str, Taking]:
         """What edges work for: studies, and runs of Flower apps."""
         return {**self.studies.coordinators, **(self.flower.runs if self.flower is not None else {})}
-
-    def _tell_again(self) -> None:
-        """Put every alert that matters now into the outbox; what a sink has is not sent again."""
-        self.outbox.behind = False
-        recent_us = self.clock.now_us() - TOLD_AGAIN_US
-        for alert in self.watch.alerts():
-            if alert.open or alert.changed_us > recent_us:
-                self.outbox.put(alert)
-
-    def _answer_alerts(self) -> None:
-        """What people ask of alerts from the command line, and how the sinks do, for those who look there."""
-        for request in self.store.requests("alerts"):
-            try:
-                answered = replace(request, state="done", answer=self.desk.answer(request.act, request.body, request.who))
-            except WardroundError as error:
-                answered = replace(request, state="refused", answer=str(error))
-            self.store.put_request(answered)
-        if self.outbox.behind:
-            self._tell_again()
-        at_edges = {edge: beat.alerts for edge, beat in self.beats.items() if beat.alerts}
-        for key, value in ((SINKS, self.outbox.states()), (SILENCES, self.watch.silences()), (AT_EDGES, at_edges)):
-            data = msgspec.json.encode(value)
-            if self._shown.get(key) != data:
-                self._shown[key] = data
-                self.store.save_state(key, data)
 
     def _save_tree(self, link: HubLink, edges: Sequence[str]) -> None:
         """How models reach the edges, for `wardround edge tree`."""
@@ -476,23 +458,9 @@ class Hub:
         )
         self.store.save_state(STATE, msgspec.json.encode(Tree(self.clock.now_us(), tuple(trees))))
 
-    async def _commits(self) -> None:
-        interval_s = self.settings.processing.lake_commit_interval_s
-        while True:
-            try:
-                moved = await asyncio.to_thread(self.committer.run_once)
-            except WardroundError as error:  # a full disk: everything stays in the inbox, and is tried again
-                log.error("the lake takes nothing", error=str(error))
-                moved = 0
-                await asyncio.sleep(LOOK_S)
-            if moved < self.settings.processing.lake_commit_rows_max:
-                await asyncio.sleep(interval_s)
-
     async def _jobs(self) -> None:
         while True:
-            await asyncio.to_thread(self._erase)
-            await asyncio.to_thread(self._process)
-            await asyncio.to_thread(self._back_up)
+            await asyncio.to_thread(self.jobs.look)
             for running in list(self.studies.running.values()):
                 await asyncio.to_thread(running.score_pending)
                 if running.releases is not None:
@@ -508,44 +476,7 @@ class Hub:
             await asyncio.to_thread(self.ward.look)
             await asyncio.sleep(LOOK_S)
 
-    def _process(self) -> None:
-        """What is asked for, then what is due."""
-        processing = self.processing
-        processing.answer()
-        started_s = self.clock.monotonic_s()
-        tasks = {running.task.name for running in list(self.studies.running.values()) if running.task is not None}
-        for job in processing.due(tasks):
-            try:
-                with self.automation.running(f"job:{job.name}") as run:
-                    report = processing.run(job)
-                    run.detail = f"{report.parts} parts, {report.rows} rows" if report.parts else "nothing was new"
-            except WardroundError as error:  # what is done is kept; the next turn goes on from there
-                self.recorder.happened(f"{job.title}: not finished", str(error))
-                log.error("job failed", job=job.name, error=str(error))
-            if job.source == BRONZE and job.target == GOLD:
-                while self._not_in_gold_s and self._not_in_gold_s[0] <= started_s:
-                    self._not_in_gold_s.popleft()
-        try:
-            self.automation.keep_up()
-        except WardroundError as error:  # the lake is slower for it, and the next hour tries again
-            log.error("upkeep failed", error=str(error))
-
-    def _back_up(self) -> None:
-        """Between two jobs: what is asked for, then what is due."""
-        self.backups.answer()
-        try:
-            self.automation.back_up()
-        except (WardroundError, OSError) as error:  # earlier ones stay; it is late until one succeeds
-            self.recorder.happened("The backup failed", str(error))
-            log.error("backup failed", error=str(error))
-
     # -- what the parts say
-
-    def _append(self, batches: Sequence[InboxBatch], app: str, version: int) -> None:
-        waiting = (row for batch in batches for row in batch.observations())
-        rows = observation_rows(row for row in waiting if not self.consents.erased(row[0].subject))
-        self.lake.append(BRONZE, rows, app=app, version=version)
-        self._not_in_gold_s.append(self.clock.monotonic_s())
 
     def _committed(self, observations: Sequence[Observation]) -> None:
         self.arrivals.add(observations)
@@ -577,24 +508,6 @@ class Hub:
         changed = self.consents.apply(records, edge, wishes_taken)
         if changed:
             self.recorder.record("change", "consents taken over", edge, changed=changed)
-
-    def _erase(self) -> None:
-        """Carry out the hub's part of what is asked for, while no job runs."""
-        try:
-            done = self.erasing.look()
-        except (WardroundError, OSError) as error:  # a full disk: nothing is settled, and it is tried again
-            log.error("an erasure could not be carried out", error=str(error))
-            return
-        for erasure in done:
-            settled = self.erasures.get(erasure.number)
-            if settled is not None and settled.receipt is not None:
-                self._say_erased(erasure.number, settled.receipt)
-
-    def _say_erased(self, number: int, receipt: Receipt) -> None:
-        if receipt.known:
-            found = "nothing of it is left" if receipt.clean else f"it is still in {', '.join(receipt.found)}"
-            self.recorder.happened(f"Erasure {number} carried out at {receipt.place}", found)
-            self.recorder.record("delete", "erasure carried out", receipt.place, number=number, clean=receipt.clean)
 
     def _forget_subject(self, subject: str) -> None:
         self._subject_edge.pop(subject, None)
@@ -644,15 +557,7 @@ class Hub:
             self.link.send(edge, notice, notice.study)
 
     def _alert_changed(self, alert: Alert) -> None:
-        body = msgspec.to_builtins(alert)
-        self.store.put_alert(AlertRecord(alert.alert_id, alert.state.value, alert.raised_us, alert.changed_us, body))
-        self.store.save_state("alert-book", self.watch.save())
-        detail = alert.response.what if alert.response is not None else alert.finding.detail
-        self.recorder.happened(f"{'Resolved: ' if not alert.open else ''}{alert.finding.title}", detail)
-        log.warning(
-            "alert", alert_id=alert.alert_id, state=alert.state.value, kind=alert.finding.kind, edge_id=alert.finding.edge
-        )
-        self.outbox.put(alert)
+        self.telling.changed(alert)
         self.responding.wake()
 
     def _make_study(self, record: StudyRecord) -> RunningStudy:
@@ -692,19 +597,6 @@ class Hub:
     def _signed(self, manifest: bytes) -> Signed:
         signer = self._signer
         return Signed(manifest, signer.sign(manifest), signer.certificate)
-
-    def _behind_s(self) -> float | None:
-        """How long the oldest commit that is not in gold yet has waited."""
-        if not self.studies.running:
-            return None
-        waiting = tuple(self._not_in_gold_s)
-        return self.clock.monotonic_s() - waiting[0] if waiting else 0.0
-
-    def _make_outbox(self) -> Outbox:
-        own = self.settings
-        origin = Origin(hub=own.name, site=own.site, simulated=own.simulated, console=own.public_url)
-        ways = routes(own.notify, self.home, origin, write_private)
-        return Outbox(self.home / "outbox.sqlite", ways, self.clock, self.watch.open_alerts)
 
 
 async def run_hub(home: Path, *, standby: bool = False) -> None:

@@ -403,7 +403,7 @@ def test_a_running_hub_makes_a_backup_that_is_asked_for(home, tmp_path):
     hub = Hub(home)
     for name, out in (("good", tmp_path / "a.wrb"), ("bad", home / "a.wrb")):
         hub.store.put_request(Request(name, TOPIC, "make", {"out": str(out)}, "dora", 1))
-    hub._back_up()
+    hub.jobs.back_up()
     assert (hub.store.request("good").state, hub.store.request("bad").state) == ("done", "refused")
     assert "in the home itself" in hub.store.request("bad").answer
     hub.close()
