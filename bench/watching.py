@@ -48,7 +48,7 @@ from wardround.watch.model_watch import EdgeSeen, ModelWatch, RoundSeen
 
 REPEATS = 5
 LIMIT = 0.02
-WARM_ROUNDS = 45  # until every detector of the training speaks
+WARM_ROUNDS = 45  # until every screen and every detector of the training speaks
 FEATURES = 20
 CHECKED = ("activity", "icu", "heart", "eicu", "arrhythmia")
 
@@ -89,8 +89,8 @@ def cost(edges: int, parameters: int) -> dict[str, Any]:
     names = [f"edge-{i:03}" for i in range(edges)]
     made = {name: encode_model({"w": (common + 0.01 * rng.normal(size=shape)).astype(np.float32)}) for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(1, REPEATS + 1):
-            _round(seconds, FolderBlobs(Path(folder)), screens, base, made, number)
+        for number in range(1, WARM_ROUNDS + REPEATS + 1):
+            _round(seconds if number > WARM_ROUNDS else {}, FolderBlobs(Path(folder)), screens, base, made, number)
         make_identities(Path(folder), 1)
         seconds["arrive"] = asyncio.run(_arrival(Path(folder), made[names[0]], edges))
     _training(seconds, names)
@@ -169,7 +169,13 @@ def _round(
     made: Mapping[str, bytes],
     number: int,
 ) -> None:
+    """One round; one whose seconds are not kept has what the screens are warmed by alone."""
     old, strategy, settings = MemoryTensors(base), make_strategy(StrategySettings(), LearnerSettings()), TriageSettings()
+    if number > 1 and number <= WARM_ROUNDS:
+        with ExitStack() as opened:
+            screens.judge_round(number, {name: opened.enter_context(blobs.tensors(f"{name}.safetensors")) for name in made})
+            screens.stepped(MemoryTensors(base))
+        return
 
     def write() -> None:
         for name, data in made.items():

@@ -11,6 +11,7 @@ is accused of does not become its past.
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 
@@ -30,6 +31,7 @@ from wardround.watch.setting_aside import SettingAside
 
 __all__ = ["Deviation", "EdgeSeen", "ModelWatch", "RoundSeen"]
 
+PAIR = struct.Struct("<dd")  # a round and a score, of which there are thousands: as bytes they are kept and written fast
 EVIDENCE_MAX = 40  # scores kept by cause
 QUIET_ROUNDS = 5  # without an alarm, and a cause is over
 COMMON_SHARE, COMMON_ROUNDS, COMMON_EDGES_MIN = 0.25, 3, 3
@@ -53,7 +55,7 @@ class _Saved(msgspec.Struct):
     causes: list[tuple[str, str, _Cause]]  # kind, edge
     began: list[tuple[str, str, int]]
     present: list[list[str]]
-    evidence: list[tuple[str, str, list[tuple[float, float]]]]  # sign, edge
+    evidence: list[tuple[str, str, bytes | list[tuple[float, float]]]]  # sign, edge; as pairs, by an older version
     setting_aside: SettingAside = msgspec.field(default_factory=SettingAside)
 
 
@@ -78,7 +80,7 @@ class ModelWatch:
         self._causes: dict[tuple[str, str], _Cause] = {}
         self._began: dict[tuple[str, str], int] = {}  # when an edge began to show a kind, while it does, and for some rounds more
         self._present: deque[list[str]] = deque(maxlen=COMMON_ROUNDS)
-        self._evidence: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        self._evidence: dict[tuple[str, str], bytes] = {}  # by (sign, edge), newest last: pairs of round and score, as PAIR
         self._newest: dict[tuple[str, str], float] = {}
         self._setting_aside = SettingAside()
 
@@ -163,20 +165,25 @@ class ModelWatch:
         self._causes = {(kind, edge): cause for kind, edge, cause in saved.causes}
         self._began = {(kind, edge): at for kind, edge, at in saved.began}
         self._present.extend(saved.present)
-        self._evidence = {(sign, edge): series for sign, edge, series in saved.evidence}
-        self._newest = {key: series[-1][1] for key, series in self._evidence.items()}
+        self._evidence = {
+            (sign, edge): series if isinstance(series, bytes) else b"".join(PAIR.pack(*pair) for pair in series)
+            for sign, edge, series in saved.evidence
+        }
+        self._newest = {key: PAIR.unpack(series[-PAIR.size :])[1] for key, series in self._evidence.items()}
         self._setting_aside = saved.setting_aside
         return True
 
     def _keep(self, number: int, found: Found) -> None:
         for name, each in found.items():
             for edge, scored in each.items():
-                series = self._evidence.pop((name, edge), [])
-                series.append((float(number), round(scored.score, 3)))
-                self._evidence[name, edge] = series[-EVIDENCE_MAX:]
-                self._newest[name, edge] = scored.score
-        gone = [key for key, series in self._evidence.items() if number - series[-1][0] > EVIDENCE_MAX]
-        for key in gone:
+                key = (name, edge)
+                series = self._evidence.pop(key, b"") + PAIR.pack(number, scored.score)
+                self._evidence[key] = series[-EVIDENCE_MAX * PAIR.size :]
+                self._newest[key] = scored.score
+        while self._evidence:
+            key, series = next(iter(self._evidence.items()))
+            if number - PAIR.unpack(series[-PAIR.size :])[0] <= EVIDENCE_MAX:
+                break
             del self._evidence[key]
             self._newest.pop(key, None)
 
@@ -237,7 +244,8 @@ class ModelWatch:
         common = key[0] == COMMON
         edge = "" if common else key[1]
         shown = cause.edges[0] if common and cause.edges else edge
-        evidence = tuple(self._evidence.get((cause.sign, shown), ()))
+        kept = PAIR.iter_unpack(self._evidence.get((cause.sign, shown), b""))
+        evidence = tuple((at, round(score, 3)) for at, score in kept)
         if scored is None:
             scored = Scored(evidence[-1][1] if evidence else 0.0, 0.0, 0.0)
         return Deviation(

@@ -30,6 +30,7 @@ VARIANCE_LOG10 = 0.46  # a third of the usual variance, in a report of ROWS rows
 ROWS, ROWS_MIN = 64.0, 8.0
 SPREAD_SHARE, SPREAD_BINS = 0.05, 3  # a feature that is mostly in fewer bins says nothing by staying in one
 PARTS = 3
+DEFAULT = 1.0  # both scores are over their limits
 
 Floats = NDArray[np.float64]
 
@@ -49,8 +50,8 @@ class Inputs:
 
     signs: Mapping[str, Sign] = MappingProxyType(
         {
-            "inputs": Sign("input-drift", 1.0, "population stability index over its limit"),
-            "input-variance": Sign("input-dead", 1.0, "fall of a feature's variance over its limit"),
+            "inputs": Sign("input-drift", DEFAULT, "population stability index over its limit"),
+            "input-variance": Sign("input-dead", DEFAULT, "fall of a feature's variance over its limit"),
         }
     )
 
@@ -64,24 +65,40 @@ class Inputs:
         drift: dict[str, Scored] = {}
         dead: dict[str, Scored] = {}
         self._told = {}
-        by_shape: dict[int, list[str]] = {}
+        by_shape: dict[int, list[tuple[str, Counts]]] = {}
         for edge, own in seen.edges.items():
-            if own.inputs is None or (counts := _counts(own.inputs)) is None or (rows := float(counts[0].sum())) <= 0:
-                continue
-            known = self._edges.pop(edge, None)
-            if known is None or len(known.reference) != counts.nbytes:
-                known = _Edge(0, bytes(counts.nbytes), bytes(counts.nbytes))
-            self._edges[edge] = known  # the newest last
-            self._told[edge] = counts
-            known.weight, known.squares = FADE * known.weight + rows, FADE**2 * known.squares + rows
-            known.newest = (FADE_32 * _array(known.newest, counts.shape) + counts).tobytes()
-            if known.reports >= REPORTS_MIN:
-                by_shape.setdefault(len(counts), []).append(edge)
+            if own.inputs is not None and _are_counts(own.inputs):
+                by_shape.setdefault(len(own.inputs), []).append((edge, own.inputs))
+        for told in by_shape.values():
+            judged = self._taken(told)
+            if judged:
+                self._judge(judged, drift, dead)
         while len(self._edges) > KEYS_MAX:
             del self._edges[next(iter(self._edges))]
-        for edges in by_shape.values():
-            self._judge(edges, drift, dead)
         return {"inputs": drift, "input-variance": dead}
+
+    def _taken(self, told: Sequence[tuple[str, Counts]]) -> list[str]:
+        """Take the counts of edges with as many features, together; those with reports enough to be judged."""
+        counts = np.array([own for _, own in told], np.float32)
+        rows = counts[:, 0].sum(axis=1).tolist()
+        before: list[bytes] = []
+        for (edge, _), own, n in zip(told, counts, rows, strict=True):
+            known = self._edges.pop(edge, None)
+            if known is None or len(known.reference) != own.nbytes:
+                known = _Edge(0, bytes(own.nbytes), bytes(own.nbytes))
+            before.append(known.newest)
+            if n > 0:
+                self._told[edge] = own
+                known.weight, known.squares = FADE * known.weight + n, FADE**2 * known.squares + n
+            self._edges[edge] = known  # the newest last
+        newest = FADE_32 * _array(b"".join(before), counts.shape) + counts
+        judged: list[str] = []
+        for (edge, _), own, n in zip(told, newest, rows, strict=True):
+            if n > 0:
+                self._edges[edge].newest = own.tobytes()
+                if self._edges[edge].reports >= REPORTS_MIN:
+                    judged.append(edge)
+        return judged
 
     def learn(self, seen: RoundSeen, leave_out: Collection[str]) -> None:
         """The first REFERENCE reports are what is usual, and stay it: a drift that creeps must not become usual."""
@@ -114,10 +131,14 @@ class Inputs:
         over, tops, worsts = index / limit, *(np.argsort(-x, axis=1)[:, :PARTS] for x in (index / limit, fall))
         for place, edge in enumerate(edges):
             top, worst = tops[place], worsts[place]
-            drift[edge] = Scored(float(over[place, top[0]]), float(index[place, top[0]]), 0.0, self._parts(index[place], top))
-            dead[edge] = Scored(float(fall[place, worst[0]]), 0.0, 1.0, self._parts(fall[place], worst))
+            moved, fallen = float(over[place, top[0]]), float(fall[place, worst[0]])
+            drift[edge] = Scored(moved, float(index[place, top[0]]), 0.0, self._parts(moved, index[place], top))
+            dead[edge] = Scored(fallen, 0.0, 1.0, self._parts(fallen, fall[place], worst))
 
-    def _parts(self, values: Floats, places: NDArray[np.int64]) -> tuple[tuple[str, float], ...]:
+    def _parts(self, score: float, values: Floats, places: NDArray[np.int64]) -> tuple[tuple[str, float], ...]:
+        """The features that say most, where they are an alarm: no threshold is below the shipped one."""
+        if score <= DEFAULT:
+            return ()
         return tuple((self._name(i), round(value, 3)) for i, value in zip(places.tolist(), values[places].tolist(), strict=True))
 
     def _name(self, place: int) -> str:
@@ -141,13 +162,10 @@ def _variance(counts: Floats) -> Floats:
     return np.asarray(counts @ np.square(MIDDLES) / n - np.square(mean))
 
 
-def _counts(given: Counts) -> NDArray[np.float32] | None:
-    """Counts as they should be; None where they are not."""
+def _are_counts(given: Counts) -> bool:
     if given.ndim != 2 or given.shape[1] != INPUT_BINS:
-        return None
-    counts = given.astype(np.float32)
-    unsigned = given.dtype.kind == "u"
-    return counts if unsigned or (bool(np.isfinite(counts).all()) and not (counts < 0).any()) else None
+        return False
+    return given.dtype.kind == "u" or (bool(np.isfinite(given).all()) and not bool((given < 0).any()))
 
 
 def _array(data: bytes, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from wardround.watch.detectors.updates import DIMENSIONS, Sketched, Sketcher, Tensors, Vector, Verdict, unit
+from wardround.watch.detectors.updates import DIMENSIONS, Sketched, Sketcher, Tensors, Vector, Verdict
 
 ROUNDS_MIN = 4  # of an edge's own past, before the screen says anything, unless the study says
 REFERENCE_ROUNDS = 30  # of its own past, before the slow signs are used
@@ -71,14 +71,14 @@ class _Saved(msgspec.Struct):
 class _Look(msgspec.Struct):
     """One update beside its edge's past."""
 
+    past: _Past | None
     direction: Vector
     chance: float
     log_norm: float  # relative to the round's median
     peers: float  # cosine to the others' mean direction
     own: float = 0.0  # cosine to its own mean direction
     course: float = 0.0  # fall of that, in its own standard deviations
-    z: Vector | None = None  # deviation from its own mean, in its own standard deviations
-    drift: Vector | None = None  # EWMA of that, up to now
+    drift: Vector | None = None  # EWMA of the deviation from its own mean, in its own standard deviations, up to now
     chi2: float = 0.0  # of that, relative to what is usual in the round
 
 
@@ -99,17 +99,22 @@ class OwnHistory:
     def judge(self, round_number: int, updates: Mapping[str, Sketched], refused: Collection[str] = ()) -> dict[str, Verdict]:
         """As judge_round, of sketches; those of `refused` are judged and teach nothing."""
         del round_number
-        usual = float(np.median([math.log(u.norm + 1e-12) for u in updates.values()])) if updates else 0.0
-        together = np.sum([u.direction for u in updates.values()], axis=0)
-        looks = {edge: self._look(edge, u, usual, together, len(updates) - 1) for edge, u in updates.items()}
-        slow = {edge: look for edge, look in looks.items() if look.z is not None}
-        _take_off_what_is_common(list(slow.values()))
-        for edge, look in slow.items():
-            before, z = _vector(self._past[edge].ewma), look.z if look.z is not None else np.zeros(DIMENSIONS)
-            look.drift = before + EWMA * (np.clip(z, -CLIP, CLIP) - before)
-            look.chi2 = float(np.sum(look.drift**2)) * look.chance**2 / SETTLED  # a small model does not fill the sketch
-        _beside_how_others_turn(list(slow.values()))
-        return {edge: self._judge(edge, look, len(updates) - 1, learn=edge not in refused) for edge, look in looks.items()}
+        looks = self._looks(updates)
+        _slow_signs([look for look in looks.values() if look.past is not None and look.past.rounds >= REFERENCE_ROUNDS])
+        verdicts: dict[str, Verdict] = {}
+        learned: list[tuple[_Past, _Look]] = []
+        for edge, look in looks.items():
+            verdict, course = self._judge(look, len(updates) - 1)
+            verdicts[edge] = verdict
+            if self._unsettled or not verdict.accepted or edge in refused:
+                continue
+            if look.past is None:
+                self._past[edge] = _first(look)
+            else:
+                look.past.course = course
+                learned.append((look.past, look))
+        _learn(learned)
+        return verdicts
 
     def stepped(self, step: Tensors) -> None:
         """As moved, of the step itself."""
@@ -133,27 +138,27 @@ class OwnHistory:
         saved = msgspec.msgpack.decode(state, type=_Saved)
         self._past, self._steps, self._unsettled = saved.edges, saved.steps, saved.unsettled
 
-    def _look(self, edge: str, update: Sketched, usual: float, together: Vector, others: int) -> _Look:
-        direction = update.direction
-        peers = float(direction @ unit(together - direction)) if others > 1 else 0.0
-        look = _Look(direction, update.chance, math.log(update.norm + 1e-12) - usual, peers)
-        past = self._past.get(edge)
-        if past is None:
-            return look
-        mean = _vector(past.mean)
-        look.own = float(direction @ unit(mean))
-        if past.rounds >= REFERENCE_ROUNDS:
-            sd = np.sqrt(np.maximum(_vector(past.variance), (DRIFT_SD_MIN * update.chance) ** 2))
-            look.z = (direction - mean) / sd
-            look.course = (past.own[0] - look.own) / max(_sd(past.own), COURSE_SD_MIN)
-        return look
+    def _looks(self, updates: Mapping[str, Sketched]) -> dict[str, _Look]:
+        if not updates:
+            return {}
+        logs = [math.log(u.norm + 1e-12) for u in updates.values()]
+        usual, rows = float(np.median(logs)), np.array([u.direction for u in updates.values()])
+        peers = _cosines(rows, rows.sum(axis=0) - rows) if len(updates) > 2 else np.zeros(len(updates))
+        looks = {
+            edge: _Look(self._past.get(edge), u.direction, u.chance, log - usual, peer)
+            for (edge, u), log, peer in zip(updates.items(), logs, peers.tolist(), strict=True)
+        }
+        known = [(look, look.past) for look in looks.values() if look.past is not None]
+        own = _cosines(_rows([look.direction for look, _ in known]), _stored([past.mean for _, past in known]))
+        for (look, _), cosine in zip(known, own.tolist(), strict=True):
+            look.own = cosine
+        return looks
 
-    def _judge(self, edge: str, look: _Look, others: int, *, learn: bool) -> Verdict:
-        past = self._past.get(edge)
+    def _judge(self, look: _Look, others: int) -> tuple[Verdict, float]:
+        """A verdict, and the edge's course if the update is to be learned."""
+        past = look.past
         if past is None:
-            if learn and not self._unsettled:
-                self._past[edge] = _first(look)
-            return Verdict(accepted=True, reason="", score=0.0, threshold=self._threshold)
+            return Verdict(accepted=True, reason="", score=0.0, threshold=self._threshold), 0.0
         signs = {"norm": 0.0, "direction": 0.0, "course": 0.0, "drift": 0.0}
         if past.rounds >= self._rounds_min:
             signs["norm"] = abs(look.log_norm - past.norm[0]) / max(_sd(past.norm), NORM_SD_MIN) * THRESHOLD / NORM_Z
@@ -161,66 +166,78 @@ class OwnHistory:
         if not self._unsettled:
             if past.rounds >= self._rounds_min:
                 signs["direction"] = _fall(past, look, others) * THRESHOLD / COSINE_Z
-            if look.z is not None:
-                course += COURSE_EWMA * (float(np.clip(look.course, -COURSE_CLIP, COURSE_CLIP)) - course)
+            if look.drift is not None:
+                course += COURSE_EWMA * (max(-COURSE_CLIP, min(COURSE_CLIP, look.course)) - course)
                 signs["course"] = max(0.0, course) / math.sqrt(COURSE_SETTLED) * THRESHOLD / COURSE_Z
                 signs["drift"] = look.chi2 * THRESHOLD / CHI2
         reason, score = max(signs.items(), key=lambda sign: sign[1])
         accepted = score <= self._threshold
-        if accepted and learn and not self._unsettled:
-            self._learn(past, look, max(0.0, 1.0 - look.chi2 / DOUBT))
-            past.course = course
-            if look.drift is not None:
-                past.ewma = look.drift.tobytes()
-        return Verdict(accepted, "" if accepted else f"own-history-{reason}", round(score, 2), self._threshold)
+        return Verdict(accepted, "" if accepted else f"own-history-{reason}", round(score, 2), self._threshold), course
 
-    def _learn(self, past: _Past, look: _Look, trust: float) -> None:
+
+def _learn(learned: Sequence[tuple[_Past, _Look]]) -> None:
+    """Take updates into their edges' pasts, those of all edges together."""
+    weights = np.empty((len(learned), 1))
+    for place, (past, look) in enumerate(learned):
         past.rounds += 1
-        weight = trust * max(FORGET, NEWER / (past.rounds + NEWER - 1))
+        weight = max(0.0, 1.0 - look.chi2 / DOUBT) * max(FORGET, NEWER / (past.rounds + NEWER - 1))
         past.norm = _moved(past.norm, look.log_norm, weight)
         past.peers = _moved(past.peers, look.peers, weight)
         past.own = _moved(past.own, look.own, weight) if past.rounds > 2 else (look.own, 0.0)
-        mean, variance = _vector(past.mean), _vector(past.variance)
-        deviation = look.direction - mean
-        past.mean = (mean + weight * deviation).tobytes()
-        past.variance = ((1 - weight) * (variance + weight * deviation**2)).tobytes()
+        weights[place] = weight
+    means, variances = _stored([past.mean for past, _ in learned]), _stored([past.variance for past, _ in learned])
+    deviations = _rows([look.direction for _, look in learned]) - means
+    means = means + weights * deviations
+    variances = (1 - weights) * (variances + weights * deviations**2)
+    for (past, look), mean, variance in zip(learned, means, variances, strict=True):
+        past.mean, past.variance = mean.tobytes(), variance.tobytes()
+        if look.drift is not None:
+            past.ewma = look.drift.tobytes()
+
+
+def _slow_signs(looks: Sequence[_Look]) -> None:
+    """Course and drift of the edges that have a past long enough, without what is common to the round."""
+    if not looks:
+        return
+    pasts = [look.past for look in looks if look.past is not None]
+    chances = np.array([look.chance for look in looks])
+    courses = np.array([(p.own[0] - look.own) / max(_sd(p.own), COURSE_SD_MIN) for p, look in zip(pasts, looks, strict=True)])
+    sds = np.sqrt(np.maximum(_stored([p.variance for p in pasts]), (DRIFT_SD_MIN * chances[:, None]) ** 2))
+    z = (_rows([look.direction for look in looks]) - _stored([p.mean for p in pasts])) / sds
+    if len(looks) >= COMMON_MIN:  # the median deviation of the round is the model's or the hub's; what is left is an edge's own
+        z -= np.median(z, axis=0)
+        course = float(np.median(courses))
+        spread = MAD_SD * (course - float(np.quantile(courses, 0.25)))  # of those that fall less than most: nobody's fault
+        courses = (courses - max(0.0, course)) / max(1.0, spread)
+    before = _stored([p.ewma for p in pasts])
+    drifts = before + EWMA * (np.clip(z, -CLIP, CLIP) - before)
+    chi2 = (drifts**2).sum(axis=1) * chances**2 / SETTLED  # a small model does not fill the sketch
+    chi2 /= np.maximum(1.0, _usual_drift(chi2))
+    for look, drift, own, own_course in zip(looks, drifts, chi2.tolist(), courses.tolist(), strict=True):
+        look.drift, look.chi2, look.course = drift, own, own_course
 
 
 def _fall(past: _Past, look: _Look, others: int) -> float:
     """How far the direction has turned from its own way or the others', in standard deviations."""
-    seen = [(past.own, look.own), *([(past.peers, look.peers)] if others > 2 else [])]
     wider = math.sqrt(1 + FEW / past.rounds)  # a deviation that few rounds have shown is not known well
-    return max(0.0, *((usual[0] - now) / wider / max(_sd(usual), COSINE_SD_MIN, CHANCE_SD * look.chance) for usual, now in seen))
+    least = max(COSINE_SD_MIN, CHANCE_SD * look.chance)
+    own = (past.own[0] - look.own) / wider / max(_sd(past.own), least)
+    peers = (past.peers[0] - look.peers) / wider / max(_sd(past.peers), least) if others > 2 else 0.0
+    return max(0.0, own, peers)
 
 
-def _take_off_what_is_common(looks: Sequence[_Look]) -> None:
-    """The median deviation of the round is the model's or the hub's; what is left is an edge's own."""
-    if len(looks) < COMMON_MIN:
-        return
-    common = np.median([look.z for look in looks if look.z is not None], axis=0)
-    courses = np.array([look.course for look in looks])
-    course = float(np.median(courses))
-    spread = MAD_SD * (course - float(np.quantile(courses, 0.25)))  # of those that fall less than most: nobody at fault is there
-    for look in looks:
-        look.z, look.course = look.z - common, (look.course - max(0.0, course)) / max(1.0, spread)
-
-
-def _beside_how_others_turn(looks: Sequence[_Look]) -> None:
+def _usual_drift(drifts: Vector) -> Vector:
     """As a model comes to its end every edge turns, one more than another; who turns as the others do has not changed.
 
     With few edges an edge is held against the others alone, as it would be half of what is usual itself.
     """
-    drifts = np.array([look.chi2 for look in looks])
-    if len(looks) >= COMMON_MIN:
-        logs = np.log(np.maximum(drifts, 1e-6))
-        middle = float(np.median(logs))
-        below = MAD_SD * (middle - float(np.quantile(logs, 0.25)))  # those at fault turn more than most, and spread nothing here
-        reach = math.exp(middle + SPREAD_SD * below) / CHI2
-        usual = np.full(len(looks), max(math.exp(middle), reach))
-    else:
-        usual = np.array([_lower_median(np.delete(drifts, place)) for place in range(len(looks))])
-    for look, own in zip(looks, usual, strict=True):
-        look.chi2 /= max(1.0, float(own))
+    if len(drifts) < COMMON_MIN:
+        return np.array([_lower_median(np.delete(drifts, place)) for place in range(len(drifts))])
+    logs = np.log(np.maximum(drifts, 1e-6))
+    middle = float(np.median(logs))
+    below = MAD_SD * (middle - float(np.quantile(logs, 0.25)))  # those at fault turn more than most, and spread nothing here
+    reach = math.exp(middle + SPREAD_SD * below) / CHI2
+    return np.full(len(drifts), max(math.exp(middle), reach))
 
 
 def _lower_median(values: Vector) -> float:
@@ -240,12 +257,21 @@ def _first(look: _Look) -> _Past:
     )
 
 
-def _vector(data: bytes) -> Vector:
-    return np.frombuffer(data, np.float64)
+def _rows(vectors: Sequence[Vector]) -> Vector:
+    return np.array(vectors, np.float64).reshape(-1, DIMENSIONS)
+
+
+def _stored(vectors: Sequence[bytes]) -> Vector:
+    return np.frombuffer(b"".join(vectors), np.float64).reshape(-1, DIMENSIONS)
+
+
+def _cosines(rows: Vector, others: Vector) -> Vector:
+    """Of rows of length one to others, each to its own."""
+    return np.asarray(np.vecdot(rows, others) / (np.linalg.norm(others, axis=1) + 1e-12))
 
 
 def _sd(mean_var: tuple[float, float]) -> float:
-    return float(np.sqrt(mean_var[1]))
+    return math.sqrt(mean_var[1])
 
 
 def _moved(mean_var: tuple[float, float], value: float, weight: float) -> tuple[float, float]:

@@ -49,8 +49,11 @@ class OwnPast:
 
     def two_of_three(self, key: str, sign: float = 1.0) -> float:
         """What two of the newest three z reach, upwards (`sign` 1) or downwards (-1); 0 before there are two."""
-        newest = sorted(sign * z for z in self._past[key].last)
-        return newest[-2] if len(newest) > 1 else 0.0
+        newest = self._past[key].last
+        if len(newest) < 2:
+            return 0.0
+        newest = sorted(newest)
+        return newest[-2] if sign > 0 else -newest[1]
 
     def three_together(self, key: str) -> float:
         """The mean of the newest three z, upwards, in its own standard deviations; 0 before there are three."""
@@ -62,7 +65,9 @@ class OwnPast:
         value = float(value)
         if not math.isfinite(value):
             return
-        past = self._past.pop(key, None) or _Past()
+        past = self._past.pop(key, None)
+        if past is None:
+            past = _Past()
         self._past[key] = past  # the newest last
         if len(self._past) > KEYS_MAX:
             del self._past[next(iter(self._past))]
