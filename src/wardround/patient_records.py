@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 
 from wardround.api.fhir import Row
 from wardround.clock import Clock
-from wardround.collect.devices.fhir_export import resources
+from wardround.collect.devices.fhir_export import resource_id, resources, time_of
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, OBSERVATIONS, rows_to_observations
 from wardround.records import Consent, Purpose
@@ -96,14 +95,28 @@ class PatientRecords:
             until_us=rows[-1].place[0] + 1,
         )
         names = zip(*(table.column(name).to_pylist() for name in ("edge", "boot", "edge_seq")), strict=True)
-        wanted = {_row_id(*row.place[1:]) for row in rows}
+        whose = f"Patient/{subject}"
+        wanted = {resource_id(*row.place) for row in rows}
         found: dict[str, list[dict[str, Any]]] = {}
         for name, observation in zip(names, rows_to_observations(table), strict=True):
-            row_id = _row_id(*name)
+            row_id = resource_id(observation.t0_us, *name)
             if row_id in wanted:
-                made = resources(observation, "R4")
+                made = [r | {"subject": {**r["subject"], "reference": whose}} for r in resources(observation, "R4")]
                 found[row_id] = [r | {"id": row_id if len(made) == 1 else f"{row_id}-{i}"} for i, r in enumerate(made)]
-        return [resource for row in rows for resource in found.get(_row_id(*row.place[1:]), [])]
+        return [resource for row in rows for resource in found.get(resource_id(*row.place), [])]
+
+    def find(self, resource: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
+        """Whose the Observation resource of this id is, and it; ("", ()): there is none that may be shown."""
+        t0_us = time_of(resource)
+        if t0_us is None:
+            return "", ()
+        table = self._lake.read(BRONZE, columns=("subject", *KEYS), since_us=t0_us, until_us=t0_us + 1)
+        for row in table.filter(pc.field("t0_us") == t0_us).to_pylist():
+            place, subject = (row["t0_us"], row["edge"], row["boot"], row["edge_seq"]), row["subject"]
+            if resource.startswith(resource_id(*place)) and self.shows(subject) and self._shows(subject, row["code"]):
+                made = self.resources(subject, [Row(place, row["code"])])
+                return subject, [one for one in made if one["id"] == resource]
+        return "", ()
 
     def seen(self, who: str, subject: str, kind: str) -> None:
         """Somebody sees a patient's data. Raises WardroundError: it cannot be recorded, and must not be shown."""
@@ -137,7 +150,3 @@ def _after(place: tuple[Any, ...]) -> Any:
     for name, part in reversed(list(zip(ORDER[:-1], place[:-1], strict=True))):
         found = (pc.field(name) > part) | ((pc.field(name) == part) & found)
     return found
-
-
-def _row_id(edge: str, boot: str, seq: int) -> str:
-    return hashlib.sha256(f"{edge}\0{boot}\0{seq}".encode()).hexdigest()[:32]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wardround import __version__
-from wardround.api import fhir, problems
+from wardround.api import fhir, fhir_ingest, problems
 from wardround.api.callers import Callers, Tokens
 from wardround.api.events import Streams, add_events
 from wardround.api.repeats import Repeats
@@ -18,6 +19,7 @@ from wardround.api.routes import Desk, Records, make_router
 from wardround.clock import Clock
 from wardround.console.bodies import BodyTooLarge, BodyTooSlow, HungUp, whole_body
 from wardround.errors import WardroundError
+from wardround.trust.roles import Act
 
 VERSION = "1"
 ABOUT = """
@@ -28,7 +30,15 @@ something and would do it twice take an `Idempotency-Key`. Patients are pseudony
 HEADERS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
 
 
-def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock, *, patients: fhir.Records | None = None) -> ASGIApp:
+def make_api(
+    desk: Desk,
+    records: Records,
+    tokens: Tokens,
+    clock: Clock,
+    *,
+    patients: fhir.Records | None = None,
+    bundles: fhir_ingest.Takes | None = None,
+) -> ASGIApp:
     """The whole API; paths begin with /api, and with /fhir where there are records of patients."""
     app = FastAPI(
         title="Wardround",
@@ -47,7 +57,10 @@ def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock, *, pati
     app.include_router(make_router(desk, records, callers, Repeats(clock)))
     add_events(app.router, desk, callers, Streams())
     if patients is not None:
-        app.include_router(fhir.make_fhir_router(patients, callers, __version__), include_in_schema=False)
+        router = fhir.make_fhir_router(patients, callers, __version__)
+        if bundles is not None:
+            fhir_ingest.add_ingest(router, bundles, callers)
+        app.include_router(router, include_in_schema=False)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -58,14 +71,14 @@ def make_api(desk: Desk, records: Records, tokens: Tokens, clock: Clock, *, pati
         return described
 
     app.openapi = openapi  # type: ignore[method-assign]  # how FastAPI wants it
-    return _Guard(app)
+    return _Guard(app, callers)
 
 
 class _Guard:
     """Has the whole body, bounded and in time, before a route is asked; puts its headers on every answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, callers: Callers) -> None:
+        self._app, self._callers, self._large = app, callers, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -79,13 +92,30 @@ class _Guard:
                 message = {**message, "headers": [*message["headers"], *(h for h in HEADERS if h[0] not in present)]}
             await send(message)
 
+        request = Request(scope)
         try:
-            replayed = await whole_body(receive)
+            if fhir_ingest.is_large(scope):
+                await self._large_one(request, receive, framed)
+            else:
+                await self._app(scope, await whole_body(receive), framed)
         except HungUp:
             return
         except BodyTooSlow as slow:
-            await problems.answer(408, str(slow))(scope, receive, framed)
+            await problems.answer_to(request, 408, str(slow))(scope, receive, framed)
         except BodyTooLarge as large:
-            await problems.answer(413, str(large), remedy="send less")(scope, receive, framed)
-        else:
-            await self._app(scope, replayed, framed)
+            await problems.answer_to(request, 413, str(large), remedy="send less")(scope, receive, framed)
+        except problems.Refused as refused:
+            await problems.on_refused(request, refused)(scope, receive, framed)
+
+    async def _large_one(self, request: Request, receive: Receive, send: Send) -> None:
+        """A large body is read from those alone who may bring one, and few at once."""
+        await asyncio.to_thread(lambda: self._callers.check(self._callers.caller(request), Act.INGEST))
+        if self._large >= fhir_ingest.AT_ONCE:
+            raise problems.Refused(
+                503, f"{fhir_ingest.AT_ONCE} Bundles are being taken", remedy="send it again", headers={"Retry-After": "1"}
+            )
+        self._large += 1
+        try:
+            await self._app(request.scope, await whole_body(receive, fhir_ingest.BODY_MAX), send)
+        finally:
+            self._large -= 1

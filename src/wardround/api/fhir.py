@@ -1,16 +1,18 @@
-"""FHIR R4 to read: patients by pseudonym, devices, observations, and everything of one patient, as consent for care allows.
+"""FHIR R4: patients by pseudonym, devices, observations, and everything of one patient, as consent for care allows.
+Bundles come in through `fhir_ingest.py`.
 
 A page of a search is found in two steps: the keys of all rows that match (a few columns), then the samples of those that are on
 the page. Who sees a patient's data is in the audit log, once in ten minutes for a patient.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 from urllib.parse import urlencode
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from wardround.api.callers import Caller, Callers
@@ -20,6 +22,7 @@ from wardround.trust.roles import Act
 
 MEDIA_TYPE = "application/fhir+json"
 COUNT_MAX = 200
+USED = ("_id", "identifier", "patient", "subject", "code", "date", "_count", "_page")  # what a link says was searched by
 SUBJECT_SYSTEM, DEVICE_SYSTEM = "urn:wardround:subject", "urn:wardround:device"
 Count = Annotated[int, Query(alias="_count", ge=1, le=COUNT_MAX, description="Resources a page, at most.")]
 Place = Annotated[str, Query(alias="_page", max_length=200, description="As in the link `next` of the page before.")]
@@ -67,6 +70,9 @@ class Records(Protocol):
     def resources(self, subject: str, rows: Sequence[Row]) -> Sequence[Mapping[str, Any]]:
         """Observation resources of these rows, in their order; more than one for a row whose samples are irregular."""
 
+    def find(self, resource: str) -> tuple[str, Sequence[Mapping[str, Any]]]:
+        """Whose the Observation of this id is, and it; ("", ()): there is none that may be shown."""
+
     def seen(self, who: str, subject: str, kind: str) -> None:
         """An entry of the audit log: `view` or `export`."""
 
@@ -75,8 +81,7 @@ def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRou
     """All routes under /fhir."""
     router = APIRouter(prefix="/fhir", tags=["FHIR R4"])
     looks = [Depends(callers.may(Act.PATIENTS))]
-    Looks = Annotated[Caller, Depends(callers.may(Act.PATIENTS))]  # noqa: N806 - types, for FastAPI
-    Exports = Annotated[Caller, Depends(callers.may(Act.EXPORT))]  # noqa: N806
+    Exports = Annotated[Caller, Depends(callers.may(Act.EXPORT))]  # noqa: N806 - a type, for FastAPI
 
     def known(subject: str) -> str:
         name = subject.removeprefix("Patient/")
@@ -117,8 +122,27 @@ def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRou
     @router.get("/Device", dependencies=looks)
     def devices(request: Request, patient: Subject) -> Response:
         """What has measured a patient."""
-        found = [device(name) for name in records.devices(known(patient))]
+        name = known(patient)
+        found = [device(made_by, name) for made_by in records.devices(name)]
         return _fhir(bundle(request, found, "", total=len(found)))
+
+    @router.get("/Patient/{subject}/$everything")
+    def everything(
+        request: Request, subject: str, who: Exports, date: Dates = None, count: Count = COUNT_MAX, page: Place = ""
+    ) -> Response:
+        """All that may be shown of a patient: the patient, what has measured it, and its observations, page by page."""
+        name = known(subject)
+        records.seen(who.person, name, "export")
+        found, more = _page(records, name, None, date or [], count, page)
+        first = [patient(name), *(device(d, name) for d in records.devices(name))] if not page else []
+        return _fhir(bundle(request, [*first, *found], more))
+
+    _add_observations(router, records, callers, known)
+    return router
+
+
+def _add_observations(router: APIRouter, records: Records, callers: Callers, known: Callable[[str], str]) -> None:
+    Looks = Annotated[Caller, Depends(callers.may(Act.PATIENTS))]  # noqa: N806 - a type, for FastAPI
 
     @router.get("/Observation")
     def observations(
@@ -139,18 +163,14 @@ def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRou
         found, more = _page(records, name, parse_codes(code), date or [], count, page)
         return _fhir(bundle(request, found, more))
 
-    @router.get("/Patient/{subject}/$everything")
-    def everything(
-        request: Request, subject: str, who: Exports, date: Dates = None, count: Count = COUNT_MAX, page: Place = ""
-    ) -> Response:
-        """All that may be shown of a patient: the patient, what has measured it, and its observations, page by page."""
-        name = known(subject)
-        records.seen(who.person, name, "export")
-        found, more = _page(records, name, None, date or [], count, page)
-        first = [patient(name), *(device(d) for d in records.devices(name))] if not page else []
-        return _fhir(bundle(request, [*first, *found], more))
-
-    return router
+    @router.get("/Observation/{resource}")
+    def observation(resource: Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9.-]+$")], who: Looks) -> Response:
+        """One observation."""
+        name, found = records.find(resource)
+        if not found:
+            raise Refused(404, "no observation of this id can be shown", remedy="see /fhir/Observation; consent decides")
+        records.seen(who.person, name, "view")
+        return _fhir(found[0])
 
 
 def _page(
@@ -171,22 +191,30 @@ def patient(subject: str) -> dict[str, Any]:
     }
 
 
-def device(name: str) -> dict[str, Any]:
-    """A device, by edge and name."""
-    return {"resourceType": "Device", "identifier": [{"system": DEVICE_SYSTEM, "value": name}]}
+def device(name: str, subject: str) -> dict[str, Any]:
+    """A device, by edge and name, and whom it measures."""
+    return {
+        "resourceType": "Device",
+        "id": hashlib.sha256(name.encode()).hexdigest()[:32],
+        "identifier": [{"system": DEVICE_SYSTEM, "value": name}],
+        "patient": {"reference": f"Patient/{subject}"},
+    }
 
 
 def bundle(request: Request, found: Iterable[Mapping[str, Any]], more: str, *, total: int | None = None) -> dict[str, Any]:
     """A page of a search, with the links to itself and to the next."""
-    asked = [(key, value) for key, value in request.query_params.multi_items() if key != "_page"]
-    path = request.url.path
-    links = [{"relation": "self", "url": f"{path}?{urlencode(request.query_params.multi_items())}".rstrip("?")}]
+    used = [(key, value) for key, value in request.query_params.multi_items() if key in USED]
+    asked = [(key, value) for key, value in used if key != "_page"]
+    path, base = request.url.path, f"{request.base_url}fhir"
+    links = [{"relation": "self", "url": f"{path}?{urlencode(used)}".rstrip("?")}]
     if more:
         links.append({"relation": "next", "url": f"{path}?{urlencode([*asked, ('_page', more)])}"})
     made: dict[str, Any] = {"resourceType": "Bundle", "type": "searchset", "link": links}
     if total is not None:
         made["total"] = total
-    entries = [{"resource": resource, "search": {"mode": "match"}} for resource in found]
+    entries = [
+        {"fullUrl": f"{base}/{one['resourceType']}/{one['id']}", "resource": one, "search": {"mode": "match"}} for one in found
+    ]
     return made | ({"entry": entries} if entries else {})
 
 
@@ -196,7 +224,7 @@ def capability(version: str) -> dict[str, Any]:
     def search(name: str, kind: str) -> dict[str, str]:
         return {"name": name, "type": kind}
 
-    def resource(kind: str, *params: dict[str, str], read: bool = False) -> dict[str, Any]:
+    def resource(kind: str, *params: dict[str, str], read: bool = True) -> dict[str, Any]:
         interactions = [{"code": "search-type"}, *([{"code": "read"}] if read else [])]
         return {"type": kind, "interaction": interactions, "searchParam": list(params)}
 
@@ -212,15 +240,16 @@ def capability(version: str) -> dict[str, Any]:
         "rest": [
             {
                 "mode": "server",
-                "security": {"description": "Authorization: Bearer, a token of the scope `patients` (search) or `export`."},
+                "security": {"description": "Authorization: Bearer, a token of the scope `patients`, `export` or `ingest`."},
+                "interaction": [{"code": "transaction"}, {"code": "batch"}],
                 "resource": [
-                    resource("Patient", search("_id", "token"), search("identifier", "token"), read=True)
+                    resource("Patient", search("_id", "token"), search("identifier", "token"))
                     | {
                         "operation": [
                             {"name": "everything", "definition": "http://hl7.org/fhir/OperationDefinition/Patient-everything"}
                         ]
                     },
-                    resource("Device", search("patient", "reference")),
+                    resource("Device", search("patient", "reference"), read=False),
                     resource(
                         "Observation",
                         search("patient", "reference"),

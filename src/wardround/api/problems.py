@@ -35,8 +35,13 @@ FHIR_ISSUES = {
     403: "forbidden",
     404: "not-found",
     405: "not-supported",
+    408: "timeout",
+    409: "conflict",
+    413: "too-long",
+    415: "not-supported",
     422: "invalid",
     429: "throttled",
+    503: "transient",
 }
 
 
@@ -68,7 +73,7 @@ def answer_to(
     request: Request, status: int, detail: str, *, remedy: str = "", headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """As the caller's protocol says no: under /fhir as an OperationOutcome."""
-    if not request.url.path.startswith("/fhir"):
+    if not (request.url.path + "/").startswith("/fhir/"):
         return answer(status, detail, remedy=remedy, headers=headers)
     words = f"{detail}: {remedy}" if remedy else detail
     issue = {"severity": "error", "code": FHIR_ISSUES.get(status, "exception"), "diagnostics": words}

@@ -6,10 +6,11 @@ the rows, so that a repeat of what is long in the lake is recognised.
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -31,11 +32,27 @@ CREATE TABLE IF NOT EXISTS batches (number INTEGER PRIMARY KEY AUTOINCREMENT, ed
 CREATE TABLE IF NOT EXISTS watermarks (edge TEXT, boot TEXT, seq INTEGER NOT NULL, PRIMARY KEY (edge, boot)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS gaps (edge TEXT, boot TEXT, first_seq INTEGER, last_seq INTEGER, reason TEXT, t_hub_us INTEGER,
     PRIMARY KEY (edge, boot, first_seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS named (key BLOB PRIMARY KEY, owner BLOB NOT NULL, content BLOB NOT NULL, t0_us INTEGER NOT NULL,
+    seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS named_owner ON named (owner);
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _ONE = 4  # bytes of `sizes`
 _COLUMNS = "number, edge, boot, first_seq, t_hub_us, n_rows, sizes, data"
 _PUT = "INSERT INTO batches (edge, boot, first_seq, t_hub_us, n_rows, sizes, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+class Named(NamedTuple):
+    """What a sender without sequences calls an observation, and where it went: how a repeat is known, also long after.
+
+    `key` and `owner` (the subject) are digests; `content` tells whether it is the same observation that comes again.
+    """
+
+    key: bytes
+    owner: bytes
+    content: bytes
+    t0_us: int
+    seq: int
 
 
 class InboxRow(NamedTuple):
@@ -134,12 +151,14 @@ class Inbox:
         upto: int,
         now_us: int = 0,
         subjects: Sequence[str] | None = None,
+        named: Sequence[Named] = (),
     ) -> bool:
         """Keep rows and move the watermark from `after` to `upto`, in one transaction, on the disk when this returns.
 
         Args:
             first_seq: sequence of rows[0]; they are consecutive, and empty where there is nothing to keep.
             subjects: of the rows that are not empty, in their order; where it is not given it is read out of them.
+            named: what `known` finds from now on.
 
         Returns:
             False when the watermark is not at `after`: somebody else has brought something meanwhile, and nothing was kept.
@@ -163,6 +182,7 @@ class Inbox:
                     [(edge, boot, g.first_seq, g.last_seq, g.reason, now_us) for g in gaps],
                 )
                 self._db.execute("INSERT OR REPLACE INTO watermarks VALUES (?, ?, ?)", (edge, boot, upto))
+                self._db.executemany("INSERT INTO named VALUES (?, ?, ?, ?, ?)", named)
                 self._db.execute("COMMIT")
             except sqlite3.OperationalError as exc:
                 if self._db.in_transaction:
@@ -171,6 +191,17 @@ class Inbox:
                     f"the inbox's disk refused: {exc}", remedy="free the hub's disk; edges keep their data"
                 ) from exc
         return True
+
+    def digest(self, *parts: str) -> bytes:
+        """Sixteen bytes that stand for some words, in this inbox alone."""
+        return hashlib.sha256("\0".join((self.inbox_id, *parts)).encode()).digest()[:16]
+
+    def known(self, keys: Iterable[bytes]) -> dict[bytes, Named]:
+        """What came under these keys before."""
+        query = "SELECT key, owner, content, t0_us, seq FROM named WHERE key = ?"
+        with self._lock:
+            rows = (self._db.execute(query, (key,)).fetchone() for key in keys)
+            return {row[0]: Named._make(row) for row in rows if row is not None}
 
     def gaps(self) -> list[tuple[str, str, Gap]]:
         """What edges say will never come, with edge and boot."""
@@ -208,6 +239,8 @@ class Inbox:
         """Remove a subject's observations; how many. They have been acknowledged, and nobody sends them again."""
         wanted, count, after = subject.encode(), 0, 0
         query = f"SELECT {_COLUMNS} FROM batches WHERE number > ? ORDER BY number LIMIT 1"  # noqa: S608
+        with self._lock:
+            self._db.execute("DELETE FROM named WHERE owner = ?", (self.digest(subject),))
         while True:
             with self._lock:
                 found = self._db.execute(query, (after,)).fetchone()

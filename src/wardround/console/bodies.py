@@ -13,10 +13,10 @@ BODY_S = 30.0
 
 
 class BodyTooLarge(Exception):
-    """It has more than `BODY_MAX` bytes."""
+    """It has more bytes than it may."""
 
-    def __init__(self) -> None:
-        super().__init__(f"a body may have {BODY_MAX} bytes")
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a body may have {most} bytes")
 
 
 class BodyTooSlow(Exception):
@@ -30,15 +30,15 @@ class HungUp(Exception):
     """Whoever sent it went away in the middle of it: what came is no request, and nothing is done."""
 
 
-async def whole_body(receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """Read the body; return what gives it again, and after it what `receive` gives.
+async def whole_body(receive: Receive, most: int = BODY_MAX) -> Callable[[], Awaitable[Message]]:
+    """Read the body, of `most` bytes at most; return what gives it again, and after it what `receive` gives.
 
     Raises:
         BodyTooLarge, BodyTooSlow, HungUp: and what is left of it is not read.
     """
     try:
         async with asyncio.timeout(BODY_S):
-            body = await _read(receive)
+            body = await _read(receive, most)
     except TimeoutError as exc:
         raise BodyTooSlow from exc
     waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -49,7 +49,7 @@ async def whole_body(receive: Receive) -> Callable[[], Awaitable[Message]]:
     return replayed
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(receive: Receive, most: int) -> bytes:
     parts, size, more = [], 0, True
     while more:
         message = await receive()
@@ -57,6 +57,6 @@ async def _read(receive: Receive) -> bytes:
             raise HungUp
         parts.append(message.get("body", b""))
         size, more = size + len(parts[-1]), message.get("more_body", False)
-        if size > BODY_MAX:
-            raise BodyTooLarge
+        if size > most:
+            raise BodyTooLarge(most)
     return b"".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,9 @@ from wardround.alerts_desk import HubAlertsDesk
 from wardround.api.app import make_api
 from wardround.api_desk import ApiDesk
 from wardround.clock import Clock
-from wardround.collect.signals import signal_title
+from wardround.collect.bundles import BundleIntake
+from wardround.collect.inbox import Inbox
+from wardround.collect.signals import load_signals, signal_title
 from wardround.console import alerts, fleet
 from wardround.console import studies as studies_screen
 from wardround.console.governance_pages import GovernancePages
@@ -27,10 +29,12 @@ from wardround.patient_records import PatientRecords
 from wardround.people import People
 from wardround.processing import Processing, new_id
 from wardround.processing_desk import ProcessingDesk
+from wardround.records import Observation
 from wardround.settings import HubSettings
 from wardround.store import Store
 from wardround.studies import Studies
 from wardround.studies_desk import HubStudiesDesk
+from wardround.trust.audit import subject_ref
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
 from wardround.trust.exports import ExportBook
@@ -58,6 +62,8 @@ class Parts:
     ward: Ward
     beats: Mapping[str, Beat]
     edge_of: Mapping[str, str]
+    inbox: Inbox
+    committed: Callable[[Sequence[Observation]], None]
     attached: Callable[[], set[str]]
     fingerprint: Callable[[], bytes]
     record: Callable[..., None]
@@ -91,7 +97,7 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
         site=settings.site,
         required=settings.console.second_factor == "required",
     )
-    api = make_api(api_desk, parts.store, api_desk, parts.clock, patients=patients)
+    api = make_api(api_desk, parts.store, api_desk, parts.clock, patients=patients, bundles=_bundles(parts))
     ward = WardPages(parts.ward, desk.overview)
     governance = GovernancePages(_governance(parts), desk.overview)
     screens = [
@@ -110,6 +116,20 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
         screens=screens,
         files=[ward.add_files, governance.add_files],
         beside={"/api": api, "/fhir": api},
+    )
+
+
+def _bundles(parts: Parts) -> BundleIntake:
+    return BundleIntake(
+        inbox=parts.inbox,
+        signals=load_signals(),
+        consent=parts.consents.choose,
+        clock=parts.clock,
+        record=lambda who, subject, count: parts.record(
+            "change", "observations brought in over FHIR", who, subject=subject_ref(subject), count=count
+        ),
+        on_committed=parts.committed,
+        simulated=parts.settings.simulated,
     )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from wardround import __version__
 from wardround.automation import Automation
 from wardround.backup.service import Backups
 from wardround.clock import SystemClock
+from wardround.collect.bundles import SOURCE
 from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.collect.grpc_link import collect_handlers
 from wardround.collect.inbox import Inbox
@@ -196,9 +197,8 @@ class Hub:
         )
         self.beats: dict[str, Beat] = {}
         self.arrivals = Arrivals(self.clock)
-        self._subject_edge = {
-            str(s): str(e) for s, e in zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True)
-        }
+        self._subject_edge: dict[str, str] = {}
+        self._place(zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True))
         self._signer = HubSigner(home / "pki")
         self._peers = Peers(lambda: self._authority.pem, self.clock.now_us)
         self._on_certificate: list[Callable[[], None]] = []
@@ -354,6 +354,8 @@ class Hub:
             ward=self.ward,
             beats=self.beats,
             edge_of=self._subject_edge,
+            inbox=self.inbox,
+            committed=self._committed,
             attached=self._attached,
             fingerprint=lambda: self._authority.fingerprint,
             record=self.recorder.for_desk,
@@ -481,9 +483,17 @@ class Hub:
     def _committed(self, observations: Sequence[Observation]) -> None:
         self.arrivals.add(observations)
         self.metrics.arrived(len(observations), sum(o.n for o in observations))
-        owners = {o.subject: o.edge for o in observations}
-        self._subject_edge.update({subject: edge for subject, edge in owners.items() if not self.consents.erased(subject)})
+        self._place((o.subject, o.edge) for o in observations)
         self.watch.observe(observations)
+
+    def _place(self, owners: Iterable[tuple[str, str]]) -> None:
+        """Which edge a subject is at: where its observations come from, else the first that has its consent."""
+        for subject, edge in dict(owners).items():
+            if not self.consents.erased(subject):
+                at = (
+                    edge if edge != SOURCE else self._subject_edge.get(subject) or next(iter(self.consents.edges_of(subject)), "")
+                )
+                self._subject_edge[subject] = at
 
     def _ask_edges(self) -> None:
         """Say to attached edges what subjects have said at the hub, who is to be erased, and how the audit log stands."""

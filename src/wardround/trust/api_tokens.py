@@ -29,6 +29,7 @@ class Scope(StrEnum):
     EDGES = "edges"
     PATIENTS = "patients"
     EXPORT = "export"
+    INGEST = "ingest"
     AUDIT = "audit"
 
 
@@ -39,6 +40,7 @@ SCOPES: dict[Scope, frozenset[Act]] = {
     Scope.EDGES: frozenset({Act.EDGES}),
     Scope.PATIENTS: frozenset({Act.PATIENTS}),
     Scope.EXPORT: frozenset({Act.EXPORT}),
+    Scope.INGEST: frozenset({Act.INGEST}),
     Scope.AUDIT: frozenset({Act.AUDIT}),
 }
 

@@ -34,6 +34,7 @@ class Act(StrEnum):
     ERASE = "erase a patient"
     PATIENTS = "see patients' data"
     EXPORT = "export data"
+    INGEST = "bring in data of patients"
     AUDIT = "read the audit trail"
     PEOPLE = "change who may sign in"
 
@@ -43,7 +44,7 @@ MAY: dict[Role, frozenset[Act]] = {
     Role.VIEWER: frozenset({Act.LOOK}),
     Role.CLINICIAN: frozenset(_BEDSIDE | {Act.PATIENTS}),
     Role.OPERATOR: frozenset(_BEDSIDE | {Act.UNDO, Act.STUDIES, Act.EDGES, Act.JOBS}),
-    Role.DATA_OFFICER: frozenset({Act.LOOK, Act.CONSENT, Act.ERASE, Act.EXPORT, Act.AUDIT}),
+    Role.DATA_OFFICER: frozenset({Act.LOOK, Act.CONSENT, Act.ERASE, Act.EXPORT, Act.INGEST, Act.AUDIT}),
     Role.ADMIN: frozenset(Act),
 }
 

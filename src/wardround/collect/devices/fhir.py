@@ -172,7 +172,7 @@ def decode(payload: bytes) -> Decoded:
             refused.append(outcome)
             continue
         subjects.add(outcome.subject.reference)
-        found = _of_observation(outcome, where)
+        found = of_observation(outcome, where)
         readings += found.readings
         refused += found.refused
     if len(subjects - {""}) > 1:
@@ -214,7 +214,8 @@ def _parse(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
         raise DecodeError("malformed-fhir", f"{what} is not FHIR JSON: {str(exc)[:160]}") from exc
 
 
-def _of_observation(observation: Observation, where: str) -> Decoded:
+def of_observation(observation: Observation, where: str) -> Decoded:
+    """Readings of one Observation, and what of it cannot be taken; `where` begins the words of a refusal."""
     try:
         validity = _checked(observation)
         t_us, error_us = _effective(observation)

@@ -7,12 +7,13 @@ extensions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from wardround.collect.devices.reading import quotient
-from wardround.records import Observation, Validity
+from wardround.records import YEAR_1_US, YEAR_9999_US, Observation, Validity
 
 Release = Literal["R4", "R5"]
 EXTENSION = "https://wardround.dev/fhir/"
@@ -34,6 +35,21 @@ def resources(observation: Observation, release: Release = "R4") -> list[dict[st
         value = float(observation.samples()[0])
         return [_resource(observation, observation.t0_us, {"valueQuantity": _quantity(value, observation.unit)})]
     return [_resource(observation, observation.t0_us, {"valueSampledData": _sampled(observation, release)})]
+
+
+def resource_id(t0_us: int, edge: str, boot: str, seq: int) -> str:
+    """The id of the resource of one row of the lake. It begins with the row's time, by which the row is found again."""
+    digest = hashlib.sha256(f"{edge}\0{boot}\0{seq}".encode()).hexdigest()[:32]
+    return f"{t0_us + 2**63:016x}-{digest}"
+
+
+def time_of(name: str) -> int | None:
+    """The time of the row that a resource's id names; None: it is no such id."""
+    time, bar, _ = name.partition("-")
+    if not bar or len(time) != 16 or set(time) - set("0123456789abcdef"):
+        return None
+    t0_us = int(time, 16) - 2**63
+    return t0_us if YEAR_1_US <= t0_us <= YEAR_9999_US else None
 
 
 def instant(t_us: int) -> str:
