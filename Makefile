@@ -81,6 +81,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/round_latency.py && $(BIN)/python bench/round_latency.py --blind
 	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/collect.py
+	@$(BIN)/python bench/hub_memory.py --edges 100 1000
 	@$(BIN)/python bench/at_rest.py
 	@$(BIN)/python bench/fold.py
 	@$(BIN)/python bench/masks.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +14,7 @@ GROWTH_MAX = 0.05
 
 def main(arguments: list[str]) -> int:
     """Run; 0 when every limit holds."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is stopped
     seconds, seed = float(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 0
     with tempfile.TemporaryDirectory(prefix="wardround-soak-", ignore_cleanup_errors=True) as home:
         outcome = Soak(Path(home), Load(seconds, seed=seed)).play(lambda words: print(words, flush=True))

@@ -38,12 +38,12 @@ from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE
 from wardround.process.transforms import TASKS
 from wardround.settings import HubSettings, parse_settings
-from wardround.store import open_store
-from wardround.trust.certificates import Authority
-from wardround.trust.enrolment import join_hub
-from wardround.trust.join import mint
+from wardround.store import CertificateRecord, open_store
+from wardround.trust.certificates import Authority, describe, new_key
+from wardround.trust.erasures import ErasureBook
+from wardround.trust.identity import IdentityFolder
 
-READY_S = 180.0
+READY_S = 600.0
 HUB_KILLS_UNTIL = 1 / 3  # share of the time
 DEADLINE_S = 20.0
 STUCK_S = 120.0  # without a round while the hub is there: it has its deadline, asks again, and asks again
@@ -219,13 +219,9 @@ class Soak:
     # -- the beginning
 
     def _begin(self) -> None:
+        self._join()
         self._hub.start()
         self._hub.wait_ready(READY_S)
-        pin, store = Authority.load(self._hub_home / "pki").fingerprint, open_store(self._hub_home / "hub.sqlite")
-        for name in self.names:
-            token = mint(store, SystemClock(), name=name, host="127.0.0.1", port=self._ports["enrolment"], pin=pin)
-            join_hub(token, self.home / name)
-        store.close()
         self._doors = Doors(len(self._groups), self._ports["grpc"])
         for group in range(len(self._groups)):
             self._start(group)
@@ -233,6 +229,22 @@ class Soak:
         command = [sys.executable, "-m", "wardround.cli.main", "study", "start", str(self.home / "soak.toml")]
         subprocess.run([*command, "--home", str(self._hub_home)], check=True, capture_output=True, timeout=READY_S)
         self._there.set()
+
+    def _join(self) -> None:
+        """Every edge's identity, and what the hub notes of one that has joined: its door is not what is under load here."""
+        authority, clock = Authority.load(self._hub_home / "pki"), SystemClock()
+        store, erasures = open_store(self._hub_home / "hub.sqlite"), ErasureBook(self._hub_home / "erasures.sqlite")
+        for name in self.names:
+            key, now_us = new_key(), clock.now_us()
+            certificate = authority.issue_edge(name, key.public_key(), 24.0)
+            listener = authority.issue_listener(name, key.public_key(), ["127.0.0.1"], 24.0)
+            identity = IdentityFolder(self.home / name / "identity")
+            identity.replace(key, certificate=certificate, listener=listener, authority=authority.pem)
+            facts = describe(certificate)
+            erasures.joined(name, now_us)
+            store.joined(CertificateRecord(facts.serial, name, now_us, facts.not_after_us))
+        erasures.close()
+        store.close()
 
     def _start(self, group: int) -> None:
         arguments = (self._plan, self._groups[group], self._doors.ports[group])

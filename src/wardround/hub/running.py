@@ -43,6 +43,7 @@ from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice
 from wardround.learn.tree import STATE, Tree, study_tree
+from wardround.memory import run_giving_back
 from wardround.minutes import Minutes
 from wardround.naming import Naming
 from wardround.process.tables import BRONZE
@@ -381,7 +382,13 @@ class Hub:
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
         loops = self._ticks, self._looks, self._denials, self._certificate, self.commits.run, self._jobs, self._views
-        return (*(loop() for loop in loops), self.responding.run(), self.automation.run(), run_sealing((self.inbox,), self.seal))
+        return (
+            *(loop() for loop in loops),
+            self.responding.run(),
+            self.automation.run(),
+            run_sealing((self.inbox,), self.seal),
+            run_giving_back(),
+        )
 
     async def _ticks(self) -> None:
         beat = 0

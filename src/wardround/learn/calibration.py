@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are used
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 Probabilities = NDArray[Any]
 BINS = 15
@@ -62,7 +62,7 @@ def fit_temperature(labels: NDArray[np.int32], probabilities: Probabilities) -> 
         return float(-np.log(np.maximum(likely, _SMALL)).mean())
 
     bounds = (math.log(TEMPERATURE_MIN), math.log(TEMPERATURE_MAX))
-    return float(math.exp(minimize_scalar(entropy, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x))
+    return float(math.exp(scipy.optimize.minimize_scalar(entropy, bounds=bounds, method="bounded", options={"xatol": 1e-3}).x))
 
 
 def calibrate(labels: NDArray[np.int32], probabilities: Probabilities, subjects: NDArray[np.str_]) -> Calibration:

@@ -25,12 +25,13 @@ from deltalake.fs import DeltaStorageHandler
 from pyarrow import fs
 
 from wardround.errors import ProcessError
+from wardround.process.lake_files import Condition, Files, rows_where
 from wardround.process.search import search_parquet
 from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, PARTITIONS, SCHEMAS, day_of, rows_to_observations
 from wardround.records import Observation, bucket_of
 
 CONFLICTS_MAX = 20
-DATASETS_MAX = 8
+VERSIONS_MAX = 8
 RUN_MAX_US = DAY_US  # longest run of samples in one observation; a reader looks so far back for one that reaches into its time
 # Integers as differences, and no dictionary of what never comes again: bronze of single values is six times smaller for it.
 _INTEGERS = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
@@ -72,7 +73,7 @@ class Lake:
         self._handles: dict[str, DeltaTable] = {}  # to write
         self._readers: dict[str, DeltaTable] = {}
         self._locks = {name: threading.RLock() for name in SCHEMAS}
-        self._datasets: dict[tuple[str, int], ds.Dataset] = {}
+        self._files: dict[tuple[str, int], Files] = {}
 
     @property
     def uri(self) -> str:
@@ -146,24 +147,22 @@ class Lake:
         schema = SCHEMAS[table]
         last = "t1_us" if "t1_us" in schema.names else "t_us"
         first = "t0_us" if "t0_us" in schema.names else "t_us"
-        wanted: list[Any] = []
+        wanted: list[Condition] = []
         if subjects is not None:
-            wanted.append(ds.field("bucket").isin(sorted({bucket_of(s) for s in subjects})))
-            wanted.append(ds.field("subject").isin(list(subjects)))
+            wanted.append(Condition("bucket", "in", sorted({bucket_of(s) for s in subjects})))
+            wanted.append(Condition("subject", "in", list(subjects)))
         if since_us is not None:
-            wanted.append(ds.field("day") >= day_of(since_us - RUN_MAX_US))
-            wanted.append(ds.field(last) >= since_us)
+            wanted += [Condition("day", ">=", day_of(since_us - RUN_MAX_US)), Condition(last, ">=", since_us)]
         if until_us is not None:
-            wanted.append(ds.field("day") <= day_of(until_us))
-            wanted.append(ds.field(first) < until_us)
+            wanted += [Condition("day", "<=", day_of(until_us)), Condition(first, "<", until_us)]
         for name, among in (("bucket", buckets), ("code", codes), ("job", jobs)):
             if among is not None:
-                wanted.append(ds.field(name).isin(list(among)))
+                wanted.append(Condition(name, "in", list(among)))
         if made_after is not None:
-            wanted.append(ds.field("made") > made_after)
-        expression = functools.reduce(lambda a, b: a & b, wanted) if wanted else None
+            wanted.append(Condition("made", ">", made_after))
+        expression = rows_where(wanted)
         names = list(columns) if columns is not None else None
-        dataset = self._dataset(table, version)
+        dataset = self._dataset(table, version, wanted)
         try:
             return dataset.to_table(columns=names, filter=expression)
         except (OSError, pa.ArrowException) as exc:
@@ -266,8 +265,8 @@ class Lake:
             handle = self._fresh(table)
             handle.create_checkpoint()
             log.keep_checkpoint(handle.version())
-            for key in [k for k in self._datasets if k[0] == table]:
-                del self._datasets[key]
+            for key in [k for k in self._files if k[0] == table]:
+                del self._files[key]
             self._readers.pop(table, None)
             return rows
 
@@ -349,10 +348,12 @@ class Lake:
         self._handles[table] = handle
         return handle
 
-    def _dataset(self, table: str, version: int | None) -> ds.Dataset:
-        """A reader's view of a version. The newest few are kept: making one means reading the table's log. Writes nothing."""
+    def _dataset(self, table: str, version: int | None, wanted: Sequence[Condition]) -> ds.Dataset:
+        """Those files of a version that may hold what is wanted. What the log says of the newest few versions is kept: reading
+        it is most of the work. Writes nothing."""
         where = f"{self._uri}/{table}"
         with self._locks[table]:
+            newest = None
             if version is None:
                 newest = self._readers.get(table)
                 if newest is None:
@@ -361,16 +362,22 @@ class Lake:
                     self._readers[table] = newest = DeltaTable(where, storage_options=self._options)
                 newest.update_incremental()
                 version = newest.version()
-            found = self._datasets.get((table, version))
+            found = self._files.get((table, version))
             if found is None:
-                handle = DeltaTable(where, version=version, storage_options=self._options)
-                # A folder is read by Arrow itself. Through Python, as an object store is, its threads may outlive the
-                # interpreter by a moment, and the process would end with an abort.
-                own = fs.SubTreeFileSystem(where, fs.LocalFileSystem()) if "://" not in where else None
-                self._datasets[table, version] = found = handle.to_pyarrow_dataset(filesystem=own, schema=SCHEMAS[table])
-                while len(self._datasets) > DATASETS_MAX:
-                    self._datasets.pop(next(iter(self._datasets)))
-            return found
+                handle = newest or DeltaTable(where, version=version, storage_options=self._options)
+                found = Files(pa.table(handle.get_add_actions(flatten=True)))
+                self._files[table, version] = found
+                while len(self._files) > VERSIONS_MAX:
+                    self._files.pop(next(iter(self._files)), None)
+        return found.dataset(SCHEMAS[table], _reader_files(where, self._options), wanted)
+
+
+def _reader_files(where: str, options: dict[str, str] | None) -> fs.FileSystem:
+    """A folder is read by Arrow itself. Through Python, as an object store is, its threads may outlive the interpreter by a
+    moment, and the process would end with an abort."""
+    if "://" in where:
+        return fs.PyFileSystem(DeltaStorageHandler(where, options))
+    return fs.SubTreeFileSystem(where, fs.LocalFileSystem())
 
 
 class _Log:
@@ -378,10 +385,7 @@ class _Log:
 
     def __init__(self, where: str, options: dict[str, str] | None) -> None:
         self._whole = "://" in where  # an object store shows an object whole, or not at all
-        if self._whole:
-            self._files: fs.FileSystem = fs.PyFileSystem(DeltaStorageHandler(where, options))
-        else:
-            self._files = fs.SubTreeFileSystem(where, fs.LocalFileSystem())
+        self._files = _reader_files(where, options)
 
     def mentions(self, subject: str) -> bool:
         """Whether a commit or a checkpoint names a subject."""

@@ -26,7 +26,10 @@ BUILD_S = 900.0
 CHUNK = 1024 * 1024
 SOURCES = (  # of our own code, what a worker needs and no more: relative to the package
     *("__init__.py", "clock.py", "errors.py", "ports.py", "records.py", "sketches.py"),
-    *(f"process/{name}.py" for name in ("__init__", "catalogue", "lake", "relays", "search", "tables", "work", "worker")),
+    *(
+        f"process/{name}.py"
+        for name in ("__init__", "catalogue", "lake", "lake_files", "relays", "search", "tables", "work", "worker")
+    ),
     "process/transforms/*.py",
 )
 Say = Callable[[str], None]

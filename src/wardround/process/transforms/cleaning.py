@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from wardround.process.transforms.alignment import Series, join, usable
 from wardround.process.transforms.artefacts import artefacts
@@ -106,7 +106,7 @@ def on_grid(series: Series, rate_hz: float) -> tuple[int, Floats]:
     segment = np.maximum(np.searchsorted(starts, t_us + 1e-3, side="right") - 1, 0)
     position = index[segment] + (t_us - starts[segment]) / series.period_us
     limits = np.append(index[1:], len(series.values) - 1.0)
-    values = ndimage.map_coordinates(series.values, [np.minimum(position, limits[segment])], order=3, mode="nearest")
+    values = scipy.ndimage.map_coordinates(series.values, [np.minimum(position, limits[segment])], order=3, mode="nearest")
     return k0, np.asarray(values, np.float64)
 
 

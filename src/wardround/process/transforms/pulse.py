@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import IntFlag
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 from numpy.typing import NDArray
-from scipy import ndimage, signal
 
 from wardround.records import Floats
 
@@ -55,11 +55,11 @@ def systolic_peaks(wave: Floats, rate_hz: float) -> NDArray[np.int64]:
     """Sample numbers of the systolic peaks of a pulse wave (up is more blood), rising."""
     if len(wave) < 2 * rate_hz:
         return np.empty(0, np.int64)
-    sos = signal.butter(2, (BAND_HZ[0], min(BAND_HZ[1], 0.45 * rate_hz)), "bandpass", fs=rate_hz, output="sos")
-    filtered = signal.sosfiltfilt(sos, wave)
+    sos = scipy.signal.butter(2, (BAND_HZ[0], min(BAND_HZ[1], 0.45 * rate_hz)), "bandpass", fs=rate_hz, output="sos")
+    filtered = scipy.signal.sosfiltfilt(sos, wave)
     energy = np.square(np.maximum(filtered, 0.0))
-    peak = ndimage.uniform_filter1d(energy, max(1, round(PEAK_S * rate_hz)))
-    beat = ndimage.uniform_filter1d(energy, max(1, round(BEAT_S * rate_hz)))
+    peak = scipy.ndimage.uniform_filter1d(energy, max(1, round(PEAK_S * rate_hz)))
+    beat = scipy.ndimage.uniform_filter1d(energy, max(1, round(BEAT_S * rate_hz)))
     marked = peak > beat + OFFSET * energy.mean()
     edges = np.flatnonzero(np.diff(marked.astype(np.int8), prepend=0, append=0))
     found: list[int] = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import interpolate, signal
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 
 from wardround.records import Floats
 
@@ -47,8 +47,8 @@ def breathing(wave: Floats, t0_us: float, rate_hz: float) -> list[Breathing]:
     """
     if len(wave) < 10 * rate_hz or rate_hz < 2.0:
         return []
-    sos = signal.butter(2, (BAND_HZ[0], min(BAND_HZ[1], 0.45 * rate_hz)), "bandpass", fs=rate_hz, output="sos")
-    calm = signal.sosfiltfilt(sos, wave - np.mean(wave))
+    sos = scipy.signal.butter(2, (BAND_HZ[0], min(BAND_HZ[1], 0.45 * rate_hz)), "bandpass", fs=rate_hz, output="sos")
+    calm = scipy.signal.sosfiltfilt(sos, wave - np.mean(wave))
     times_us = t0_us + np.arange(len(wave)) * (1e6 / rate_hz)
     found = []
     for number in range(int(times_us[0] // WINDOW_US), int(times_us[-1] // WINDOW_US) + 1):
@@ -63,7 +63,7 @@ def from_beats(peaks_us: Floats, amplitudes: Floats) -> list[Breathing]:
     if len(peaks_us) < 10:
         return []
     grid_us = np.arange(peaks_us[0], peaks_us[-1], 1e6 / RATE_HZ)
-    wave = interpolate.PchipInterpolator(peaks_us, amplitudes)(grid_us)
+    wave = scipy.interpolate.PchipInterpolator(peaks_us, amplitudes)(grid_us)
     return breathing(np.asarray(wave, np.float64), float(peaks_us[0]), RATE_HZ)
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are used: the command line names tasks and computes nothing
 from numpy.typing import NDArray
-from scipy import interpolate, ndimage, signal
 
 from wardround.records import Floats
 
@@ -53,7 +53,7 @@ def normal_intervals(rr_ms: Floats) -> NDArray[np.bool_]:
     possible = (rr_ms >= RR_MS[0]) & (rr_ms <= RR_MS[1])
     if not len(rr_ms):
         return possible
-    usual = ndimage.median_filter(rr_ms, NEIGHBOURS, mode="nearest")
+    usual = scipy.ndimage.median_filter(rr_ms, NEIGHBOURS, mode="nearest")
     return np.asarray(possible & (np.abs(rr_ms - usual) <= ECTOPIC_SHARE * usual))
 
 
@@ -105,8 +105,8 @@ def _powers(ends_us: Floats, nn_ms: Floats) -> tuple[float, float, float]:
     """Power in the three bands: cubic tachogram at 4 Hz, linear trend removed, one Hann window over all of it."""
     seconds = (ends_us - ends_us[0]) / 1e6
     grid = np.arange(0.0, seconds[-1], 1.0 / TACHOGRAM_HZ)
-    tachogram = interpolate.CubicSpline(seconds, nn_ms)(grid)
-    frequency, density = signal.welch(tachogram, fs=TACHOGRAM_HZ, window="hann", nperseg=len(grid), detrend="linear")
+    tachogram = scipy.interpolate.CubicSpline(seconds, nn_ms)(grid)
+    frequency, density = scipy.signal.welch(tachogram, fs=TACHOGRAM_HZ, window="hann", nperseg=len(grid), detrend="linear")
     step = frequency[1] - frequency[0]
     vlf, lf, hf = (float(density[(frequency >= a) & (frequency < b)].sum() * step) for a, b in BANDS_HZ)
     return vlf, lf, hf

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are loaded when they are used
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
 from wardround.watch.detectors.joint import Vectors
 
@@ -42,4 +42,4 @@ class HalfSpaceTrees:
 
 def _unit(vectors: Vectors) -> list[dict[int, float]]:
     """Each within 0 and 1."""
-    return [dict(enumerate(row)) for row in ndtr(vectors / WIDE).tolist()]
+    return [dict(enumerate(row)) for row in scipy.special.ndtr(vectors / WIDE).tolist()]
