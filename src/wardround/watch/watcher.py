@@ -85,7 +85,7 @@ _QUARANTINED = {
     "own-history-course": _own_history("course"),
     "own-history-drift": _own_history("course"),
     "peers-norm": _peers("the size of its update was another"),
-    "peers-direction": _peers("its update pointed against theirs"),
+    "peers-climb": _peers("and with each step of the model it wanted more of it, where they wanted less: as with a wrong sign"),
     "peers-path": _peers("and in all its first ones together its updates pointed against the way that the model went"),
     "peers-self": _peers("its updates did not agree with each other, as theirs do"),
     "twins-peer": _twins("another edge's"),
