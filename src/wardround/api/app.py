@@ -60,7 +60,7 @@ def make_api(
         router = fhir.make_fhir_router(patients, callers, __version__)
         if bundles is not None:
             fhir_ingest.add_ingest(router, bundles, callers)
-        app.include_router(router, include_in_schema=False)
+        app.include_router(router)
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

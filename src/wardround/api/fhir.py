@@ -16,11 +16,11 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
 
 from wardround.api.callers import Caller, Callers
+from wardround.api.fhir_described import MEDIA_TYPE, OUTCOMES, answers
 from wardround.api.fhir_search import parse_codes, parse_dates, parse_place, write_place
 from wardround.api.problems import Refused
 from wardround.trust.roles import Act
 
-MEDIA_TYPE = "application/fhir+json"
 COUNT_MAX = 200
 USED = ("_id", "identifier", "patient", "subject", "code", "date", "_count", "_page")  # what a link says was searched by
 SUBJECT_SYSTEM, DEVICE_SYSTEM = "urn:wardround:subject", "urn:wardround:device"
@@ -79,7 +79,7 @@ class Records(Protocol):
 
 def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRouter:
     """All routes under /fhir."""
-    router = APIRouter(prefix="/fhir", tags=["FHIR R4"])
+    router = APIRouter(prefix="/fhir", tags=["FHIR R4"], responses=OUTCOMES)
     looks = [Depends(callers.may(Act.PATIENTS))]
     Exports = Annotated[Caller, Depends(callers.may(Act.EXPORT))]  # noqa: N806 - a type, for FastAPI
 
@@ -89,12 +89,12 @@ def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRou
             raise Refused(404, f"no patient {name!r} can be shown", remedy="see /fhir/Patient; consent decides")
         return name
 
-    @router.get("/metadata")
+    @router.get("/metadata", responses=answers("CapabilityStatement", "What this server can do."))
     def metadata() -> Response:
         """What this server can do."""
         return _fhir(capability(version))
 
-    @router.get("/Patient", dependencies=looks)
+    @router.get("/Patient", responses=answers("Bundle", "A page of patients."), dependencies=looks)
     def patients(
         request: Request,
         _id: Annotated[str, Query(max_length=120)] = "",
@@ -114,19 +114,19 @@ def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRou
         more = write_place([rest[count - 1]]) if len(rest) > count else ""
         return _fhir(bundle(request, [patient(name) for name in rest[:count]], more, total=len(found)))
 
-    @router.get("/Patient/{subject}", dependencies=looks)
+    @router.get("/Patient/{subject}", responses=answers("Patient", "The patient."), dependencies=looks)
     def one(subject: str) -> Response:
         """One patient."""
         return _fhir(patient(known(subject)))
 
-    @router.get("/Device", dependencies=looks)
+    @router.get("/Device", responses=answers("Bundle", "Devices."), dependencies=looks)
     def devices(request: Request, patient: Subject) -> Response:
         """What has measured a patient."""
         name = known(patient)
         found = [device(made_by, name) for made_by in records.devices(name)]
         return _fhir(bundle(request, found, "", total=len(found)))
 
-    @router.get("/Patient/{subject}/$everything")
+    @router.get("/Patient/{subject}/$everything", responses=answers("Bundle", "A page of all of it."))
     def everything(
         request: Request, subject: str, who: Exports, date: Dates = None, count: Count = COUNT_MAX, page: Place = ""
     ) -> Response:
@@ -144,7 +144,7 @@ def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRou
 def _add_observations(router: APIRouter, records: Records, callers: Callers, known: Callable[[str], str]) -> None:
     Looks = Annotated[Caller, Depends(callers.may(Act.PATIENTS))]  # noqa: N806 - a type, for FastAPI
 
-    @router.get("/Observation")
+    @router.get("/Observation", responses=answers("Bundle", "A page of observations."))
     def observations(
         request: Request,
         who: Looks,
@@ -163,7 +163,7 @@ def _add_observations(router: APIRouter, records: Records, callers: Callers, kno
         found, more = _page(records, name, parse_codes(code), date or [], count, page)
         return _fhir(bundle(request, found, more))
 
-    @router.get("/Observation/{resource}")
+    @router.get("/Observation/{resource}", responses=answers("Observation", "The observation."))
     def observation(resource: Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9.-]+$")], who: Looks) -> Response:
         """One observation."""
         name, found = records.find(resource)

@@ -9,13 +9,13 @@ from fastapi.responses import Response
 from starlette.types import Scope
 
 from wardround.api.callers import Caller, Callers
+from wardround.api.fhir_described import BUNDLE_IN, CONFLICT, MEDIA_TYPE, answers
 from wardround.api.problems import TITLES, Refused
 from wardround.collect.bundles import Answer, Outcome
 from wardround.errors import DecodeError
 from wardround.threads import to_its_end
 from wardround.trust.roles import Act
 
-MEDIA_TYPE = "application/fhir+json"
 READ = (MEDIA_TYPE, "application/json")
 BODY_MAX = 4 * 1024 * 1024  # an hour of one lead of ECG in SampledData is 2 to 4 MB
 AT_ONCE = 4  # bodies of this size in memory
@@ -38,8 +38,10 @@ def add_ingest(router: APIRouter, takes: Takes, callers: Callers) -> None:
     """The route."""
     May = Annotated[Caller, Depends(callers.may(Act.INGEST))]  # noqa: N806 - a type, for FastAPI
 
-    @router.post("", response_model=None)
-    @router.post("/", response_model=None)
+    said = answers("Bundle", "An outcome for each entry, in their order.") | CONFLICT
+
+    @router.post("", responses=said, openapi_extra=BUNDLE_IN)
+    @router.post("/", include_in_schema=False)
     async def bundle(request: Request, who: May) -> Response:
         """Take a Bundle of type batch or transaction."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in READ:
@@ -50,7 +52,8 @@ def add_ingest(router: APIRouter, takes: Takes, callers: Callers) -> None:
             status = {"too-large": 413, "malformed-fhir": 400}.get(error.reason, 422)
             raise Refused(status, str(error), remedy="docs/api.md says what is taken") from error
         if not answer.kept:
-            return _fhir(refusal(answer), max(o.status for o in answer.outcomes if not o.taken))
+            why = {outcome.status for outcome in answer.outcomes if not outcome.taken}
+            return _fhir(refusal(answer), why.pop() if len(why) == 1 and why <= {403, 409} else 422)
         return _fhir(response(answer))
 
 

@@ -12,20 +12,13 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.unit.api.wards import ANNA, BERT, CARA, Ward, bundle, observation
 
 from wardround.api import fhir_ingest
-from wardround.api.app import make_api
-from wardround.collect.bundles import ENTRIES_MAX, SOURCE, BundleIntake
-from wardround.collect.inbox import Inbox
-from wardround.collect.intake import Committer
-from wardround.collect.signals import load_signals
-from wardround.collect.storage import FolderStorage
+from wardround.collect.bundles import ENTRIES_MAX, SOURCE
 from wardround.errors import DecodeError, StorageFull
-from wardround.patient_records import PatientRecords
-from wardround.process.lake import Lake
-from wardround.process.tables import BRONZE, observation_rows
 from wardround.records import Consent
-from wardround.trust.consent import ConsentRecord, ConsentRegister
+from wardround.trust.consent import ConsentRecord
 from wardround.trust.erasures import digest_of
 
 with warnings.catch_warnings():
@@ -33,88 +26,12 @@ with warnings.catch_warnings():
     from fhir.resources.R4B.bundle import Bundle
     from fhir.resources.R4B.operationoutcome import OperationOutcome
 
-ANNA, BERT, CARA = "aaaa-aaaa", "bbbb-bbbb", "cccc-cccc"
-NOW_S = 1_774_000_000  # 2026-03-20
-HEART = {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
-
-
-class Ward:
-    """A hub's inbox, lake and consents behind its API."""
-
-    def __init__(self, world, folder):
-        self.world, self.folder, self.records, self.committed = world, folder, [], []
-        world.clock.advance(NOW_S - world.clock.now_us() / 1e6)
-        self.consents = ConsentRegister(folder / "consent.sqlite")
-        for subject, choice in ((ANNA, Consent.RAW), (BERT, Consent.LOCAL)):
-            self.consents.apply([ConsentRecord(subject, "*", choice, 1)], "icu-a")
-        self.lake = Lake(folder / "lake")
-        self.subjects = set()
-        self.open()
-
-    def open(self):
-        self.inbox = Inbox(FolderStorage(self.folder / "inbox"))
-        self.intake = BundleIntake(
-            inbox=self.inbox, signals=load_signals(), consent=self.consents.choose, clock=self.world.clock,
-            record=lambda *facts: self.records.append(facts), on_committed=self.committed.extend,
-        )  # fmt: skip
-        patients = PatientRecords(
-            self.lake, self.consents, self.world.clock, subjects=lambda: self.subjects, record=lambda *_, **__: None
-        )
-        self.world.app = make_api(
-            self.world.desk, self.world.store, self.world.desk, self.world.clock, patients=patients, bundles=self.intake
-        )
-
-    def reopen(self):
-        self.inbox.close()
-        self.open()
-
-    def close(self):
-        self.inbox.close()
-        self.consents.close()
-
-    def commit(self):
-        """What is in the inbox to the lake."""
-
-        def append(batches, app, number):
-            rows = [row for batch in batches for row in batch.observations()]
-            self.subjects |= {row[0].subject for row in rows}
-            self.lake.append(BRONZE, observation_rows(rows), app=app, version=number)
-
-        version = lambda app: self.lake.transaction_version(BRONZE, app)  # noqa: E731
-        return Committer(inbox=self.inbox, lake_version=version, lake_append=append, rows_max=10_000).run_once()
-
-    def send(self, bundle, token=None, **more):
-        more = {"headers": {"Content-Type": "application/fhir+json"}, "content": json.dumps(bundle)} | more
-        answer = self.world.call("POST", "/fhir", token or self.world.token("dora", ["ingest"]), **more)
-        assert answer.headers["content-type"] == "application/fhir+json", answer.text
-        return answer
-
-    def outcomes(self, bundle):
-        answer = self.send(bundle)
-        assert answer.status_code == 200, answer.text
-        Bundle.model_validate(answer.json())
-        assert answer.json()["type"] == f"{bundle['type']}-response"
-        return [entry["response"] for entry in answer.json()["entry"]]
-
 
 @pytest.fixture
 def ward(world, tmp_path):
     made = Ward(world, tmp_path)
     yield made
     made.close()
-
-
-def observation(value=61.0, subject=ANNA, minute=0, **more):
-    return {
-        "resourceType": "Observation", "status": "final", "code": HEART, "subject": {"reference": f"Patient/{subject}"},
-        "effectiveDateTime": f"2026-03-01T08:{minute:02d}:00Z",
-        "valueQuantity": {"value": value, "system": "http://unitsofmeasure.org", "code": "/min"},
-    } | more  # fmt: skip
-
-
-def bundle(*resources, kind="batch"):
-    entries = [{"resource": r, "request": {"method": "POST", "url": r["resourceType"]}} for r in resources]
-    return {"resourceType": "Bundle", "type": kind, "entry": entries}
 
 
 def statuses(outcomes):
@@ -212,6 +129,8 @@ def test_of_a_transaction_nothing_is_kept_when_one_entry_is_refused(ward):
     sent = bundle(observation(60.0), observation(61.0, subject=BERT), observation(62.0, status="cancelled"), kind="transaction")
     issues = refused(ward.send(sent), 422)
     assert [i.expression for i in issues] == [["Bundle.entry[1]"], ["Bundle.entry[2]"]]
+    refused(ward.send(bundle(observation(61.0, subject=BERT), kind="transaction")), 403)
+    refused(ward.send(bundle({"resourceType": "Encounter"}, kind="transaction")), 422)  # there is such a route all the same
     assert (ward.inbox.waiting(), ward.committed, ward.records) == (0, [], [])
     assert statuses(ward.outcomes(bundle(observation(60.0), kind="transaction"))) == [201]  # it was not remembered either
 

@@ -1,15 +1,17 @@
-"""The whole description of the API, played by schemathesis: every answer is as it says, and nothing fails.
+"""The whole description of the API, FHIR included, played by schemathesis: every answer is as it says, and nothing fails.
 
-WARDROUND_API_EXAMPLES is how many calls are made up for each route (`make test-api`: thousands).
+A few calls of each route, the same each time. With WARDROUND_API_S (`make test-api`) other ones each time, for so many seconds.
 """
 
 from __future__ import annotations
 
 import os
+import random
+import time
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -19,8 +21,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
+from tests.unit.api.wards import Ward, bundle, observation
 
-EXAMPLES = int(os.environ.get("WARDROUND_API_EXAMPLES", "8"))
+SECONDS = float(os.environ.get("WARDROUND_API_S", "0"))
+SEED = int(os.environ.get("WARDROUND_API_SEED", "0"))
+EXAMPLES = 60 if SECONDS else 5  # of each route in a turn
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -32,33 +37,55 @@ CHECKS = [
 
 
 @pytest.fixture
-def schema(world):
+def ward(world, tmp_path):
+    """A hub with something of everything."""
+    made = Ward(world, tmp_path)
     for name in ("icu-a", "icu-b"):
         world.edge(name)
     world.study("beats", rounds=3)
     for number in range(1, 4):
         world.alert(number)
-    return schemathesis.openapi.from_asgi("/api/v1/openapi.json", world.app)
+    made.outcomes(bundle(observation(), observation(62.0)))
+    made.commit()
+    yield made
+    made.close()
+
+
+def operations(schema):
+    """Every route but the one that does not end: test_api.py reads it."""
+    found = [one.ok() for one in schema.get_all_operations()]
+    return [operation for operation in found if operation.path != "/api/v1/events"]
 
 
 @pytest.mark.timeout(3600)
-def test_every_answer_is_as_described(schema, world):
-    token = world.token("ada", ["read", "alerts", "studies", "edges"])
-    played = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        if operation.path == "/api/v1/events":  # it does not end: test_api.py reads it
-            continue
+def test_every_answer_is_as_described(ward, capsys):
+    world = ward.world
+    played = operations(schemathesis.openapi.from_asgi("/api/v1/openapi.json", world.app))
+    assert len(played) > 28
+    token = world.token("ada", ["read", "alerts", "studies", "edges", "patients", "export", "ingest"])
+    calls, turns, until_s = 0, 0, time.monotonic() + SECONDS
 
-        @settings(max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES < 100, suppress_health_check=list(HealthCheck))
+    def play(operation, number):
+        nonlocal calls
+
+        @seed(number)
+        @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(
             case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE)
             | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
         )
-        def play(case):
+        def called(case):
+            nonlocal calls
+            calls += 1
             world.clock.advance(1.0)  # no brake: it has tests of its own
             case.call_and_validate(headers={"Authorization": f"Bearer {token}"}, checks=CHECKS)
 
-        play()
-        played += 1
-    assert played > 20
+        called()
+
+    while turns == 0 or time.monotonic() < until_s:
+        turns += 1
+        for operation in random.Random(SEED + turns).sample(played, len(played)):
+            play(operation, SEED + turns)
+    with capsys.disabled():
+        if SECONDS:
+            print(f"{calls:,} calls of {len(played)} routes in {SECONDS:.0f} s, seeds {SEED + 1} to {SEED + turns}")
