@@ -92,6 +92,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/erase.py
 	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@$(BIN)/python bench/advisory.py
+	@$(BIN)/python bench/api.py
 	@if [ -d "$(DATA)/nab" ]; then $(BIN)/python bench/nab.py --data "$(DATA)/nab"; fi
 	@$(BIN)/python bench/bedside_edge.py
 	@if [ -d "$(DATA)/icu_vitals" ]; then $(BIN)/python bench/bedside.py --data "$(DATA)" --stays 4000; fi
@@ -107,8 +108,8 @@ drill: $(VENV)/.runtime  ## 18 faults with three seeds each, with a past and wit
 	@$(BIN)/wardround drill --fault all --seeds 0,1,2 --healthy 2000 $(ARGS)
 	@$(BIN)/wardround drill --fault all --seeds 0,1,2 --from-round 0 --rounds 100 $(ARGS)
 
-test-api: $(VENV)/.dev  ## the API's whole description played by schemathesis, thousands of calls a route (ten minutes)
-	@WARDROUND_API_EXAMPLES=$(or $(EXAMPLES),1500) scripts/test tests/unit/api $(ARGS)
+test-api: $(VENV)/.dev  ## the API's whole description played by schemathesis for TEST_API_S seconds (600), FHIR included (SEED=first seed)
+	@WARDROUND_API_S=$(or $(TEST_API_S),600) WARDROUND_API_SEED=$(or $(SEED),0) scripts/test tests/unit/api/test_schema.py $(ARGS)
 
 test-fuzz: $(VENV)/.dev $(VENV)/fuzz/.ready  ## every decoder and the join token under atheris, FUZZ_S seconds each (600)
 	@$(BIN)/python tests/fuzz/run.py $(or $(FUZZ_S),600) $(ARGS)

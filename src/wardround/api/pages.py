@@ -43,6 +43,20 @@ def newest_first(number: int) -> str:
     return f"{10**19 - number:020d}"
 
 
+def older_than(cursor: str) -> int | None:
+    """The number at which a page of `newest_first` keys ended; None: this is the first page.
+
+    Raises:
+        Refused: the cursor is none of ours.
+    """
+    key = _read(cursor)
+    if not key:
+        return None
+    if not (key.isascii() and key.isdigit() and len(key) == 20 and abs(10**19 - int(key)) < 2**63):
+        raise _no_cursor()
+    return 10**19 - int(key)
+
+
 def _write(key: str) -> str:
     return base64.urlsafe_b64encode(key.encode()).decode().rstrip("=")
 
@@ -51,4 +65,8 @@ def _read(cursor: str) -> str:
     try:
         return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError, ValueError) as error:
-        raise Refused(422, "query.cursor: this is no cursor", remedy="send `next` of the page before, unchanged") from error
+        raise _no_cursor() from error
+
+
+def _no_cursor() -> Refused:
+    return Refused(422, "query.cursor: this is no cursor", remedy="send `next` of the page before, unchanged")

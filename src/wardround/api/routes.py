@@ -1,13 +1,13 @@
 """What there is under /api/v1, and who may. Each route asks one read model or passes on one act; nothing is computed here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Path, Query
 
 from wardround.api import resources as r
 from wardround.api.callers import Caller, Callers
-from wardround.api.pages import Cursor, Limit, Page, newest_first, page
+from wardround.api.pages import Cursor, Limit, Page, newest_first, older_than, page
 from wardround.api.problems import Problem, Refused
 from wardround.api.repeats import Repeats
 from wardround.api.shown import (
@@ -15,6 +15,7 @@ from wardround.api.shown import (
     alert_resource,
     answer_resource,
     edge_resource,
+    edge_state,
     happening_resource,
     hub_resource,
     microseconds,
@@ -51,13 +52,17 @@ class Records(Protocol):
 
     def edges(self) -> list[EdgeRecord]: ...
 
+    def edge(self, name: str) -> EdgeRecord | None: ...
+
     def studies(self) -> list[StudyRecord]: ...
 
-    def rounds(self, study: str) -> list[RoundRecord]: ...
+    def study(self, name: str) -> StudyRecord | None: ...
 
-    def rounds_committed(self, study: str) -> int: ...
+    def rounds(self, study: str, newest: int | None = None, before: int | None = None) -> list[RoundRecord]: ...
 
-    def models(self, study: str) -> list[ModelRecord]: ...
+    def rounds_committed(self, studies: Collection[str]) -> dict[str, int]: ...
+
+    def models(self, study: str, newest: int | None = None, before: int | None = None) -> list[ModelRecord]: ...
 
     def job_runs(self, *, limit: int = 50) -> list[JobRunRecord]: ...
 
@@ -202,10 +207,6 @@ def _add_edges(router: APIRouter, desk: Desk, records: Records, callers: Callers
     looks = [Depends(callers.may(Act.LOOK))]
     May = Annotated[Caller, Depends(callers.may(Act.EDGES))]  # noqa: N806 - a type, for FastAPI
 
-    def found() -> list[r.Edge]:
-        views = {view.name: view for view in desk.overview().edges}
-        return [edge_resource(record, views) for record in records.edges()]
-
     @router.get("/edges", tags=["edges"], dependencies=looks)
     def edges(
         state: Annotated[Literal["connected", "silent", "set-aside", "revoked", ""], Query()] = "",
@@ -213,16 +214,18 @@ def _add_edges(router: APIRouter, desk: Desk, records: Records, callers: Callers
         cursor: Cursor = "",
     ) -> Page[r.Edge]:
         """Every edge that has joined, by name."""
-        chosen = [edge for edge in found() if not state or edge.state == state]
-        return page(chosen, lambda edge: edge.name, limit=limit, cursor=cursor)
+        views = {view.name: view for view in desk.overview().edges}
+        chosen = [record for record in records.edges() if not state or edge_state(record, views.get(record.name)) == state]
+        shown = page(chosen, lambda record: record.name, limit=limit, cursor=cursor)
+        return Page[r.Edge](items=[edge_resource(record, views.get(record.name)) for record in shown.items], next=shown.next)
 
     @router.get("/edges/{edge}", tags=["edges"], dependencies=looks, responses=ABSENT)
     def edge(edge: Name) -> r.Edge:
         """One edge."""
-        for one in found():
-            if one.name == edge:
-                return one
-        raise _absent(f"no edge is called {edge}", "/api/v1/edges")
+        record = records.edge(edge)
+        if record is None:
+            raise _absent(f"no edge is called {edge}", "/api/v1/edges")
+        return edge_resource(record, next((view for view in desk.overview().edges if view.name == edge), None))
 
     @router.post("/edges/{edge}/invitation", tags=["edges"], status_code=201, responses=CONFLICT)
     def invite(edge: Name, who: May, key: RepeatKey = "") -> r.Invitation:
@@ -245,14 +248,14 @@ def _add_edges(router: APIRouter, desk: Desk, records: Records, callers: Callers
 def _add_studies(router: APIRouter, records: Records, callers: Callers) -> None:
     looks = [Depends(callers.may(Act.LOOK))]
 
-    def shown(study: StudyRecord) -> r.Study:
+    def shown(study: StudyRecord, rounds: int) -> r.Study:
         return r.Study(
             name=study.name,
             state=study.state,
             detail=study.detail,
             created=utc(study.created_us),
             changed=utc(study.changed_us),
-            rounds=records.rounds_committed(study.name),
+            rounds=rounds,
         )
 
     @router.get("/studies", tags=["studies"], dependencies=looks)
@@ -261,24 +264,25 @@ def _add_studies(router: APIRouter, records: Records, callers: Callers) -> None:
         chosen = page(
             sorted(records.studies(), key=lambda study: study.name), lambda study: study.name, limit=limit, cursor=cursor
         )
-        return Page[r.Study](items=[shown(study) for study in chosen.items], next=chosen.next)
+        rounds = records.rounds_committed([study.name for study in chosen.items])
+        return Page[r.Study](items=[shown(study, rounds.get(study.name, 0)) for study in chosen.items], next=chosen.next)
 
     @router.get("/studies/{study}", tags=["studies"], dependencies=looks, responses=ABSENT)
     def study(study: Name) -> r.Study:
         """One study."""
-        return shown(_study(records, study))
+        return shown(_study(records, study), records.rounds_committed([study]).get(study, 0))
 
     @router.get("/studies/{study}/rounds", tags=["studies"], dependencies=looks, responses=ABSENT)
     def rounds(study: Name, limit: Limit = 50, cursor: Cursor = "") -> Page[r.Round]:
         """Committed rounds, the newest first."""
-        newest = sorted(records.rounds(_study(records, study).name), key=lambda record: -record.number)
+        newest = records.rounds(_study(records, study).name, limit + 1, older_than(cursor))[::-1]
         chosen = page(newest, lambda record: newest_first(record.number), limit=limit, cursor=cursor)
         return Page[r.Round](items=[round_resource(record) for record in chosen.items], next=chosen.next)
 
     @router.get("/studies/{study}/models", tags=["studies"], dependencies=looks, responses=ABSENT)
     def models(study: Name, limit: Limit = 50, cursor: Cursor = "") -> Page[r.Model]:
         """Models in the registry, the newest first."""
-        newest = sorted(records.models(_study(records, study).name), key=lambda record: -record.number)
+        newest = records.models(_study(records, study).name, limit + 1, older_than(cursor))[::-1]
         chosen = page(newest, lambda record: newest_first(record.number), limit=limit, cursor=cursor)
         return Page[r.Model](items=[model_resource(record) for record in chosen.items], next=chosen.next)
 
@@ -377,9 +381,9 @@ def _add_alerts(router: APIRouter, desk: Desk, callers: Callers) -> None:
 
 
 def _study(records: Records, name: str) -> StudyRecord:
-    for study in records.studies():
-        if study.name == name:
-            return study
+    study = records.study(name)
+    if study is not None:
+        return study
     raise _absent(f"no study is called {name}", "/api/v1/studies")
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
+from typing import Literal
 
 from wardround.api import resources as r
 from wardround.api.pages import newest_first
@@ -11,13 +11,20 @@ from wardround.clock import utc
 from wardround.console.model import AlertView, EdgeView, Line, Overview
 from wardround.store.records import EdgeRecord, ModelRecord, RoundRecord, StudyRequest
 
+EdgeState = Literal["connected", "silent", "set-aside", "revoked"]
 
-def edge_resource(record: EdgeRecord, views: Mapping[str, EdgeView]) -> r.Edge:
+
+def edge_state(record: EdgeRecord, view: EdgeView | None) -> EdgeState:
+    """How an edge stands, by what is known of it now."""
+    return "revoked" if record.revoked_us is not None else view.state if view is not None else "silent"
+
+
+def edge_resource(record: EdgeRecord, view: EdgeView | None) -> r.Edge:
     """An edge, with what is known of it now."""
-    view = None if record.revoked_us is not None else views.get(record.name)
+    view = view if record.revoked_us is None else None
     return r.Edge(
         name=record.name,
-        state="revoked" if record.revoked_us is not None else view.state if view is not None else "silent",
+        state=edge_state(record, view),
         joined=utc(record.joined_us),
         silent_s=view.silent_s if view is not None else 0.0,
         spooled=view.spooled if view is not None else 0,

@@ -6,7 +6,7 @@ newest schema first. Every method is one transaction and safe to call from sever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,11 @@ class Store:
     def put_edge(self, edge: EdgeRecord) -> None:
         """Add an edge, or note its new certificate."""
         self._upsert(schema.edges, ["name"], _values(edge))
+
+    def edge(self, name: str) -> EdgeRecord | None:
+        """One of them."""
+        rows = list(self._rows(sa.select(schema.edges).where(schema.edges.c.name == name)))
+        return EdgeRecord(**rows[0]) if rows else None
 
     def edges(self) -> list[EdgeRecord]:
         """Every edge, by name."""
@@ -284,6 +289,11 @@ class Store:
         """Add a study, or note its new state."""
         self._upsert(schema.studies, ["name"], _values(study))
 
+    def study(self, name: str) -> StudyRecord | None:
+        """One of them."""
+        rows = list(self._rows(sa.select(schema.studies).where(schema.studies.c.name == name)))
+        return StudyRecord(**rows[0]) if rows else None
+
     def studies(self) -> list[StudyRecord]:
         """Every study, oldest first."""
         return [StudyRecord(**row) for row in self._rows(sa.select(schema.studies).order_by(schema.studies.c.created_us))]
@@ -292,29 +302,27 @@ class Store:
         """Note a committed round; the same one again changes nothing."""
         self._upsert(schema.rounds, ["study", "number"], _values(record))
 
-    def rounds(self, study: str, newest: int | None = None) -> list[RoundRecord]:
-        """The committed rounds of a study, or the newest of them, in order."""
-        table = schema.rounds
-        wanted = sa.select(table).where(table.c.study == study).order_by(table.c.number.desc()).limit(newest)
-        return [RoundRecord(**r) for r in self._rows(wanted)][::-1]
+    def rounds(self, study: str, newest: int | None = None, before: int | None = None) -> list[RoundRecord]:
+        """The committed rounds of a study, or the newest of them, in order; `before`: of those with a smaller number."""
+        return [RoundRecord(**r) for r in self._rows(_newest(schema.rounds, study, newest, before))][::-1]
 
     # -- models, and what is asked of studies
 
-    def rounds_committed(self, study: str) -> int:
-        """How many committed rounds of a study are kept."""
-        table = schema.rounds
+    def rounds_committed(self, studies: Collection[str]) -> dict[str, int]:
+        """How many committed rounds of these studies are kept; none for a study that has none."""
+        study = schema.rounds.c.study
         with self._engine.connect() as db:
-            return int(db.execute(sa.select(sa.func.count()).select_from(table).where(table.c.study == study)).scalar_one())
+            counted = db.execute(sa.select(study, sa.func.count()).where(study.in_(studies)).group_by(study))
+            return {str(name): int(count) for name, count in counted}
 
     def put_models(self, records: Sequence[ModelRecord]) -> None:
         """Add models, or note where they stand now: all of them, or none."""
         if records:
             self._upsert(schema.models, ["study", "number"], [_values(r) for r in records])
 
-    def models(self, study: str) -> list[ModelRecord]:
-        """The models of a study, oldest first."""
-        table = schema.models
-        return [ModelRecord(**r) for r in self._rows(sa.select(table).where(table.c.study == study).order_by(table.c.number))]
+    def models(self, study: str, newest: int | None = None, before: int | None = None) -> list[ModelRecord]:
+        """The models of a study, or the newest of them, oldest first; `before`: of those with a smaller number."""
+        return [ModelRecord(**r) for r in self._rows(_newest(schema.models, study, newest, before))][::-1]
 
     def studies_in_use(self) -> set[str]:
         """Studies of which a model is current or canary."""
@@ -499,6 +507,14 @@ def opened(path: Path | str) -> Iterator[Store]:
         yield store
     finally:
         store.close()
+
+
+def _newest(table: sa.Table, study: str, newest: int | None, before: int | None) -> sa.Select[Any]:
+    """The rows of a study, the newest first."""
+    wanted = sa.select(table).where(table.c.study == study)
+    if before is not None:
+        wanted = wanted.where(table.c.number < before)
+    return wanted.order_by(table.c.number.desc()).limit(newest)
 
 
 def _values(record: Any) -> dict[str, Any]:

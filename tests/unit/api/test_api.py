@@ -146,6 +146,10 @@ def test_edges_and_studies_are_as_in_the_store(world):
     assert world.call("GET", api("/studies/beats"), token).json()["rounds"] == 5
     rounds = world.call("GET", api("/studies/beats/rounds"), token, params={"limit": 2}).json()
     assert [(r["number"], r["folded"], r["set_aside"]) for r in rounds["items"]] == [(n, ["icu-a"], ["icu-b"]) for n in (5, 4)]
+    rest = world.call("GET", api("/studies/beats/rounds"), token, params={"limit": 9, "cursor": rounds["next"]}).json()
+    assert ([r["number"] for r in rest["items"]], rest["next"]) == ([3, 2, 1], "")
+    for strange in ("aWN1LWE", "LTE", "MTAw"):  # of another list; -1; 100
+        refused(world.call("GET", api("/studies/beats/rounds"), token, params={"cursor": strange}), 422)
     refused(world.call("GET", api("/studies/none/rounds"), token), 404)
 
 

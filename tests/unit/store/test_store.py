@@ -84,7 +84,11 @@ def test_everything_is_there_after_reopening(place: Path) -> None:
     store.close()
     store = open_store(place)
     assert (store.edges(), store.person("oncall"), store.studies()) == ([edge], person, [STUDY])
-    assert (store.rounds("beats"), store.rounds_committed("beats"), store.alerts()) == ([round_], 1, [alert])
+    assert (store.rounds("beats"), store.rounds_committed(["beats", "other"]), store.alerts()) == (
+        [round_],
+        {"beats": 1},
+        [alert],
+    )
     assert (store.models("beats"), store.nodes(), store.job_runs()) == ([model], [node], [run])
     assert store.happenings() == [Happening(9, "Round 1", "committed")]
     assert (store.quarantined()[0].reason, store.quarantine_count()) == ("not-finite", 1)
@@ -213,6 +217,8 @@ def test_models_in_use_are_named_by_study(store: Store) -> None:
     store.put_models([ModelRecord(study, n, "m", "", stage, n, 1, 1, {}) for study, n, stage in rows])
     assert store.studies_in_use() == {"a", "b"}
     assert [m.number for m in store.models("a")] == [1, 2]
+    assert [m.number for m in store.models("a", 5, before=2)] == [1]
+    assert [m.number for m in store.models("a", 1)] == [2]
 
 
 def test_only_the_newest_happenings_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
