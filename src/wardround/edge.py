@@ -58,6 +58,7 @@ from wardround.learn.messages import Done, Order
 from wardround.learn.participant import Participant
 from wardround.learn.privacy.agent import MaskAgent
 from wardround.learn.privacy.edge_masks import Rostered
+from wardround.learn.privacy.patient_budget import Bound
 from wardround.learn.privacy.willing import why_not
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.receipts import HubAnswer
@@ -454,7 +455,9 @@ class Edge:
 
     async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
         source = Source(SOURCES.get(order.task, EXAMPLES), str(self._home.path), self.name)
-        work = Work(source, order.task, order.settings, model, order.round_number, kept, order.study)
+        own = self._home.settings.privacy
+        bound = Bound(own.patient_epsilon_max, own.patient_delta)
+        work = Work(source, order.task, order.settings, model, order.round_number, kept, order.study, bound)
         unwanted = threading.Event()
         try:
             done = await asyncio.to_thread(self._trainer.run, work, unwanted)

@@ -193,6 +193,8 @@ class EdgePrivacySettings(Settings, frozen=True, kw_only=True):
 
     blind_only: bool = False  # under masks alone: orders of clear studies, surveys and Flower runs are declined
     sum_edges_min: int = 3  # edges whose sum the hub may see, at least
+    patient_epsilon_max: float = 0.0  # what all studies together may spend of one patient; 0: there is no bound
+    patient_delta: float = 1e-6
 
 
 class EdgeSettings(Settings, frozen=True, kw_only=True):

@@ -11,20 +11,24 @@ import numpy as np
 
 from wardround.learn.learners import dp_sgd, make_learner
 from wardround.learn.models import encode_model
-from wardround.learn.privacy import ledger
+from wardround.learn.privacy import chain
+from wardround.learn.privacy.patient_budget import name_of
 from wardround.learn.study import (
     DpSgdSettings,
     LearnerSettings,
     LocalRule,
+    ScoreSettings,
     Study,
     WatchSettings,
     encode_training,
+    is_held_back,
     training_settings,
 )
 from wardround.learn.trainer import Source, Work, Worker
 from wardround.records import Examples
 
 STUDY = "kept"
+HELD_BACK = {name_of(f"s{i}") for i in range(6) if is_held_back(ScoreSettings(), f"s{i}", "e")}
 CLASSES, N = 2, 48
 FEATURES = tuple(f"f{i}" for i in range(3))
 DELTA = 1e-5
@@ -90,7 +94,7 @@ class LedgerFiles:
 def main(home: Path, diary_path: Path, first: int, rounds: int, dies_at: int, torn: bool) -> None:
     """Train `rounds` rounds from `first` on; die at the `dies_at`-th step of ledger or training (0: never)."""
     diary = Diary(diary_path, dies_at)
-    ledger.os = LedgerFiles(diary, torn=torn)
+    chain.os = LedgerFiles(diary, torn=torn)
 
     def drawn(steps, source):
         diary.about()

@@ -17,6 +17,7 @@ from wardround.backup.snapshots import copy_database, hold, hold_all
 
 EDGE_FILES = ("edge.toml", "devices.toml", "names.toml", "identity/ca.pem", "identity/roster.json", "audit/authorities.pem")
 EDGE_DATABASES = ("consent.sqlite", "erasures.sqlite")
+EDGE_LEDGERS = ("patients.ledger", "dp-sgd/*.ledger")  # learn/privacy/patient_budget.py, edge_budget.py
 LOG = "audit/audit.log"
 AGAIN = (
     "staging/",
@@ -64,6 +65,9 @@ def gather_edge(home: Path, *, stage: Path) -> Gathered:
     copy(home, stage, EDGE_DATABASES)
     copy(home, stage, [n for n in names_of(home, "**/*.sqlite") if not (stage / n).exists() and not n.startswith(_OTHERS)])
     put_plain(home, stage, EDGE_FILES)
+    for pattern in EDGE_LEDGERS:
+        for name in names_of(home, pattern):
+            put_lines(home, stage, name)
     finish(home, stage, found, skip=())
     return found
 
@@ -87,9 +91,14 @@ def put_plain(home: Path, stage: Path, names: Iterable[str]) -> None:
         if (home / name).is_file():
             hold(home / name, stage / name)
     if (home / LOG).exists():
-        data = (home / LOG).read_bytes()
-        (stage / LOG).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (stage / LOG).write_bytes(data[: data.rfind(b"\n") + 1])
+        put_lines(home, stage, LOG)
+
+
+def put_lines(home: Path, stage: Path, name: str) -> None:
+    """A file that grows by whole lines: those that are there now."""
+    data = (home / name).read_bytes()
+    (stage / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (stage / name).write_bytes(data[: data.rfind(b"\n") + 1])
 
 
 def is_written_once(name: str, below: int = 0) -> bool:

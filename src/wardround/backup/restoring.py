@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from wardround.backup.archive import Manifest, read_manifest, unpack
+from wardround.backup.home import EDGE_LEDGERS
 from wardround.clock import Clock
 from wardround.errors import SettingsError, StorageFull
 from wardround.trust.restored import RESTORED, Restored
@@ -64,9 +65,11 @@ def restore(archive: Path, home: Path, clock: Clock, then: Callable[[Path], None
         if manifest.role == "hub":
             _as_hub(beside, manifest)
             if not nothing_since:
-                _close_ledgers(beside)
+                _close_ledgers(beside, f"studies/*/{LEDGER}")
         else:
             _as_edge(beside)
+            if not nothing_since:
+                _close_ledgers(beside, *EDGE_LEDGERS)
         mark = Restored(
             role=manifest.role, made_us=manifest.made_us, restored_us=clock.now_us(), pseudonym_key=manifest.pseudonym_key
         )
@@ -92,6 +95,9 @@ def needs(manifest: Manifest, *, authority_given: bool, nothing_since: bool = Fa
     if closed:
         how = "restore with --nothing-since if the hub has not run after the backup, or start other studies"
         found.append(f"privacy budgets of {', '.join(closed)}: what they spent after the backup is not known. {how}")
+    if manifest.role == "edge" and not nothing_since and any(Path(i.name).suffix == ".ledger" for i in manifest.items):
+        how = "restore with --nothing-since if the edge has not run after the backup; else it trains in no study with noise"
+        found.append(f"privacy ledgers: what this edge spent after the backup is not known. {how}")
     return found
 
 
@@ -111,8 +117,8 @@ def _as_hub(home: Path, manifest: Manifest) -> None:
             db.execute("DELETE FROM choices")
 
 
-def _close_ledgers(home: Path) -> None:
-    for path in (home / "studies").glob(f"*/{LEDGER}"):
+def _close_ledgers(home: Path, *patterns: str) -> None:
+    for path in (path for pattern in patterns for path in home.glob(pattern)):
         data = path.read_bytes()
         path.write_bytes(data[: data.rfind(b"\n") + 1] + CLOSED)
 

@@ -67,7 +67,7 @@ def restore(
         Path | None, typer.Option(exists=True, dir_okay=False, help="The newest copy of keys/keys.sqlite, for sealed values.")
     ] = None,
     nothing_since: Annotated[
-        bool, typer.Option("--nothing-since", help="The hub has not run after the backup: privacy budgets go on.")
+        bool, typer.Option("--nothing-since", help="It has not run after the backup: privacy budgets go on.")
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Read every byte of the archive, and restore nothing.")] = False,
     as_json: AsJson = False,

@@ -17,6 +17,7 @@ from rich.table import Table
 from wardround.cli import ble, edge_alerts, edge_key
 from wardround.cli.completeness import edge_completeness
 from wardround.cli.consent import edge_consent
+from wardround.cli.edge_budget import edge_budget
 from wardround.cli.edge_status import DEFAULT_HOME, Home, status
 from wardround.cli.files import import_files
 from wardround.cli.relay_tree import tree
@@ -34,6 +35,7 @@ app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, regis
 app.command()(tree)
 app.command("import")(import_files)
 app.command()(status)
+app.command("budget")(edge_budget)
 app.add_typer(ble.app, name="ble")
 app.add_typer(edge_alerts.app, name="alerts")
 app.add_typer(edge_key.app, name="key")

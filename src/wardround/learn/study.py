@@ -228,6 +228,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""  # digest of the source that learner.module names: hub and edge must train the same network
     compression: CompressionSettings = CompressionSettings()
     row_counts: bool = False
+    patient_noise: float = 0.0  # of a round's sum, over what one patient can move it by (patient_budget.py); 0: there is none
     patient_clip: float = 0.0  # above 0: the update is a sum over patients, each clipped to this length (by_patient.py)
 
 
@@ -274,6 +275,7 @@ def training_settings(study: Study, task: TaskShape, rule: LocalRule, code: str 
         code=code,
         compression=study.compression,
         row_counts=study.watch.row_counts,
+        patient_noise=study.privacy.patient_noise,
         patient_clip=study.privacy.clip_norm if study.privacy.by_patient else 0.0,
     )
 

@@ -32,6 +32,7 @@ from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.privacy.dp_sgd_checks import check_order
 from wardround.learn.privacy.edge_budget import spend
+from wardround.learn.privacy.patient_budget import LEFT_OUT, NO_BOUND, Bound, admit, exposures, pay
 from wardround.learn.rows_said import rows_said
 from wardround.learn.study import LearnerSettings, TrainingSettings, decode_training, is_held_back
 from wardround.learn.survey import decode_survey, summarise
@@ -61,7 +62,8 @@ class Work:
     model: bytes
     round_number: int
     kept: bytes = b""  # what the edge keeps for this study: learn/local.py
-    study: str = ""  # its name, by which the edge's own ledger knows it
+    study: str = ""  # its name, by which the edge's own ledgers know it
+    bound: Bound = NO_BOUND  # of what studies may spend of a patient
 
 
 class TrainingFailed(LearnError):
@@ -233,12 +235,19 @@ class Worker:
         usable = examples.where(~held_back & (examples.labels >= 0))
         if len(usable) < settings.examples_min:
             raise LearnError(f"too few examples: {len(usable)} of {settings.examples_min} needed", remedy="wait for more data")
+        if work.task == "train":
+            usable, left_out = admit(Path(work.source.home), settings, usable, work.bound)
+            if len(usable) < max(1, settings.examples_min):
+                raise LearnError(
+                    f"too few examples: {len(usable)} of {settings.examples_min} needed, as {left_out} patients are left out",
+                    remedy="they have given what this edge lets studies spend of a patient (privacy.patient_epsilon_max)",
+                )
         learner = self._learner(settings.learner, len(usable.feature_names), settings.classes, settings.code)
         if work.task == "statistics":
             return Done(encode_model(learner.statistics(usable)), len(usable))
         kept = decode_model(work.kept) if work.kept else {}
         model, began_s = decode_model(work.model), time.monotonic()
-        spent = self._spent(work, settings, usable)
+        spent = self._spent(work, settings, usable) | ({LEFT_OUT: float(left_out)} if left_out else {})
         if settings.patient_clip > 0:
             own = (learner, settings.learner, settings.rule, model, usable)
             local = train_by_patient(*own, clip=settings.patient_clip, round_number=work.round_number)
@@ -259,16 +268,26 @@ class Worker:
         return Done(data, local.examples, metrics, encode_model(keep) if keep else b"", rows)
 
     def _spent(self, work: Work, settings: TrainingSettings, usable: Examples) -> dict[str, float]:
-        """What DP-SGD has cost this edge with the training that follows: on its disk, before an example is looked at."""
+        """What DP-SGD has cost this edge with the training that follows: on its disk, with what each patient has spent, before an
+        example is looked at."""
         learner = settings.learner
         if not learner.dp_sgd.on:
+            self._pay(work, settings, usable)
             return {}
         check_order(settings)
         labelled = int(np.count_nonzero(usable.labels < settings.classes))  # as the learner counts: fewer are drawn more often
         if labelled == 0:
             raise LearnError("no example here is labelled", remedy="train when labels have arrived")
         steps = steps_of(learner, labelled)
-        return spend(Path(work.source.home), work.study, work.round_number, learner.dp_sgd, rate=steps.rate, steps=steps.number)
+        own = (Path(work.source.home), work.study, work.round_number)
+        said = spend(*own, learner.dp_sgd, rate=steps.rate, steps=steps.number)  # first: it refuses what this study may not spend
+        self._pay(work, settings, usable)
+        return said
+
+    def _pay(self, work: Work, settings: TrainingSettings, usable: Examples) -> None:
+        """The same by patient, over all studies; nothing where no noise hides anybody, or nobody will see what comes of it."""
+        if work.study and (costs := exposures(settings, usable)):
+            pay(Path(work.source.home), work.study, work.round_number, costs)
 
     def _survey(self, work: Work) -> Done:
         """Small sums of what the edge keeps: see survey.py."""

@@ -22,8 +22,12 @@ from wardround.collect.signals import load_signals
 from wardround.collect.spool import DeviceMark, Spool
 from wardround.collect.storage import FolderStorage
 from wardround.edge import EdgeHome
-from wardround.errors import KeyRefused, SettingsError, TrustError
+from wardround.errors import KeyRefused, SettingsError, StudyError, TrustError
 from wardround.learn.blobs import FolderBlobs
+from wardround.learn.privacy.accounting import Exposure
+from wardround.learn.privacy.edge_budget import budgets, spend
+from wardround.learn.privacy.patient_budget import pay, trainings
+from wardround.learn.study import DpSgdSettings
 from wardround.records import Consent, Observation, decode_observation, encode_observation
 from wardround.settings import SpoolSettings
 from wardround.trust.certificates import Authority, new_key
@@ -208,6 +212,28 @@ def test_devices_of_an_edge_that_was_never_restored_wait_for_what_is_missing(hom
 
 
 # -- the key of pseudonyms
+
+
+def test_what_a_lost_edge_spent_since_its_backup_is_not_spent_again(home, tmp_path):
+    dp = DpSgdSettings(noise=5.0, epsilon_max=100.0)
+    spend(home, "s", 1, dp, rate=0.1, steps=3)
+    pay(home, "s", 1, {"p": (Exposure(5.0, 0.1, 2), 3)})
+    archive = tmp_path / "a.wrb"
+    wardround("backup", archive, "--home", home)
+    closed, going_on = tmp_path / "closed", tmp_path / "going on"
+    said = wardround("restore", archive, "--home", closed)
+    assert "what this edge spent after the backup is not known" in said
+    for look in (
+        lambda: budgets(closed),
+        lambda: trainings(closed),
+        lambda: spend(closed, "s", 2, dp, rate=0.1, steps=3),
+        lambda: pay(closed, "s", 2, {}),
+    ):
+        with pytest.raises(StudyError, match="cannot be read"):
+            look()
+    said = wardround("restore", archive, "--home", going_on, "--nothing-since")
+    assert "after the backup" not in said
+    assert len(budgets(going_on)["s"]) == len(trainings(going_on)) == 1
 
 
 def test_a_restored_edge_makes_no_other_pseudonyms(home, tmp_path):

@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +24,10 @@ from wardround.errors import StudyError
 
 SAMPLINGS = ("all", "poisson", "fixed")
 ROUNDS_MAX = 1_000_000
+EXPOSED_RUNGS = (4, 12, 40, 128, 400)  # examples of a patient: first of so many, which takes less time
+LOSS_STEP = 4e-3  # of a patient's privacy loss distribution, rounded so that the figure is never too low: by a hundredth too high
+TAIL = 1e-18  # chance of a batch with more of a patient's examples than are looked at
+COUNTS_MAX = 48  # numbers of examples in a batch that are told apart
 RDP_BEYOND = 50.0  # epsilon above which PLD takes many seconds for a figure that promises nothing
 
 
@@ -149,3 +154,101 @@ def _library() -> Any:
         ) from exc
     logging.getLogger("absl").setLevel(logging.ERROR)  # orders that do not converge are left out, which only loosens the figure
     return dp_accounting
+
+
+class Exposure(NamedTuple):
+    """One noisy sum that a patient is in. `noise` is over what one term of theirs can move it by; each of their `examples` is
+    such a term, in the sum by a coin of its own of chance `rate`."""
+
+    noise: float
+    rate: float = 1.0
+    examples: int = 1
+
+
+class Figure(NamedTuple):
+    """An epsilon; `least`: it may be more, and nobody had reason to look further."""
+
+    epsilon: float
+    least: bool = False
+
+
+def exposed(made: Mapping[Exposure, int], delta: float, enough: float = RDP_BEYOND) -> Figure:
+    """Epsilon of one patient, all examples added or taken out together, over all exposures, each so many times.
+
+    Gaussians add up by the closed form. Of DP-SGD k examples of a patient are in a batch by k coins: a mixture of Gaussians whose
+    means are binomial (Ganesh, Tight Group-Level DP Guarantees for DP-SGD with Sampling via Mixture of Gaussians Mechanisms,
+    arXiv:2401.10294), composed as privacy loss distributions. Above `enough` the search ends: fewer examples cost less, so a
+    figure for some of them is one that all of them exceed.
+    """
+    whole = tuple(sorted((_rounded(e), n) for e, n in made.items() if n))
+    if not whole:
+        return Figure(0.0)
+    if all(e.rate >= 1.0 for e, _ in whole):
+        precision = sum(n * (e.examples / e.noise) ** 2 for e, n in whole)
+        return Figure(float(_library().get_epsilon_gaussian(1 / math.sqrt(precision), delta)))
+    most = max(e.examples for e, _ in whole)
+    for rung in (r for r in EXPOSED_RUNGS if r < most):
+        some = tuple((e._replace(examples=min(e.examples, rung)), n) for e, n in whole)
+        if (found := _exposed(some, delta)) > enough:
+            return Figure(found, least=True)
+    return Figure(_exposed(whole, delta))
+
+
+def _rounded(exposure: Exposure) -> Exposure:
+    """Examples rounded up to one of four numbers in a doubling: so that as many patients share a figure."""
+    k = exposure.examples
+    step = 1 << max(0, k.bit_length() - 3)
+    return exposure._replace(examples=-(-k // step) * step)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _exposed(exposures: tuple[tuple[Exposure, int], ...], delta: float) -> float:
+    precision = sum(n * (e.examples / e.noise) ** 2 for e, n in exposures if e.rate >= 1.0)
+    parts = [_loss(Exposure(1 / math.sqrt(precision)))] if precision else []
+    left_out, steps = 0.0, Counter[Exposure]()
+    for e, n in exposures:
+        if e.rate < 1.0:
+            steps[e] += n
+    for e, n in steps.items():
+        parts.append(_loss(e).self_compose(n))
+        left_out += n * TAIL
+    total = functools.reduce(lambda one, other: one.compose(other), parts)
+    # a mixture without its tail t is within (-ln(1 - t), t) of itself: both add up over steps
+    return float(total.get_epsilon_for_delta(delta - left_out)) + left_out if delta > left_out else math.inf
+
+
+@functools.lru_cache(maxsize=256)
+def _loss(exposure: Exposure) -> Any:
+    """The privacy loss of one sum."""
+    _library()
+    from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415
+
+    if exposure.rate >= 1.0:
+        return pld.from_gaussian_mechanism(exposure.noise, value_discretization_interval=LOSS_STEP)
+    counts, chances = _in_a_batch(exposure.examples, exposure.rate)
+    return pld.from_mixture_gaussian_mechanism(exposure.noise, counts, chances, value_discretization_interval=LOSS_STEP)
+
+
+def _in_a_batch(examples: int, rate: float) -> tuple[list[float], list[float]]:
+    """How many of so many examples are in a batch, and with which chance each: without an upper tail of TAIL, and with runs of
+    counts taken for their highest where there are many."""
+    chances = [
+        math.exp(
+            math.lgamma(examples + 1)
+            - math.lgamma(i + 1)
+            - math.lgamma(examples - i + 1)
+            + i * math.log(rate)
+            + (examples - i) * math.log1p(-rate)
+        )
+        for i in range(examples + 1)
+    ]
+    tail, most = 0.0, examples
+    while most > 1 and tail + chances[most] <= TAIL:
+        tail, most = tail + chances[most], most - 1
+    run = max(1, -(-most // COUNTS_MAX))
+    found: dict[int, float] = {}
+    for i in range(most + 1):
+        highest = 0 if i == 0 else min(most, -(-i // run) * run)
+        found[highest] = found.get(highest, 0.0) + chances[i]
+    whole = sum(found.values())
+    return [float(i) for i in found], [c / whole for c in found.values()]

@@ -60,6 +60,11 @@ class PrivacySettings(Settings, frozen=True):
         """Whether each patient of an edge is clipped, at the edge."""
         return self.mode == "clear-dp" and self.unit == "patient"
 
+    @property
+    def patient_noise(self) -> float:
+        """Noise of a round over what one patient can move its sum by: another update of their edge is two clips away."""
+        return 0.0 if not self.has_budget else self.noise if self.by_patient else self.noise / 2
+
 
 class MaskSettings(msgspec.Struct, frozen=True):
     """What an edge must know to mask an update; it travels in Order.masks. `nonce` is the session's own."""

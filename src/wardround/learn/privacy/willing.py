@@ -5,6 +5,8 @@ from __future__ import annotations
 from wardround.learn.messages import Order
 from wardround.learn.privacy.graph import EDGES_MIN, plan
 from wardround.learn.privacy.modes import decode_mask_settings
+from wardround.learn.privacy.patient_budget import has_noise, no_noise
+from wardround.learn.study import decode_training
 from wardround.settings import EdgePrivacySettings
 
 
@@ -12,8 +14,10 @@ def why_not(settings: EdgePrivacySettings, order: Order) -> str:
     """Why an edge with these settings declines an order; empty: it does not.
 
     Raises:
-        LearnError: the order's masks cannot be read.
+        LearnError: the order's masks or settings cannot be read.
     """
+    if settings.patient_epsilon_max and (order.task != "train" or not has_noise(decode_training(order.settings))):
+        return no_noise()
     if not order.masks:
         return "this edge gives updates under masks alone (privacy.blind_only)" if settings.blind_only else ""
     own = decode_mask_settings(order.masks)
