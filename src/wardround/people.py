@@ -12,10 +12,12 @@ from wardround.console.signing_in import Came, Enrolment, NextStep
 from wardround.errors import LoginRefused, TrustError
 from wardround.store import Person, SecondFactor, Store
 from wardround.trust import second_factor as totp
+from wardround.trust.oidc import Identity
 from wardround.trust.passwords import Brake, SignIn
 
 STANDING_S = 2.0  # a session ends within so long of what it stands on: role, password, second factor
 STANDINGS_MAX = 10_000
+ELSEWHERE = "oidc:"  # begins what stands in place of a password's hash for an account of the provider: no password fits it
 DOES_NOT_FIT = "the code does not fit"
 WHAT_TO_DO = "wait for the app's next code; or use a recovery code; or ask for `wardround user reset-factor NAME`"
 
@@ -51,6 +53,31 @@ class People:
         if factor is not None and factor.confirmed_us is not None:
             return NextStep.CODE
         return NextStep.ENROL if self._required else NextStep.IN
+
+    def come_from(self, identity: Identity) -> tuple[str, NextStep]:
+        """Who an account of the provider is here, with the role that it has there now, and what comes next. It is made here when
+        it comes first. A second factor that the provider has not asked for is asked for here, where there is one or the hub wants
+        one.
+
+        Raises:
+            LoginRefused: the name is somebody else's here: a person with a password, or another account that had it before.
+        """
+        bound, person = ELSEWHERE + identity.key, self._store.person(identity.name)
+        if person is not None and person.password_hash != bound:
+            self._record("denied", "sign-in refused", identity.name, reason="the name is another's here")
+            raise LoginRefused(
+                f"the name {identity.name} is another's here",
+                remedy=f"`wardround user remove {identity.name}`, if they are the same",
+            )
+        if person is None or person.role != identity.role:
+            self._record("change", "role taken from the provider", identity.name, role=identity.role)
+            seen_us = person.seen_us if person is not None else None
+            self._store.put_person(Person(identity.name, identity.role, bound, seen_us))
+        if identity.strong:
+            return identity.name, NextStep.IN
+        if self.has_factor(identity.name):
+            return identity.name, NextStep.CODE
+        return identity.name, NextStep.ENROL if self._required else NextStep.IN
 
     def come_in(self, name: str, how: str) -> Came:
         """Note that someone who has shown all there is to show is in.

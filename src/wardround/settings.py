@@ -230,6 +230,20 @@ class ListenSettings(Settings, frozen=True, kw_only=True):
     port: int = 0
 
 
+class OidcSettings(Settings, frozen=True, kw_only=True):
+    """Signing in to the console at an OpenID Connect provider; without an issuer it is off."""
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret_file: str = ""  # mode 0600, from the home; empty: a public client, with PKCE alone
+    scopes: str = "openid profile"
+    name_claim: str = "preferred_username"
+    role_claim: str = "groups"  # with dots: a claim within another, as Keycloak's realm_access.roles
+    roles: dict[str, str] = {}  # value of the claim -> role; the first that fits, as they stand in the file
+    label: str = "Sign in with your hospital account"
+    ca_file: str = ""  # PEM, from the home; empty: the system's authorities
+
+
 class ConsoleSettings(ListenSettings, frozen=True, kw_only=True):
     """The web console."""
 
@@ -237,6 +251,8 @@ class ConsoleSettings(ListenSettings, frozen=True, kw_only=True):
     second_factor: typing.Literal["optional", "required"] = "optional"  # required: nobody comes in without a code
     session_hours: float = 12.0  # a shift; then everybody signs in again
     idle_minutes: float = 60.0  # without a key or a touch; 0: an open page may stay, for a screen on the wall
+    local_sign_in: bool = True  # false: by the provider alone
+    oidc: OidcSettings = OidcSettings()
 
 
 class GrpcSettings(ListenSettings, frozen=True, kw_only=True):

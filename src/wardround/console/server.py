@@ -24,6 +24,7 @@ from wardround.clock import Clock
 from wardround.console import automation, completeness, find, overview
 from wardround.console.bodies import BODY_MAX
 from wardround.console.door import Door, Sessions, token_of
+from wardround.console.elsewhere import Provider
 from wardround.console.live import LivePage, looking_of
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen, params_of
 from wardround.console.model import Overview, RoutineView, SignalHours
@@ -73,6 +74,8 @@ class Listening:
     key: Path | None = None
     session_s: float = 12 * 3600.0
     idle_s: float = 3600.0
+    provider: Provider | None = None  # where people sign in elsewhere
+    local_sign_in: bool = True
 
 
 class Console:
@@ -155,7 +158,15 @@ class Console:
     def _app(self) -> FastAPI:
         app = FastAPI(title="Wardround console", docs_url=None, redoc_url=None, openapi_url=None)
         app.mount("/static", StaticFiles(directory=STATIC), name="static")
-        SigningIn(self._people, self.sessions, self._clock, secure=self.secure, place=self._place).add_to(app)
+        SigningIn(
+            self._people,
+            self.sessions,
+            self._clock,
+            secure=self.secure,
+            place=self._place,
+            provider=self._listening.provider,
+            local=self._listening.local_sign_in,
+        ).add_to(app)
         for screen in (*self._own_screens(), *self._screens):
             ui.page(screen.path, title=f"{screen.title} - Wardround")(self._opened(screen))
         for add_routes in self._files:

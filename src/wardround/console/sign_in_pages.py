@@ -26,8 +26,11 @@ class Made(Protocol):
     def address(self) -> str: ...
 
 
-def login_page(site: str, *, simulated: bool, wrong: str = "", name: str = "") -> str:
-    """The sign-in page; `wrong` says what did not fit."""
+def login_page(site: str, *, simulated: bool, wrong: str = "", name: str = "", elsewhere: str = "", local: bool = True) -> str:
+    """The sign-in page; `wrong` says what did not fit, `elsewhere` is the way by a provider, `local` whether a password opens."""
+    away = f'<p><a class="btn{"" if local else " primary"}" href="/login/oidc">{safe(elsewhere)}</a></p>' if elsewhere else ""
+    if not local:
+        return _page(site, f'<div class="panel">{_head(site, simulated, wrong)}{away}</div>')
     return _form(
         site,
         "/login",
@@ -35,7 +38,8 @@ def login_page(site: str, *, simulated: bool, wrong: str = "", name: str = "") -
         f'<label class="field">Name<input name="name" autocomplete="username" autocapitalize="off" required value="{safe(name)}">'
         '</label><label class="field">Password<input name="password" type="password" autocomplete="current-password" required>'
         "</label>",
-        after='<p class="dim s12">Forgotten? Whoever runs the hub sets a new one: <code>wardround hub password NAME</code></p>',
+        after=f'{away}<p class="dim s12">Forgotten? Whoever runs the hub sets a new one: '
+        "<code>wardround hub password NAME</code></p>",
         simulated=simulated,
         wrong=wrong,
     )

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import structlog
 from fastapi import FastAPI, Form, Request
@@ -20,6 +20,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from wardround.clock import Clock
 from wardround.console import sign_in_pages as pages
 from wardround.console.door import COOKIE, Session, Sessions, token_of
+from wardround.console.elsewhere import Elsewhere, Provider
 from wardround.errors import LoginRefused, WardroundError
 
 log = structlog.get_logger(__name__)
@@ -66,6 +67,9 @@ class People(Protocol):
     def sign_in(self, name: str, password: str) -> NextStep:
         """What comes next. Raises LoginRefused."""
 
+    def come_from(self, identity: Any) -> tuple[str, NextStep]:
+        """Who the provider's account is here, and what comes next. Raises LoginRefused."""
+
     def come_in(self, name: str, how: str) -> Came:
         """Note it. Raises LoginRefused: the person is gone."""
 
@@ -89,45 +93,58 @@ class People(Protocol):
 
 
 class Halves:
-    """Who has shown a password and nothing more, in memory. Safe to use from several threads."""
+    """Who has shown a password (or an account elsewhere) and nothing more, in memory. Safe to use from several threads."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._lock = clock, threading.Lock()
-        self._halves: dict[str, tuple[str, NextStep, float]] = {}
+        self._halves: dict[str, tuple[str, NextStep, float, str]] = {}
 
-    def start(self, name: str, step: NextStep) -> str:
+    def start(self, name: str, step: NextStep, how: str) -> str:
         """A new token; the oldest goes when there are too many."""
         token = secrets.token_urlsafe(32)
         with self._lock:
             while len(self._halves) >= HALVES_MAX:
                 del self._halves[next(iter(self._halves))]
-            self._halves[token] = (name, step, self._clock.monotonic_s() + HALF_S)
+            self._halves[token] = (name, step, self._clock.monotonic_s() + HALF_S, how)
         return token
 
     def get(self, token: str, step: NextStep) -> str | None:
         """Whose token this is, while it lives and is for this step."""
         with self._lock:
-            name, for_step, until_s = self._halves.get(token, ("", NextStep.IN, 0.0))
+            name, for_step, until_s, _ = self._halves.get(token, ("", NextStep.IN, 0.0, ""))
             if self._clock.monotonic_s() >= until_s:
                 self._halves.pop(token, None)
                 return None
         return name if for_step is step else None
 
-    def end(self, token: str) -> None:
-        """It opens nothing any more."""
+    def end(self, token: str) -> str:
+        """It opens nothing any more; what was shown for it."""
         with self._lock:
-            self._halves.pop(token, None)
+            return self._halves.pop(token, ("", NextStep.IN, 0.0, ""))[3]
 
 
 class SigningIn:
     """The pages and forms of signing in, and each person's own page."""
 
     def __init__(
-        self, people: People, sessions: Sessions, clock: Clock, *, secure: bool, place: Callable[[], tuple[str, bool]]
+        self,
+        people: People,
+        sessions: Sessions,
+        clock: Clock,
+        *,
+        secure: bool,
+        place: Callable[[], tuple[str, bool]],
+        provider: Provider | None = None,
+        local: bool = True,
     ) -> None:
-        """`place()` gives the site's name, and whether its patients are simulated."""
+        """`place()` gives the site's name, and whether its patients are simulated. `local`: people may sign in by password."""
         self._people, self._sessions, self._secure, self._place = people, sessions, secure, place
+        self._local, self._provider = local, provider
         self._halves = Halves(clock)
+        if provider is not None:
+            self._elsewhere = Elsewhere(
+                provider, clock, secure=secure, enter=self._from_elsewhere, refuse=lambda words: self._ask(403, wrong=words)
+            )
 
     def add_to(self, app: FastAPI) -> None:
         """Add every route."""
@@ -140,27 +157,26 @@ class SigningIn:
         app.post("/logout")(self.leave)
         app.post("/account/factor")(self.make_factor)
         app.post("/account/factor/remove")(self.remove_factor)
+        if self._provider is not None:
+            self._elsewhere.add_to(app)
 
     # -- coming in
 
     def ask(self) -> Response:
         """The first page."""
-        return self._shown(pages.login_page)
+        return self._ask()
 
     def password(self, name: Text = "", password: Secret = "") -> Response:
         """Name and password."""
+        if not self._local:
+            return self._ask(403, wrong="People sign in elsewhere here.")
         try:
             step = self._people.sign_in(name, password)
             if step is NextStep.IN:
                 return self._enter(name, "password", _to("/"))
         except LoginRefused as refused:
-            return self._shown(pages.login_page, 403, wrong=f"{refused}.", name=name)
-        answer = _to(f"/login/{step}")
-        token = self._halves.start(name, step)
-        answer.set_cookie(
-            HALF_COOKIE, token, max_age=round(HALF_S), httponly=True, samesite="strict", secure=self._secure, path="/login"
-        )
-        return answer
+            return self._ask(403, wrong=f"{refused}.", name=name)
+        return self._half_way(name, step, "password", _to(f"/login/{step}"))
 
     def ask_code(self, request: Request) -> Response:
         """The question for the code."""
@@ -171,11 +187,11 @@ class SigningIn:
         """A code of the app, or a recovery code."""
         token, name = self._half(request, NextStep.CODE)
         if name is None:
-            return self._shown(pages.login_page, 403, wrong=TOO_LATE)
+            return self._ask(403, wrong=TOO_LATE)
         try:
             kind = self._people.check_code(name, code)
-            self._halves.end(token)
-            return self._enter(name, f"password and {kind}", _to("/"))
+            shown = self._halves.end(token)
+            return self._enter(name, f"{shown} and {kind}", _to("/"))
         except LoginRefused as refused:
             return self._shown(pages.code_page, 403, wrong=f"{refused}.")
 
@@ -190,13 +206,13 @@ class SigningIn:
         """Its first code."""
         token, name = self._half(request, NextStep.ENROL)
         if name is None or self._people.has_factor(name):
-            return self._shown(pages.login_page, 403, wrong=TOO_LATE)
+            return self._ask(403, wrong=TOO_LATE)
         try:
             codes = self._people.confirm(name, code)
         except LoginRefused as refused:
             return self._shown(pages.enrol_page, 403, made=self._people.enrol(name, anew=False), wrong=f"{refused}.")
-        self._halves.end(token)
-        return self._enter(name, "password and a new second factor", self._shown(pages.codes_page, codes=codes))
+        shown = self._halves.end(token)
+        return self._enter(name, f"{shown} and a new second factor", self._shown(pages.codes_page, codes=codes))
 
     def leave(self, request: Request) -> Response:
         """Sign out."""
@@ -241,6 +257,24 @@ class SigningIn:
         return self._shown(pages.account_page, status, **facts, made=made, wrong=wrong)
 
     # -- parts
+
+    def _ask(self, status: int = 200, *, wrong: str = "", name: str = "") -> Response:
+        label = self._provider.label if self._provider is not None else ""
+        return self._shown(pages.login_page, status, wrong=wrong, name=name, elsewhere=label, local=self._local)
+
+    def _half_way(self, name: str, step: NextStep, how: str, answer: Response) -> Response:
+        token = self._halves.start(name, step, how)
+        answer.set_cookie(
+            HALF_COOKIE, token, max_age=round(HALF_S), httponly=True, samesite="strict", secure=self._secure, path="/login"
+        )
+        return answer
+
+    def _from_elsewhere(self, identity: Any, page: Callable[[str], Response]) -> Response:
+        """Raises LoginRefused: this account is nobody here."""
+        name, step = self._people.come_from(identity)
+        if step is NextStep.IN:
+            return self._enter(name, "single sign-on", page("/"))
+        return self._half_way(name, step, "single sign-on", page(f"/login/{step}"))
 
     def _shown(self, text: Callable[..., str], status: int = 200, **facts: object) -> Response:
         site, simulated = self._place()

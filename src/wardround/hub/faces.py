@@ -16,6 +16,7 @@ from wardround.collect.inbox import Inbox
 from wardround.collect.signals import load_signals, signal_title
 from wardround.console import alerts, fleet
 from wardround.console import studies as studies_screen
+from wardround.console.elsewhere import DONE
 from wardround.console.governance_pages import GovernancePages
 from wardround.console.looking import Screen
 from wardround.console.processing_pages import ProcessingPages
@@ -38,6 +39,7 @@ from wardround.trust.audit import subject_ref
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
 from wardround.trust.exports import ExportBook
+from wardround.trust.oidc import open_provider
 from wardround.ward import Ward
 from wardround.watch.watcher import Watch
 
@@ -199,4 +201,13 @@ def _listening(parts: Parts) -> Listening:
     """On this machine alone in the clear; on any other address with the hub's certificate."""
     console, pki = parts.settings.console, parts.home / "pki"
     pair: tuple[Path | None, Path | None] = (None, None) if console.host in HERE_ALONE else (pki / "hub.pem", pki / "hub.key")
-    return Listening(console.host, console.port, *pair, console.session_hours * 3600.0, console.idle_minutes * 60.0)
+    ours = parts.settings.public_url.rstrip("/") + DONE
+    return Listening(
+        console.host,
+        console.port,
+        *pair,
+        console.session_hours * 3600.0,
+        console.idle_minutes * 60.0,
+        provider=open_provider(console, parts.home, parts.clock, back=ours),
+        local_sign_in=console.local_sign_in,
+    )
