@@ -35,6 +35,7 @@ PAIR = struct.Struct("<dd")  # a round and a score, of which there are thousands
 EVIDENCE_MAX = 40  # scores kept by cause
 QUIET_ROUNDS = 5  # without an alarm, and a cause is over
 COMMON_SHARE, COMMON_ROUNDS, COMMON_EDGES_MIN = 0.25, 3, 3
+EDGE_LOSS = "edge-loss"
 COMMON = "federation-shift"  # the kind of what many edges show at once
 
 
@@ -92,13 +93,13 @@ class ModelWatch:
             found.update(detector.score(seen))
         self._keep(seen.number, found)
         self._present.append(sorted(seen.edges))
-        self._setting_aside.look(seen.number, seen.edges)
         above = self._above(found)
         deviations = self._told(seen.number, above)
         if seen.healthy and not self._causes:
             self._calibration.healthy({n: max(s.score for s in each.values()) for n, each in found.items() if each})
         accused = {edge for _, edge in above} | {edge for kind, edge in self._causes if kind != COMMON}
         accused |= {edge for cause in self._causes.values() for edge in cause.edges}
+        self._setting_aside.look(seen.number, seen.edges, self._accused_by_loss())
         accused |= {edge for edge, own in seen.edges.items() if own.aside}
         for detector in self._detectors:
             detector.learn(seen, accused)
@@ -124,8 +125,14 @@ class ModelWatch:
         return newest
 
     def setting_aside(self) -> tuple[int, int]:
-        """The first and the newest round of the newest run of rounds in which edges were set aside; 0, 0: there was none."""
+        """The first and the newest round of the newest run in which edges were set aside, or others accused; 0, 0: none."""
         return self._setting_aside.since, self._setting_aside.last
+
+    def _accused_by_loss(self) -> set[str]:
+        """Edges at which the model is worse than it was, while that is not over: each alone, or many at once."""
+        alone = {edge for kind, edge in self._causes if kind == EDGE_LOSS}
+        common = self._causes.get((COMMON, EDGE_LOSS))
+        return alone | set(common.edges if common is not None else ())
 
     def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
         """The newest score of each (sign, edge), with the threshold that holds; edge "" is the study."""

@@ -27,7 +27,7 @@ from wardround.watch.alerts import Alert, Finding
 ENTRIES_STUDY_MAX = 1_000  # more than every limit together looks back on
 PATIENCE_ROUNDS = 3  # after a rollback; what is still wrong in the last of them was not in the model
 LATE_ROUNDS = 2  # by which the watch may be behind the rounds: what it saw last before these is over
-NARROWING_ROUNDS_MAX = 20  # that edges are set aside in, one after the other, before a pause waits no longer
+NARROWING_ROUNDS_MAX = 30  # that edges are set aside in before a pause waits no longer: the first come back, as quarantine ends
 BY_ITSELF = "Wardround"  # who responds
 
 
@@ -180,7 +180,7 @@ class ResponseBook:
         elif act is Act.PAUSE and now.finished:
             why = HeldBack(act, f"{now.study} has all its rounds")
         elif act is Act.PAUSE and _narrowing(now):
-            why = HeldBack(act, f"edges are still being set aside, the newest in round {now.setting_aside[1]}")
+            why = HeldBack(act, f"edges are still being found and set aside, as of round {now.setting_aside[1]}")
         if why is not None:
             return why
         counted = [e for e in mine if (e.state is State.DRY_RUN) == (own.mode == "dry-run")]

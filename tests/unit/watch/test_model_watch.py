@@ -10,13 +10,13 @@ from wardround.watch.model_watch import COMMON, EdgeSeen, ModelWatch, RoundSeen
 EDGES = [f"edge-{i:02}" for i in range(20)]
 
 
-def losses(rng, number, worse=(), by=0.0):
+def losses(rng, number, worse=(), by=0.0, aside=()):
     """A round of losses that come down at first and differ between edges."""
     edges = {}
     for i, edge in enumerate(EDGES):
         if rng.random() < 0.8:
             loss = 0.4 + 0.01 * i + 0.5 * np.exp(-number / 8) + 0.03 * rng.normal() + (by if edge in worse else 0.0)
-            edges[edge] = EdgeSeen(examples=100, loss=loss)
+            edges[edge] = EdgeSeen(examples=100, loss=loss, aside=edge in aside)
     return RoundSeen(number=number, edges=edges, asked=len(EDGES))
 
 
@@ -94,6 +94,29 @@ def test_a_run_of_edges_that_are_set_aside_is_known_also_after_a_restart():
     assert again.setting_aside() == (3, 6)
     assert play_aside((20, two), (21, one)) == (3, 6)
     assert play_aside((22, two)) == (22, 22)  # it counted again in between
+
+
+def test_a_run_lasts_while_others_stand_accused_of_their_loss_and_none_begins_by_that():
+    watch, rng = ModelWatch("a"), np.random.default_rng(1)
+    play(watch, rng, range(100))
+    play(watch, rng, range(100, 106), worse=["edge-07"], by=0.5)
+    assert ("edge-loss", "edge-07", "") in watch.standing()
+    assert watch.setting_aside() == (0, 0)  # accused, and nobody set aside
+    play(watch, rng, range(106, 115), worse=["edge-07"], by=0.5, aside=["edge-01"])
+    first, newest = watch.setting_aside()
+    assert first in (106, 107, 108)  # the first that edge-01 answers
+    assert newest == 114
+    play(watch, rng, range(115, 130), worse=["edge-07"], by=0.5, aside=["edge-01", "edge-07"])
+    assert watch.setting_aside()[0] == first
+    assert watch.setting_aside()[1] < 118  # nobody is left to be found
+
+
+def test_where_most_edges_are_accused_it_is_the_model_and_a_run_goes_on_for_nobody():
+    watch, rng = ModelWatch("a"), np.random.default_rng(1)
+    play(watch, rng, range(100))
+    play(watch, rng, range(100, 112), worse=EDGES, by=0.5, aside=["edge-01"])
+    assert watch.standing()
+    assert watch.setting_aside()[1] < 104
 
 
 def test_what_was_shown_last_is_known_until_it_is_over():

@@ -132,14 +132,14 @@ def test_while_edges_are_being_set_aside_a_study_is_not_paused_but_not_for_ever(
     book, diverged = ResponseBook(), alert("diverged", "")
     back = book.consider(diverged, ACT, NOW, 0)
     book.settle(back.response_id, done=True, answer="", now_us=1)
-    still = changed(round_number=26, shown={"diverged": 25})
-    for run in ((23, 23), (21, 25), (5, 25)):
+    still = changed(round_number=46, shown={"diverged": 45})
+    for run in ((43, 43), (41, 45), (15, 45)):
         held = book.consider(diverged, ACT, changed(still, setting_aside=run), 2)
         assert (held.act, held.covered) == (Act.ROLLBACK, False)
     alone = msgspec.structs.replace(ACT, rollback=RollbackResponse(mode="off"))
-    held = ResponseBook().consider(diverged, alone, changed(still, setting_aside=(21, 25)), 2)
-    assert held.why == "edges are still being set aside, the newest in round 25"
-    for run in ((0, 0), (21, 22), (4, 25)):  # none was; the last one is long ago; it has no end
+    held = ResponseBook().consider(diverged, alone, changed(still, setting_aside=(41, 45)), 2)
+    assert held.why == "edges are still being found and set aside, as of round 45"
+    for run in ((0, 0), (41, 42), (14, 45)):  # none was; the last one is long ago; it has no end
         assert ResponseBook(book.save()).consider(diverged, ACT, changed(still, setting_aside=run), 3).act is Act.PAUSE
 
 
