@@ -70,6 +70,11 @@ test-wifi: $(VENV)/.dev  ## WPA3-Enterprise in the air: an edge joins and trains
 	@scripts/install-packages qemu-system-x86 mmdebstrap e2fsprogs
 	@WARDROUND_WIFI=1 scripts/test tests/wifi -s $(ARGS)
 
+.PHONY: test-browser
+test-browser: $(VENV)/.dev  ## the whole story in a real browser, with hub and edges as processes; pictures in artifacts/story (Debian)
+	@scripts/install-packages chromium
+	@WARDROUND_STORY=1 scripts/test tests/browser/test_story.py $(ARGS)
+
 .PHONY: test-newcomer
 test-newcomer: $(VENV)/.dev  ## docs/first-study.md as a newcomer types it, from the installation in a new environment on (minutes)
 	@WARDROUND_NEWCOMER=1 scripts/test tests/integration/test_first_study.py $(ARGS)

@@ -33,6 +33,7 @@ PAGES = (
     "/studies",
     "/studies/ventricular-beats",
     "/studies/falls",
+    "/new-study?task=activity",
     "/governance",
     "/completeness",
     "/automation",

@@ -17,13 +17,10 @@ from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
-from wardround.learn.learners import check_learner
-from wardround.learn.privacy.maskable import check_maskable
-from wardround.learn.study import Study, load_study, parse_study
+from wardround.learn.study import load_study, parse_study
 from wardround.learn.study_checks import check as check_study
 from wardround.learn.study_example import example_study
 from wardround.process.transforms import TASKS
-from wardround.watch.advisory import check_advisory
 
 app = typer.Typer(no_args_is_help=True, help="Studies: one model, trained for one purpose by edges that keep their data.")
 File = Annotated[Path, typer.Argument(help="The study's file, for example study.toml.")]
@@ -54,9 +51,11 @@ def tasks() -> None:
 @app.command()
 def check(file: File, as_json: AsJson = False) -> None:
     """Check a study before anything starts: keys, ranges, and what this version can honour."""
+    from wardround.study_starting import check_learner_here  # noqa: PLC0415 - the hub's libraries take a second
+
     study = load_study(file)
     check_study(study, TASKS, signals=load_signals().names())
-    _check_learner(study)
+    check_learner_here(study)
     rounds = 1 if study.kind == "statistics" else study.rounds.count
     if as_json:
         typer.echo(json.dumps({"name": study.name, "kind": study.kind, "task": study.task, "rounds": rounds, "ok": True}))
@@ -65,28 +64,17 @@ def check(file: File, as_json: AsJson = False) -> None:
         typer.echo(f"{file} holds: {study.name}, {rounds} round{plural}, at least {study.rounds.edges_min} edges a round")
 
 
-def _check_learner(study: Study) -> None:
-    """Whether this machine has the learner's library, and the user's own code does."""
-    if study.kind == "model":
-        shape = len(TASKS[study.task].feature_names), len(TASKS[study.task].classes)
-        check_advisory(study.watch.advisory)
-        check_learner(study, *shape)
-        check_maskable(study, *shape)
-
-
 @app.command()
 def start(file: File, home: Home = DEFAULT_HOME) -> None:
     """Ask the hub to run a study; a running hub begins within a second."""
-    from wardround.store import StudyRecord, opened  # noqa: PLC0415
+    from wardround.store import opened  # noqa: PLC0415
+    from wardround.study_starting import check_learner_here, put_new_study  # noqa: PLC0415 - the hub's libraries take a second
 
     study = load_study(file)
     with opened(home / "hub.sqlite") as store:
         check_study(study, TASKS, edges=[e.name for e in store.edges()] or None, signals=load_signals().names())
-        _check_learner(study)
-        if any(s.name == study.name for s in store.studies()):
-            raise StudyError(f"a study called {study.name!r} is there already", remedy="give this one another name")
-        now_us = SystemClock().now_us()
-        store.put_study(StudyRecord(study.name, file.read_text(encoding="utf-8"), "requested", "", now_us, now_us))
+        check_learner_here(study)
+        put_new_study(store, file.read_text(encoding="utf-8"), study, SystemClock().now_us())
     typer.echo(f"{study.name} is asked for. See it with: wardround study status --home {home}")
 
 

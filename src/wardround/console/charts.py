@@ -56,14 +56,19 @@ def line_chart(
     x_name: str = "",
     size: tuple[int, int] = (760, 250),
     from_zero: bool = False,
+    within: tuple[float, float] | None = None,
 ) -> str:
-    """A chart that says its finding in `label`. `band` is (x, low, high); `shade` an interval of x with its words."""
+    """A chart that says its finding in `label`. `band` is (x, low, high); `shade` an interval of x with its words; `within`
+    what a value can be at all: the axis ends there."""
     values = [(x, y) for line in lines for x, y in line.points if y is not None and math.isfinite(y)]
     if not values:
         return ""
     ys = [y for _, y in values] + [level.y for level in levels] + [y for _, low, high in band for y in (low, high)]
     x0, x1 = min(x for x, _ in values), max(x for x, _ in values)
     ticks = _ticks(min(0.0, *ys) if from_zero else min(ys), max(ys))
+    if within is not None and within[0] <= min(ys) and max(ys) <= within[1]:
+        ticks = [y for y in ticks if within[0] - 1e-9 <= y <= within[1] + 1e-9] or ticks
+        ticks = [*([min(ys)] if min(ys) < ticks[0] else []), *ticks, *([max(ys)] if max(ys) > ticks[-1] else [])]
     plot = _Plot(size, x0, x1 if x1 > x0 else x0 + 1, ticks[0], ticks[-1])
     parts = []
     if shade is not None:

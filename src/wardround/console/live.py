@@ -20,6 +20,7 @@ from wardround.errors import NotAllowed, WardroundError
 log = structlog.get_logger(__name__)
 TICK_S = 1.0
 FACTS_MAX, FACT_CHARS = 20, 300
+LONG_CHARS = {"toml": 64_000}  # of what is a text by its nature
 HEAD = (
     '<link rel="stylesheet" href="/static/tokens.css"><link rel="stylesheet" href="/static/console.css">'
     '<link rel="stylesheet" href="/static/screens.css">'
@@ -116,7 +117,9 @@ class LivePage:
 
     def _say(self, refused: WardroundError) -> None:
         said, remedy = str(refused), refused.remedy or "nothing was changed"
-        said = said if said.startswith(self._looking.name) else f"{said[:1].upper()}{said[1:]}"
+        word = said.split(" ", 1)[0]
+        if word.isalpha() and not said.startswith(self._looking.name):  # not a name, nor a key such as rounds.count
+            said = f"{said[:1].upper()}{said[1:]}"
         html = parts.error(f"{said}.", f"{remedy[:1].upper()}{remedy[1:]}.")
         self._run(f"wr.said({json.dumps(html)})")
 
@@ -140,7 +143,8 @@ def looking_of(session: Session, **at: object) -> Looking:
 
 
 def facts_of(sent: object) -> dict[str, str]:
-    """What a page sent with an act: few, short words."""
+    """What a page sent with an act: few, short words; of a text as much as shows that it is too long."""
     if not isinstance(sent, dict):
         return {}
-    return {str(key)[:40]: str(value)[:FACT_CHARS] for key, value in list(sent.items())[:FACTS_MAX]}
+    pairs = [(str(key)[:40], str(value)) for key, value in list(sent.items())[:FACTS_MAX]]
+    return {key: value[: LONG_CHARS.get(key, FACT_CHARS)] for key, value in pairs}

@@ -71,6 +71,14 @@ def button(
     return f'<button class="{classes}" data-act="{safe(act)}"{data}>{safe(words)}{press}</button>'
 
 
+def link_button(looking: Looking, needs: Act, words: str, address: str, *, kind: str = "", download: bool = False) -> str:
+    """A button that goes somewhere, or gives a file. Whoever may not go there sees it in its place, disabled."""
+    if not looking.may(needs):
+        return button(looking, needs, words, "", kind=kind)
+    file = " download" if download else ""
+    return f'<a class="btn {kind}" href="{safe(address)}"{file}>{safe(words)}</a>'
+
+
 def confirm(
     *,
     title: str,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from wardround.console import parts, study_detail
+from wardround.console import parts, study_detail, study_new
 from wardround.console.frame import page
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen
 from wardround.console.model import Overview
 from wardround.console.study_model import StudiesDesk, StudiesView, StudyRow
 from wardround.console.tables import Column, Table
 from wardround.console.words import count, day_clock, metric, safe, spoken
+from wardround.trust.roles import Act
 
 NEW = "wardround study new ventricular-beats > study.toml"
 ROUNDS_MAX = 10_000  # for which an edge is set aside at once
@@ -59,18 +60,19 @@ def frame(view: Overview, looking: Looking) -> str:
 
 def list_sections(view: StudiesView, looking: Looking) -> dict[str, str]:
     """Every part of the list by the id of its element."""
+    new = parts.link_button(looking, Act.STUDIES, "New study", study_new.PATH, kind="primary")
     if not view.rows:
         none = parts.empty(
             "No study yet", "A study is one model, trained by edges that keep their data. Write one, check it, start it.", NEW
         )
-        return {"answer": parts.answer("No study has been started."), "studies": none}
+        return {"answer": parts.answer("No study has been started.", acts=new), "studies": none}
     running = [r for r in view.rows if r.state == "running"]
     failed = [r for r in view.rows if r.state == "failed"]
     words = f"{spoken(len(running)).capitalize()} {'study is' if len(running) == 1 else 'studies are'} running."
     if failed:
         words += f" {failed[0].name} has failed."
     sub = f"{count(len(view.rows), 'study', 'studies')} in all; scores are on subjects that train no model."
-    return {"answer": parts.answer(words, sub), "studies": LIST.html(looking, view.rows)}
+    return {"answer": parts.answer(words, sub, new), "studies": LIST.html(looking, view.rows)}
 
 
 def _score(value: float | None, name: str) -> str:

@@ -33,7 +33,7 @@ WIDE, NARROW = (760, 250), (440, 190)
 def frame(view: Overview, looking: Looking) -> str:
     """The page around the sections."""
     main = (
-        '<div class="grid w2"><div class="stack"><section class="panel" aria-label="Score by round" id="score"></section>'
+        '<div class="grid w13"><div class="stack"><section class="panel" aria-label="Score by round" id="score"></section>'
         '<section class="panel" aria-label="Who took part" id="part"></section>'
         '<section class="panel" aria-label="Triage decisions" id="triage"></section></div>'
         '<div class="stack"><section class="panel" aria-label="Models" id="models"></section>'
@@ -181,6 +181,7 @@ def _scores(study: StudyDetail) -> str:
         marks=marks,
         x_name="round",
         size=WIDE,
+        within=(0.0, 1.0),
         y_words=lambda y: f"{y:.3g}",
     )
     back = "".join(f"<li>Round {n}: {safe(words)}</li>" for n, words in study.gone_back[-3:])
@@ -292,25 +293,29 @@ DECISIONS: Table[Decision] = Table(
 def _models(study: StudyDetail, looking: Looking) -> str:
     current = next((m for m in study.models if m.stage == "current"), None)
     note = f"round {current.round_number} predicts, since round {current.since_round}" if current is not None else "none predicts"
-    head = parts.head("Models", note)
+    end = ""
+    if current is not None:
+        end = _export(study, current.round_number, looking, f"Export round {current.round_number}")
+    head = parts.head("Models", note, end)
     if not study.models:
         return head + parts.empty("No model yet", "Each round makes one; the gates of [release] say which predicts.")
     made_in = {m.model: m.round_number for m in study.models}
 
     def lineage(m: ModelRow) -> str:
-        parent = f"from round {made_in[m.parent]}" if m.parent in made_in else f"from {m.parent[:8]}" if m.parent else "the first"
+        parent = f"from {made_in[m.parent]}" if m.parent in made_in else f"from {m.parent[:8]}" if m.parent else "the first"
         told = f"{parent}, {count(m.updates, 'update')}"
-        return f'<span class="mono">{safe(m.model[:8])}</span><br><span class="dim">{safe(told)}</span>'
+        return f'<span class="mono">{safe(m.model[:8])}</span><br><span class="dim nw">{safe(told)}</span>'
 
     def stage(m: ModelRow) -> str:
         words = f'<span class="{"b" if m.stage in ("current", "canary") else ""}">{safe(m.stage)}</span>'
         return f'{words}<br><span class="dim">{safe(m.reason[:120])}</span>' if m.reason else words
 
     def act(m: ModelRow) -> str:
+        export = _export(study, m.round_number, looking, "Export")
         if m.stage == "current" or not study.row.runs_here:
-            return ""
+            return export
         facts = (("study", study.row.name), ("round", str(m.round_number)))
-        return parts.button(looking, Act.STUDIES, "Go back", "ask-roll-back", kind="small", facts=facts)
+        return parts.button(looking, Act.STUDIES, "Go back", "ask-roll-back", kind="small", facts=facts) + " " + export
 
     table: Table[ModelRow] = Table(
         "models",
@@ -326,6 +331,11 @@ def _models(study: StudyDetail, looking: Looking) -> str:
         rows=8,
     )
     return head + table.html(looking, study.models)
+
+
+def _export(study: StudyDetail, number: int, looking: Looking, words: str) -> str:
+    file = f"/studies/{study.row.name}/models/{number}.zip"
+    return parts.link_button(looking, Act.EXPORT, words, file, kind="small", download=True)
 
 
 def _measured(m: ModelRow) -> str:

@@ -126,6 +126,14 @@ class GoingBack:
 
 
 @dataclass(frozen=True, slots=True)
+class StartingStudy:
+    """A study that holds, before it is started: what it would do, a sentence each."""
+
+    name: str
+    told: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StudiesView:
     """Every study, those at work first."""
 

@@ -139,7 +139,7 @@ def _row(row: SubjectRow, edge: str, find: str, number: int, chosen: str) -> str
     where = address(row.edge, row.subject, {"edge": edge, "find": find, "page": str(number) if number > 1 else ""})
     here = ' aria-current="true"' if row.subject == chosen else ""
     if row.news2 is None:
-        score, words = '<span class="dim s12">no score</span>', "no score"
+        score, words = '<span class="dim s12 nw">no score</span>', "no score"
     else:
         least = '<span class="dim">&ge;</span>' if row.at_least else ""
         score, words = f"{least}{row.news2}", f"NEWS2 {'at least ' if row.at_least else ''}{row.news2}"

@@ -14,18 +14,20 @@ from wardround.clock import Clock
 from wardround.collect.bundles import BundleIntake
 from wardround.collect.inbox import Inbox
 from wardround.collect.signals import load_signals, signal_title
-from wardround.console import alerts, fleet
+from wardround.console import alerts, fleet, study_new
 from wardround.console import studies as studies_screen
 from wardround.console.elsewhere import DONE
 from wardround.console.governance_pages import GovernancePages
 from wardround.console.looking import Screen
 from wardround.console.processing_pages import ProcessingPages
 from wardround.console.server import Console, Listening
+from wardround.console.study_files import study_files
 from wardround.console.ward_pages import WardPages
 from wardround.desk import HubDesk
 from wardround.fleet_desk import HubFleetDesk
 from wardround.governance import Governance
 from wardround.learn.grpc_wire import Beat
+from wardround.model_exports import ModelExports
 from wardround.patient_records import PatientRecords
 from wardround.people import People
 from wardround.processing import Processing, new_id
@@ -35,6 +37,7 @@ from wardround.settings import HubSettings
 from wardround.store import Store
 from wardround.studies import Studies
 from wardround.studies_desk import HubStudiesDesk
+from wardround.study_starting import StudyStarting
 from wardround.trust.audit import subject_ref
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
@@ -102,6 +105,7 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
     api = make_api(api_desk, parts.store, api_desk, parts.clock, patients=patients, bundles=_bundles(parts))
     ward = WardPages(parts.ward, desk.overview)
     governance = GovernancePages(_governance(parts), desk.overview)
+    models = ModelExports(parts.home, parts.store, check=desk.check, record=parts.record)
     screens = [
         *ward.screens(),
         *ProcessingPages(_processing(parts), desk.overview).screens(),
@@ -116,7 +120,7 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
         _listening(parts),
         parts.clock,
         screens=screens,
-        files=[ward.add_files, governance.add_files],
+        files=[ward.add_files, governance.add_files, study_files(models)],
         beside={"/api": api, "/fhir": api},
     )
 
@@ -151,7 +155,8 @@ def _studies(parts: Parts) -> tuple[Screen, ...]:
         record=parts.record,
         request_id=new_id,
     )
-    return studies_screen.screens(own)
+    starting = StudyStarting(parts.store, parts.clock, check=parts.desk.check, record=parts.record)
+    return (*studies_screen.screens(own), *study_new.screens(starting))
 
 
 def _fleet(parts: Parts, acts: ApiDesk) -> tuple[Screen, ...]:

@@ -29,6 +29,20 @@ def export_model(
     Raises:
         StudyError: the folder cannot be written.
     """
+    files = export_files(study, task, registered, data, sign)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    except OSError as exc:
+        raise StudyError(f"{folder} cannot be written: {exc.strerror}", remedy="name another folder") from exc
+    return list(files)
+
+
+def export_files(
+    study: Study, task: TaskFacts, registered: Registered, data: bytes, sign: Callable[[bytes], Signed]
+) -> dict[str, bytes]:
+    """What is in the folder, by name. `data` is the model's file."""
     plain = encode_model(without_controls(decode_model(data)))
     sha256 = hashlib.sha256(plain).hexdigest()
     facts = card(study, task, registered, file_sha256=sha256)
@@ -40,13 +54,7 @@ def export_model(
     }
     if study.learner.kind in EXAMPLE_KINDS:
         files["predict.py"] = _example()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-    except OSError as exc:
-        raise StudyError(f"{folder} cannot be written: {exc.strerror}", remedy="name another folder") from exc
-    return list(files)
+    return files
 
 
 def _manifest(study: Study, sha256: str, data: bytes, sign: Callable[[bytes], Signed]) -> Mapping[str, Any]:

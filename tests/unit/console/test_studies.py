@@ -150,7 +150,7 @@ def test_a_study_says_its_score_its_worst_edge_and_its_lineage(site):
     assert "s scores macro F1 0.700; b is the worst with 0.500." in shown["answer"][0]
     assert "macro F1 by round: 0.700 for all edges in round 2, b 0.500 the worst" in shown["score"][1]
     assert "round 2 predicts" in shown["models"][0]
-    assert "from round 1, 1 update" in shown["models"][0]
+    assert "from 1, 1 update" in shown["models"][0]
     assert "it has no budget" in shown["budget"][0]
     listed = site.shown(replace(KIM, address="/studies"), "/studies")["studies"][0]
     assert "b 0.500" in listed

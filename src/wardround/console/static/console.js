@@ -110,7 +110,7 @@ window.wr = (() => {
     if (dialog.contains(document.activeElement)) document.activeElement.blur();
   }
 
-  // The fields of a dialog into what is sent; whether all that must be filled in is, and typed as it must be.
+  // The fields of a dialog or form into what is sent; whether all that must be filled in is, and typed as it must be.
   function filled(dialog, facts) {
     for (const field of dialog.querySelectorAll("input[name], select[name], textarea[name]")) {
       const value = field.value.trim();
@@ -140,9 +140,9 @@ window.wr = (() => {
     if (facts.act === "close") return shut(button.closest("dialog"));
     if (facts.act === "unsay") return unsay();
     if (facts.act === "copy") { navigator.clipboard && navigator.clipboard.writeText(facts.text); return toast("Copied."); }
-    const asked = button.closest("dialog");
+    const asked = button.closest("dialog, [data-form]"); // a form on the page stays, with what was typed
     if (asked && !filled(asked, facts)) return;
-    if (asked) shut(asked);
+    if (asked && asked.matches("dialog")) shut(asked);
     if (button.closest("#toast")) document.getElementById("toast").classList.remove("on");
     unsay();
     act(facts);
