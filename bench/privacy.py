@@ -26,9 +26,11 @@ import msgspec
 import numpy as np
 
 import hospitals
+from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.fleet import Fleet
 from wardround.learn.learners import make_learner
 from wardround.learn.privacy.accounting import Release, noise_for
+from wardround.learn.privacy.banded import Banded, prefix_error
 from wardround.learn.privacy.central import GRID
 from wardround.learn.privacy.modes import PrivacySettings
 from wardround.learn.privacy.noise import discrete_gaussian
@@ -207,6 +209,37 @@ def dp_sgd_seconds() -> dict[str, float]:
     return {"dp_sgd_s": best(DpSgdSettings(noise=1.0)), "sgd_s": best(DpSgdSettings())}
 
 
+def shared_noise() -> list[dict[str, float]]:
+    """Root mean square of the noise in the mean updates' prefix sums, times the number of edges, for one epsilon: of noise that
+    rounds share; of their own, with the same turns; of their own with everybody in each round, who trains `band` times as often.
+    """
+    return [
+        {
+            "rounds": rounds,
+            "band": band,
+            "banded": band * prefix_error(rounds, band, band),
+            "same_turns": band * prefix_error(rounds, 1, band),
+            "everybody": prefix_error(rounds, 1, 1),
+        }
+        for rounds, band in ((40, 4), (200, 8), (200, 50), (1000, 50))
+    ]
+
+
+def banded_seconds() -> dict[str, float]:
+    """CPU seconds of this thread for a row of a million parameters with seven before it, beside one with noise of its own."""
+
+    def best(band: int) -> float:
+        own, found = Banded("bench", band, MemoryBlobs()), []
+        sums = {"w": np.zeros(1_000_000, np.int64)}
+        for row in range(band + 2):
+            begun = time.thread_time()
+            own.noisy(row, sums, 2.0 * GRID)
+            found.append(time.thread_time() - begun)
+        return min(found[-3:])
+
+    return {"banded_s": best(8), "own_s": best(1)}
+
+
 def markdown(found: dict[str, Any]) -> str:
     """A table of docs/privacy.md."""
     said = (
@@ -229,10 +262,10 @@ def main() -> int:
     parser.add_argument("--markdown", action="store_true", help="the tables of docs/privacy.md")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    noise, steps = noise_seconds(), dp_sgd_seconds()
+    noise, steps, shared, rows = noise_seconds(), dp_sgd_seconds(), shared_noise(), banded_seconds()
     tables = [table(CASES[name](given.data), given.repeats) for name in given.cases.split(",")] if given.data else []
     if given.json:
-        print(json.dumps({"noise": noise, "dp_sgd": steps, "tables": tables}, indent=2))
+        print(json.dumps({"noise": noise, "dp_sgd": steps, "shared_noise": shared, "banded": rows, "tables": tables}, indent=2))
     elif given.markdown:
         print("\n".join(markdown(t) for t in tables))
     else:
@@ -247,6 +280,16 @@ def main() -> int:
         print(f"noise of a million parameters: {noise['exact_s'] * 1e3:.0f} ms of CPU, {ratio:.1f} times NumPy's Gaussian")
         times = steps["dp_sgd_s"] / steps["sgd_s"]
         print(f"DP-SGD: {steps['dp_sgd_s'] * 1e3:.0f} ms of CPU for 125 steps of 1,766 weights, {times:.1f} times SGD")
+        print("noise in sums of mean updates, times the number of edges, for one epsilon:")
+        for s in shared:
+            print(
+                f"  {s['rounds']:5} rounds, band {s['band']:3}: shared {s['banded']:7.1f}, own with the same turns "
+                f"{s['same_turns']:7.1f} ({s['same_turns'] / s['banded']:.1f} times), everybody each round {s['everybody']:7.1f}"
+            )
+        print(
+            f"a row of a million parameters in a band of 8: {rows['banded_s'] * 1e3:.0f} ms of CPU, "
+            f"{rows['banded_s'] / rows['own_s']:.1f} times one of a band of 1"
+        )
     return 0 if noise["exact_s"] < NOISE_S_MAX else 1
 
 

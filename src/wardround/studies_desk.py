@@ -24,7 +24,7 @@ from wardround.console.study_model import (
 from wardround.errors import StudyError, WardroundError
 from wardround.learn.answers import answers
 from wardround.learn.journal import Journal
-from wardround.learn.privacy.accounting import epsilon, rounds_within
+from wardround.learn.privacy.accounting import epsilon
 from wardround.learn.privacy.central import Plan
 from wardround.learn.privacy.ledger import NAME, read_ledger, spent
 from wardround.learn.privacy.ledger import Entry as LedgerEntry
@@ -187,13 +187,13 @@ def _reckoned(own: PrivacySettings, entries: Sequence[LedgerEntry], rounds: int)
     Raises:
         StudyError: no release of these settings can be reckoned.
     """
-    release = Plan.of(own).release
+    plan = Plan.of(own)
     line = [(0.0, 0.0)]
     line += [(float(entries[n - 1].round), epsilon(spent(entries[:n]), own.delta)) for n in _steps(len(entries))]
-    before, (last, _) = spent(entries), line[-1]
+    before, (last, _), rows = spent(entries), line[-1], len(entries)
     todo = _steps(max(0, rounds - len(entries)))
-    ahead = [line[-1], *((last + n, epsilon({**before, release: before[release] + n}, own.delta)) for n in todo)]
-    left = rounds_within(release, own.target_epsilon, own.delta, before)
+    ahead = [line[-1], *((last + n, epsilon(plan.after(before, rows, n), own.delta)) for n in todo)]
+    left = plan.left(own, before, rows)
     return Budget(own.unit, own.delta, own.target_epsilon, tuple(line), tuple(ahead), left)
 
 

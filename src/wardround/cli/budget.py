@@ -15,7 +15,7 @@ from wardround.errors import StudyError
 from wardround.learn.study import Study, load_study, parse_study
 
 if TYPE_CHECKING:
-    from wardround.learn.privacy.accounting import Release
+    from wardround.learn.privacy.central import Plan
 
 NOISES = (0.5, 1.0, 1.5, 2.0, 4.0)  # times the study's own, in the table of a plan
 SHARES = (0.25, 0.5, 1.0, 2.0)  # of its rounds
@@ -48,8 +48,8 @@ def budget(
         _show_spent(name, home, as_json=as_json)
 
 
-def _own(study: Study) -> Release:
-    """What a round of the study releases.
+def _own(study: Study) -> Plan:
+    """What the rounds of the study release.
 
     Raises:
         StudyError: it has no budget.
@@ -63,7 +63,7 @@ def _own(study: Study) -> Release:
         )
     if study.privacy.population < 1:
         raise StudyError("privacy.population is 0", remedy="say how many units take part at least")
-    return Plan.of(study.privacy).release
+    return Plan.of(study.privacy)
 
 
 def _words(study: Study) -> dict[str, Any]:
@@ -76,6 +76,8 @@ def _words(study: Study) -> dict[str, Any]:
         "unit": own.unit,
         "neighbours": neighbours(own.sampling),
         "sampling": own.sampling,
+        "mechanism": own.mechanism,
+        "band": own.band if own.is_banded else 1,
         "noise": own.noise,
         "delta": own.delta,
         "target_epsilon": own.target_epsilon,
@@ -84,17 +86,18 @@ def _words(study: Study) -> dict[str, Any]:
 
 
 def _show_plan(study: Study, *, as_json: bool) -> None:
-    from wardround.learn.privacy.accounting import epsilon, noise_for, rounds_within  # noqa: PLC0415
+    from wardround.learn.privacy.accounting import epsilon, noise_for  # noqa: PLC0415
 
-    release, own, count = _own(study), study.privacy, study.rounds.count
+    plan, own, count = _own(study), study.privacy, study.rounds.count
+    release = plan.release
     rounds = sorted({max(1, round(count * share)) for share in SHARES})
     noises = [own.noise * times for times in NOISES]
-    table = {n: {r: epsilon({release._replace(noise=n): r}, own.delta) for r in rounds} for n in noises}
+    table = {n: {r: epsilon({release._replace(noise=n): plan.paid(r)}, own.delta) for r in rounds} for n in noises}
     facts = _words(study) | {
         "rounds": count,
-        "epsilon": epsilon({release: count}, own.delta),
-        "rounds_that_fit": rounds_within(release, own.target_epsilon, own.delta),
-        "noise_that_fits": noise_for(release, count, own.target_epsilon, own.delta),
+        "epsilon": epsilon({release: plan.paid(count)}, own.delta),
+        "rounds_that_fit": plan.left(own, {}, 0),
+        "noise_that_fits": noise_for(release, plan.paid(count), own.target_epsilon, own.delta),
         "table": [{"noise": n, "rounds": r, "epsilon": e} for n, row in table.items() for r, e in row.items()],
     }
     if as_json:
@@ -118,7 +121,7 @@ def _show_plan(study: Study, *, as_json: bool) -> None:
 
 
 def _show_spent(name: str, home: Path, *, as_json: bool) -> None:
-    from wardround.learn.privacy.accounting import epsilon, rounds_within  # noqa: PLC0415
+    from wardround.learn.privacy.accounting import epsilon  # noqa: PLC0415
     from wardround.learn.privacy.ledger import NAME, read_ledger, spent  # noqa: PLC0415
     from wardround.store import opened  # noqa: PLC0415
 
@@ -127,13 +130,13 @@ def _show_spent(name: str, home: Path, *, as_json: bool) -> None:
     if record is None:
         raise StudyError(f"there is no study {name!r}", remedy="`wardround study status` lists them")
     study = parse_study(record.toml, where=name)
-    release, own = _own(study), study.privacy
+    plan, own = _own(study), study.privacy
     entries = read_ledger(home / "studies" / name / NAME)
     made = spent(entries)
     facts = _words(study) | {
         "releases": len(entries),
         "epsilon": epsilon(made, own.delta),
-        "rounds_left": rounds_within(release, own.target_epsilon, own.delta, made),
+        "rounds_left": plan.left(own, made, len(entries)),
         "clip": entries[-1].clip_next if entries else own.clip_norm,
         "newest_round": entries[-1].round if entries else None,
     }

@@ -117,7 +117,7 @@ class Coordinator:
         self._journal, self._blobs, self._clock = journal, blobs, clock
         self._send, self._on_event, self._spans = send, on_event, spans
         committed = journal.committed()
-        self._central: Central | None = made_central(study, ledger, clock, committed)
+        self._central: Central | None = made_central(study, ledger, clock, blobs, committed)
         self._models = Models(blobs)
         self._reception = Reception(study, blobs=blobs, models=self._models, strategy=strategy, shape=shape, survey=survey)
         self._making = Making(

@@ -17,6 +17,7 @@ import numpy as np
 from wardround.clock import ManualClock
 from wardround.errors import LearnError, UpdateRefused
 from wardround.learn import rounds
+from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.faults import Faults, condition_at, duration_s, struck
 from wardround.learn.interference import Answer, Interference, overshot
 from wardround.learn.journal import PAST_NORMS
@@ -104,7 +105,7 @@ class Fleet:
         self._faults, self._screen, self._reference = faults, None if self._blind else screen, reference
         self.sent_bytes = 0  # of compressed updates
         self._interference = interference
-        self._central = made_central(study, MemoryLedger(), ManualClock(), ())
+        self._central = made_central(study, MemoryLedger(), ManualClock(), MemoryBlobs(), ())
         self._usual = usual if usual is not None else (np.zeros(self.edges.shape[0]), np.ones(self.edges.shape[0]))
         plain = screen is None and interference is None and self._central is None and not self._blind
         self._means_do = self.edges.means_do and plain

@@ -125,6 +125,7 @@ class Making:
                 return Folded(with_scaling(self._initial(), sums, class_weighting=self._study.learner.class_weighting))
             base = opened.enter_context(self._models.tensors(open_.base))
             if self._central is not None:  # of an open hub: a blind one is above
+                self._central.check_due([a.edge for a in accepted])
                 decoded = [self._reception.decoded(source, open_.base) for source in sources]
                 names = self._reception.expected(open_.base, base)
                 mean = self._central.mean(open_.number, open_.attempt, base, names, decoded)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 
 from wardround.clock import Clock
 from wardround.errors import StudyError, UpdateRefused
+from wardround.learn.blobs import Blobs
 from wardround.learn.models import Parameters, TensorSource, is_running
-from wardround.learn.privacy.accounting import Release, epsilon, rounds_within
+from wardround.learn.privacy.accounting import ROUNDS_MAX, Release, epsilon, rounds_within
+from wardround.learn.privacy.banded import Banded
 from wardround.learn.privacy.ledger import Entry, Ledger, spent
 from wardround.learn.privacy.noise import discrete_gaussian
 from wardround.records import EdgeId
@@ -50,6 +53,22 @@ class Plan:
     expected: float  # units in a round; the sum is divided by it
     count_noise: float  # of the count of short units; 0: the clip is fixed
     sum_noise: float  # noise multiplier of the sum: more than the release's, where the count takes its part
+    band: int = 1  # rounds of which a unit is in one: they cost one release together
+
+    def paid(self, rounds: int) -> int:
+        """How many releases so many rounds cost, from the first on."""
+        return -(-rounds // self.band)
+
+    def after(self, made: Mapping[Release, int], rounds: int, more: int) -> Counter[Release]:
+        """What is spent when `more` rounds come after so many that have cost `made`."""
+        found = Counter(made)
+        found[self.release] += self.paid(rounds + more) - self.paid(rounds)
+        return found
+
+    def left(self, own: PrivacySettings, made: Mapping[Release, int], rounds: int, most: int = ROUNDS_MAX) -> int:
+        """How many rounds more keep to the target; at most about `most`."""
+        releases = rounds_within(self.release, own.target_epsilon, own.delta, made, most=self.paid(most))
+        return self.band * (self.paid(rounds) + releases) - rounds
 
     @classmethod
     def of(cls, own: PrivacySettings) -> Plan:
@@ -64,6 +83,8 @@ class Plan:
         if own.sampling == "fixed":
             release = release._replace(population=own.population)
         expected = float(size) if size else own.population * rate
+        if own.is_banded:
+            return cls(release, expected / own.band, 0.0, own.noise, own.band)
         if own.clip_quantile == 0:
             return cls(release, expected, 0.0, own.noise)
         count_noise = COUNT_NOISE * expected
@@ -80,14 +101,15 @@ class Plan:
 class Central:
     """The private half of a study's rounds. Not safe by itself: the coordinator calls it under its lock."""
 
-    def __init__(self, study: Study, ledger: Ledger, clock: Clock, released: Collection[int] = ()) -> None:
-        """`released` are the rounds whose models were made of updates.
+    def __init__(self, study: Study, ledger: Ledger, clock: Clock, blobs: Blobs, released: Collection[int] = ()) -> None:
+        """`released` are the rounds whose models were made of updates; `blobs` keeps what noise rounds share.
 
         Raises:
             StudyError: the ledger knows less than was released.
         """
         self._study, self._own, self._ledger, self._clock = study, study.privacy, ledger, clock
         self.plan = Plan.of(study.privacy)
+        self._banded = Banded(study.name, study.privacy.band, blobs) if study.privacy.is_banded else None
         if missing := sorted(set(released) - {entry.round for entry in ledger.entries}):
             raise StudyError(
                 f"the privacy ledger of {study.name} knows nothing of round {missing[0]}, whose model is there",
@@ -108,8 +130,7 @@ class Central:
         total = len(self._ledger.entries) + more
         if total <= self._known_good:
             return True
-        made = spent(self._ledger.entries)
-        made[self.plan.release] += more
+        made = self.plan.after(spent(self._ledger.entries), len(self._ledger.entries), more)
         if epsilon(made, self._own.delta) > self._own.target_epsilon:
             return False
         self._known_good = total
@@ -123,7 +144,7 @@ class Central:
         """
         if not self.fits(more):
             made = spent(self._ledger.entries)
-            left = rounds_within(self.plan.release, self._own.target_epsilon, self._own.delta, made, most=more)
+            left = self.plan.left(self._own, made, len(self._ledger.entries), most=more)
             raise StudyError(
                 f"{more} more rounds would overspend privacy.target_epsilon {self._own.target_epsilon:g}",
                 remedy=f"{left} {'round is' if left == 1 else 'rounds are'} left; `wardround study budget` shows what was spent",
@@ -142,7 +163,24 @@ class Central:
             return tuple(sorted(e for e in eligible if chance.random() < release.rate))
         if release.sampling == "fixed":
             return tuple(sorted(chance.sample(list(eligible), release.size)))
-        return tuple(sorted(eligible))
+        return tuple(sorted(e for e in eligible if self._is_due(e)))
+
+    def _is_due(self, edge: EdgeId) -> bool:
+        """Whether the next release is one that an edge may be in."""
+        row = len(self._ledger.entries)
+        return self._banded is None or self._banded.slot(edge) == row % self._banded.band
+
+    def check_due(self, edges: Collection[EdgeId]) -> None:
+        """Whether these may be in the next release: a kill in the middle of one makes it the turn of others.
+
+        Raises:
+            StudyError: they may not; what they sent comes to nothing, and others are asked.
+        """
+        if early := sorted(e for e in edges if not self._is_due(e)):
+            raise StudyError(
+                f"{early[0]} was in a release less than privacy.band = {self._own.band} releases ago, or another's turn has come",
+                remedy="nothing: the round is drawn anew",
+            )
 
     # -- the release
 
@@ -172,15 +210,15 @@ class Central:
                 short += add_clipped(sums, update, clip)
         clip_next = self._next_clip(clip, short, len(updates))
         parameters = sum(len(total) for total in sums.values())
+        row = len(self._ledger.entries)
         self._write_down(number, attempt, clip, clip_next, parameters)
-        step = clip / GRID / self.plan.expected
+        step, deviation = clip / GRID / self.plan.expected, self.plan.sum_noise * GRID
+        if self._banded is not None:
+            noisy = self._banded.noisy(row, sums, deviation)
+        else:
+            noisy = {name: (total + discrete_gaussian(deviation, len(total))).astype(np.float64) for name, total in sums.items()}
         shapes = base.shapes()
-        return {
-            name: ((total + discrete_gaussian(self.plan.sum_noise * GRID, len(total))) * step)
-            .astype(base.dtype(name))
-            .reshape(shapes[name])
-            for name, total in sums.items()
-        }
+        return {name: (total * step).astype(base.dtype(name)).reshape(shapes[name]) for name, total in noisy.items()}
 
     def spend(self, number: int, attempt: int, parameters: int) -> None:
         """Pay for a sum that is noisy already, before it is unmasked.
@@ -199,7 +237,9 @@ class Central:
             self._write_down(number, attempt, self.clip, self.clip, 0)
 
     def _write_down(self, number: int, attempt: int, clip: float, clip_next: float, parameters: int) -> None:
-        entry = Entry(number, attempt, self._clock.now_us(), self.plan.release, clip, clip_next, parameters)
+        rows = len(self._ledger.entries)
+        times = self.plan.paid(rows + 1) - self.plan.paid(rows)  # of a band of rounds the first pays for all
+        entry = Entry(number, attempt, self._clock.now_us(), self.plan.release, clip, clip_next, parameters, times)
         self._ledger.append(entry)
 
     def _next_clip(self, clip: float, short: int, came: int) -> float:

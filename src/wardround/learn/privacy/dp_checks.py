@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from wardround.errors import StudyError
-from wardround.learn.privacy.accounting import SAMPLINGS, epsilon, rounds_within
+from wardround.learn.privacy.accounting import SAMPLINGS, epsilon
+from wardround.learn.privacy.banded import BAND_MAX
 from wardround.learn.privacy.central import CLIP_MAX, CLIP_MIN, Plan
 from wardround.learn.privacy.distributed import levels
 from wardround.learn.privacy.graph import EDGES_MIN
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from wardround.learn.study import Study
 
 UNITS = ("edge", "patient")
+MECHANISMS = ("gaussian", "banded")
+BANDED_MIN = 10  # edges whose turn it is in a round, on average: by a hash of their names some rounds have fewer
 # Their fold sees the noisy mean alone, and no edge keeps anything that hangs on an earlier round.
 DP_STRATEGIES = ("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
 EXPECTED_MIN = 30  # units that a Poisson coin lets in on average: below, an empty round would not be rare enough
@@ -47,9 +50,9 @@ def check_dp(study: Study) -> None:
     _check_numbers(study)
     _check_company(study)
     own, plan = study.privacy, Plan.of(study.privacy)
-    total = epsilon({plan.release: study.rounds.count}, own.delta)
+    total = epsilon({plan.release: plan.paid(study.rounds.count)}, own.delta)
     if total > own.target_epsilon:
-        left = rounds_within(plan.release, own.target_epsilon, own.delta, most=study.rounds.count)
+        left = plan.left(own, {}, 0, most=study.rounds.count)
         raise StudyError(
             f"{study.rounds.count} rounds cost epsilon {total:.3g} at delta {own.delta:g}, and privacy.target_epsilon is "
             f"{own.target_epsilon:g}: {left} {'round fits' if left == 1 else 'rounds fit'}",
@@ -65,6 +68,9 @@ def _check_numbers(study: Study) -> None:
     _between("privacy.clip_quantile", own.clip_quantile, 0.0, 0.99)
     _between("privacy.noise", own.noise, NOISE_MIN, NOISE_MAX)
     _between("privacy.target_epsilon", own.target_epsilon, 1e-3, 1e4)
+    _one_of("privacy.mechanism", own.mechanism, MECHANISMS)
+    if own.is_banded:
+        _check_banded(study)
     if own.unit == "patient":
         _check_patients(study)
     if own.mode == "blind-dp":
@@ -114,6 +120,33 @@ def _check_patients(study: Study) -> None:
         study.rounds.examples_min == 1,
         f"{patient} and rounds.examples_min is {study.rounds.examples_min}: one patient could decide whether others count",
         "choose rounds.examples_min = 1",
+    )
+
+
+def _check_banded(study: Study) -> None:
+    """What noise that rounds share asks for."""
+    own, banded = study.privacy, 'privacy.mechanism is "banded"'
+    _check(own.mode == "clear-dp", f"{banded} and privacy.mode is `{own.mode}`: edges share no noise", 'choose mode = "clear-dp"')
+    _check(
+        own.unit == "edge",
+        f"{banded} and privacy.unit is `{own.unit}`: the hub keeps edges apart in time, and knows no patients",
+        'choose unit = "edge", or mechanism = "gaussian"',
+    )
+    _check(
+        own.sampling == "all",
+        f"{banded} and privacy.sampling is `{own.sampling}`: whose turn it is hangs on no chance",
+        'choose privacy.sampling = "all"',
+    )
+    _check(
+        own.clip_quantile == 0,
+        f"{banded} and privacy.clip_quantile is {own.clip_quantile:g}: rounds that share noise have one clip",
+        "choose privacy.clip_quantile = 0 and a privacy.clip_norm",
+    )
+    _check(2 <= own.band <= BAND_MAX, f"{banded} and privacy.band is {own.band}", f"choose 2 to {BAND_MAX} rounds")
+    _check(
+        own.population >= BANDED_MIN * own.band,
+        f"{banded}, privacy.band is {own.band} and privacy.population {own.population}: some rounds would be nobody's turn",
+        f"choose a privacy.band of at most a {BANDED_MIN}th of the edges",
     )
 
 

@@ -18,7 +18,9 @@ from wardround.learn.study import Study
 from wardround.records import EdgeId
 
 
-def made_central(study: Study, ledger: Ledger | None, clock: Clock, committed: Sequence[Committed]) -> Central | None:
+def made_central(
+    study: Study, ledger: Ledger | None, clock: Clock, blobs: Blobs, committed: Sequence[Committed]
+) -> Central | None:
     """The private half of a study's rounds; None where it has none.
 
     Raises:
@@ -30,7 +32,7 @@ def made_central(study: Study, ledger: Ledger | None, clock: Clock, committed: S
         raise StudyError(
             "privacy.mode is `clear-dp`, and no ledger is kept here", remedy="run it on Wardround's own edges and hub"
         )
-    return Central(study, ledger, clock, [c.number for c in committed if c.number and c.folded])
+    return Central(study, ledger, clock, blobs, [c.number for c in committed if c.number and c.folded])
 
 
 def with_public_scale(model: Parameters, study: Study, usual: tuple[Tensor, Tensor]) -> Parameters:

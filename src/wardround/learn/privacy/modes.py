@@ -42,6 +42,8 @@ class PrivacySettings(Settings, frozen=True):
     clip_norm: float = 1.0  # L2 length that a unit's update is clipped to; of the first round, where it adapts
     clip_quantile: float = 0.0  # share of units that the clip should leave as they are; 0: the clip stays
     noise: float = 1.0  # noise multiplier: standard deviation of the noise in the sum, over the clip
+    mechanism: str = "gaussian"  # noise of each round's own; banded: noise that rounds share (banded.py)
+    band: int = 8  # banded: an edge takes part in one of so many rounds
     population: int = 0  # units that take part at least
     sampling: str = "all"  # or poisson, fixed: a share of them, by chance
     sample: float = 1.0  # poisson, fixed: that share
@@ -64,6 +66,11 @@ class PrivacySettings(Settings, frozen=True):
     def patient_noise(self) -> float:
         """Noise of a round over what one patient can move its sum by: another update of their edge is two clips away."""
         return 0.0 if not self.has_budget else self.noise if self.by_patient else self.noise / 2
+
+    @property
+    def is_banded(self) -> bool:
+        """Whether rounds share noise."""
+        return self.mechanism == "banded"
 
 
 class MaskSettings(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from wardround.clock import ManualClock
 from wardround.errors import StorageFull, StudyError
+from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.models import MemoryTensors
 from wardround.learn.privacy import central as module
 from wardround.learn.privacy.accounting import Release, epsilon
@@ -26,7 +27,7 @@ NOISY = 200_000  # parameters, where noise is measured
 def private(ledger=None, **own) -> Central:
     settings = PrivacySettings(**{"mode": "clear-dp", "population": 10, "noise": 2.0, "target_epsilon": 50.0, **own})
     study = SimpleNamespace(name="s", privacy=settings, rounds=SimpleNamespace(count=3))
-    return Central(study, ledger if ledger is not None else MemoryLedger(), ManualClock())
+    return Central(study, ledger if ledger is not None else MemoryLedger(), ManualClock(), MemoryBlobs())
 
 
 def tensors(values) -> MemoryTensors:
@@ -144,9 +145,9 @@ def test_a_model_that_the_ledger_knows_nothing_of_stops_the_study():
     ledger = MemoryLedger()
     mean(private(ledger), [np.ones(4)], number=1)
     study = SimpleNamespace(name="s", privacy=PrivacySettings(mode="clear-dp", population=10), rounds=SimpleNamespace(count=3))
-    Central(study, ledger, ManualClock(), released=[1])
+    Central(study, ledger, ManualClock(), MemoryBlobs(), released=[1])
     with pytest.raises(StudyError, match="nothing of round 2"):
-        Central(study, ledger, ManualClock(), released=[1, 2])
+        Central(study, ledger, ManualClock(), MemoryBlobs(), released=[1, 2])
 
 
 # -- adaptive clipping
