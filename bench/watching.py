@@ -259,6 +259,9 @@ class _Watched:
         self.updates += len(updates)
         return verdicts
 
+    def admit(self, edge: str) -> None:
+        self._screens.admit(edge)
+
     def stepped(self, step: TensorSource) -> None:
         self._screens.stepped(step)
         self.last = step

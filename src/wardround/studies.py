@@ -140,6 +140,7 @@ class RunningStudy:
             threshold=self.study.triage.screen_threshold,
             rounds_min=self.study.triage.screen_rounds_min,
             twin_threshold=self.study.triage.twin_cosine_max,
+            trial_rounds=self.study.triage.trial_rounds,
         )
         if self.task is not None:
             names = self.task.feature_names

@@ -189,4 +189,5 @@ class StudyWatch:
             inputs=inputs,
             confidence=confidence,
             aside=own.aside,
+            trial=own.trial,
         )

@@ -187,6 +187,7 @@ def _screens(study: Study) -> Screens:
         threshold=own.screen_threshold,
         rounds_min=own.screen_rounds_min,
         twin_threshold=own.twin_cosine_max,
+        trial_rounds=own.trial_rounds,
     )
 
 

@@ -24,6 +24,7 @@ from wardround.learn.scores import METRICS
 from wardround.learn.study import Study
 from wardround.records import Examples
 from wardround.watch.detectors.screens import Screens
+from wardround.watch.detectors.trial import ON_TRIAL
 from wardround.watch.detectors.updates import Verdict
 from wardround.watch.model_watch import COMMON, Deviation, ModelWatch
 from wardround.watch.respond import Act
@@ -69,15 +70,21 @@ class _Heard:
             threshold=triage.screen_threshold,
             rounds_min=triage.screen_rounds_min,
             twin_threshold=triage.twin_cosine_max,
+            trial_rounds=triage.trial_rounds,
         )
         self.said: list[Sighting] = []
 
     def judge_round(self, round_number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
         verdicts = self._screens.judge_round(round_number, updates)
         self.said += [
-            Sighting(round_number, e, v.reason, v.score, v.threshold) for e, v in sorted(verdicts.items()) if not v.accepted
+            Sighting(round_number, e, v.reason, v.score, v.threshold)
+            for e, v in sorted(verdicts.items())
+            if not v.accepted and v.reason != ON_TRIAL
         ]
         return verdicts
+
+    def admit(self, edge: str) -> None:
+        self._screens.admit(edge)
 
     def stepped(self, step: TensorSource) -> None:
         self._screens.stepped(step)

@@ -101,6 +101,7 @@ class StudyHost:
                 threshold=study.triage.screen_threshold,
                 rounds_min=study.triage.screen_rounds_min,
                 twin_threshold=study.triage.twin_cosine_max,
+                trial_rounds=study.triage.trial_rounds,
             ),
             journal=Journal(FolderStorage(folder / "study").connect),
             blobs=self._blobs,

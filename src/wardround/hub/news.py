@@ -69,6 +69,8 @@ class RoundNews:
                 threshold=event.threshold,
                 until_round=event.until_round,
             )
+        elif event.kind in ("on-trial", "admitted"):
+            self._tried(event)
         elif event.kind == "released":
             self._tell(EdgeId(event.edge), Notice(study, number, "released"))
             self._watch.edge_released(study, event.edge)
@@ -79,6 +81,19 @@ class RoundNews:
         elif event.kind == "finished":
             self._studies.finished(study)
             self._happened(f"Study {study} finished", f"{number} rounds, model {event.model[:8]}")
+
+    def _tried(self, event: RoundEvent) -> None:
+        """A trial has begun, or ended well; one that ends badly is a quarantine."""
+        study, number, edge = event.study, event.round_number, EdgeId(event.edge)
+        if event.kind == "admitted":
+            self._tell(edge, Notice(study, number, "released"))
+            self._happened(
+                f"{edge} is admitted to {study}", f"its trial ended well in round {number}: it counts from the next on"
+            )
+            return
+        words = f"its first {event.threshold:.0f} updates weigh nothing while they are looked at"
+        self._tell(edge, Notice(study, number, "aside", "on-trial", words))
+        self._happened(f"{edge} is on trial in {study}", f"since round {number}; {words}")
 
     def _scored(self, study: str, edge: str, score: float) -> None:
         running = self._studies.running.get(study)

@@ -338,10 +338,12 @@ class Coordinator:
         return arrived.receipt
 
     def release(self, edge: EdgeId) -> bool:
-        """Let an edge that was set aside count again, from its next update on."""
+        """Let an edge that was set aside count again, from its next update on; its trial, if it is on one, is over."""
         with self._lock:
             released = self._journal.release(edge)
             if released:
+                self._screen.admit(edge)
+                self._journal.keep_screen(self._screen.state())
                 self._emit("released", edge=edge)
             return released
 
@@ -759,7 +761,7 @@ class Coordinator:
         assert open_ is not None  # noqa: S101
         accepted = self._weighed(open_, {e: a for e, a in self._journal.accepted(open_.number).items() if e in edges})
         with span(self._spans, "screen", open_.number):
-            judged = self._making.judged(open_, accepted, self._quarantined_now)
+            judged = self._making.judged(open_, accepted, self._set_aside_now)
         aside = {e for e, verdict in judged.items() if verdict.reason}
         shown = accepted if self._central is None else without_facts(accepted)
         folded = {e: a.examples for e, a in shown.items() if e not in aside}
@@ -790,7 +792,7 @@ class Coordinator:
             metrics=metrics,
             replayed=done.replayed,
             participants=open_.participants,
-            reported=reported(self._journal, open_, shown, aside),
+            reported=reported(self._journal, open_, shown, {e: judged[e].reason for e in aside}),
             screen={str(e): verdict.score for e, verdict in judged.items() if verdict.threshold},
         )
         self._spans.end("round", open_.number, outcome="committed", edges=len(folded), aside=len(aside), model=name)
@@ -823,9 +825,9 @@ class Coordinator:
             log.warning("a claim of examples is bounded", study=self.study.name, round_number=open_.number, edge=edge, most=most)
         return {e: replace(a, examples=min(a.examples, most)) for e, a in accepted.items()}
 
-    def _quarantined_now(self, edge: str, verdict: Verdict, until: int) -> None:
+    def _set_aside_now(self, kind: str, edge: str, verdict: Verdict, until: int) -> None:
         self._emit(
-            "quarantined",
+            kind,
             edge=edge,
             reason=verdict.reason,
             score=verdict.score,

@@ -36,7 +36,7 @@ from wardround.learn.spread import Spread
 from wardround.learn.strategies import Fold, WeightedUpdate, make_strategy
 from wardround.learn.study import Study
 from wardround.learn.trees import check_trees
-from wardround.learn.triage import Screen, check_facts, check_norm, check_update, examples_most
+from wardround.learn.triage import ON_TRIAL, Screen, check_facts, check_norm, check_update, examples_most
 from wardround.learn.virtual_edges import Made, VirtualEdges
 from wardround.records import EdgeId, Examples
 from wardround.settings import ScheduleSettings
@@ -412,7 +412,8 @@ class Fleet:
         for edge, verdict in sorted(self._screen.judge_round(number, made).items()):
             if not verdict.accepted and edge in accepted:
                 aside.add(edge)
-                self._quarantined[edge] = number + self.study.triage.quarantine_rounds
+                if verdict.reason != ON_TRIAL:
+                    self._quarantined[edge] = number + self.study.triage.quarantine_rounds
         return aside
 
     def _most(self, accepted: Mapping[str, _Work]) -> int:

@@ -319,12 +319,12 @@ class Journal:
     def experiences(self, since: int) -> list[tuple[int, str, str]]:
         """Round, edge and verdict of what edges answered in rounds that are over, from round `since` on, and of every refusal.
 
-        What was set aside only because its edge was in quarantine, or by a rollback, is left out.
+        What was set aside only because its edge was in quarantine or on trial, or by a rollback, is left out.
         """
         query = """SELECT a.round, a.edge, CASE WHEN COALESCE(j.reason, '') = '' OR EXISTS
                 (SELECT 1 FROM replays r WHERE r.edge = a.edge AND r.based_on = a.based_on) THEN 'accepted' ELSE 'aside' END
             FROM accepted a JOIN committed c ON c.round = a.round LEFT JOIN judged j ON j.round = a.round AND j.edge = a.edge
-            WHERE a.round >= ?1 AND COALESCE(j.reason, '') NOT IN ('quarantined', 'rolled-back')
+            WHERE a.round >= ?1 AND COALESCE(j.reason, '') NOT IN ('quarantined', 'rolled-back', 'on-trial')
             UNION SELECT round, edge, verdict FROM refusals WHERE round >= ?1"""
         with self._lock:
             return list(self._db.execute(query, (since,)))
@@ -459,6 +459,11 @@ class Journal:
         """Every edge that was set aside and not released: the last round for which it is, and why."""
         with self._lock:
             return list(self._db.execute("SELECT edge, until_round, reason FROM quarantine ORDER BY edge"))
+
+    def keep_screen(self, state: bytes) -> None:
+        """The screen's history, between two commits."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO screen VALUES (1, ?)", (state,))
 
     def screen_state(self) -> bytes:
         """The screen's history as of the newest commit; empty at the start."""

@@ -21,11 +21,12 @@ from wardround.learn.scaling import check_sums, fold_sums, with_scaling
 from wardround.learn.strategies import Fold, Folded, Strategy, WeightedUpdate
 from wardround.learn.study import Study
 from wardround.learn.survey import SurveySettings
-from wardround.learn.triage import Screen, Verdict, load
+from wardround.learn.triage import ON_TRIAL, Screen, Verdict, load
 from wardround.records import EdgeId, ModelDigest
 
 IN_QUARANTINE = "quarantined"  # why an update is set aside that the screen had nothing against
 Reference = Callable[[Parameters, int], Parameters | None]
+Told = Callable[[str, str, Verdict, int], None]  # kind of event, edge, verdict, until which round
 
 
 class Making:
@@ -52,24 +53,25 @@ class Making:
         self._survey, self._reference, self._journal, self._blobs = survey, reference, journal, blobs
         self._models, self._reception, self._blind, self._central = models, reception, blind, central
 
-    def judged(
-        self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], quarantined: Callable[[str, Verdict, int], None]
-    ) -> dict[EdgeId, Judged]:
-        """What becomes of each update: whom the screen refuses is set aside, as is who was quarantined before.
+    def judged(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], told: Told) -> dict[EdgeId, Judged]:
+        """What becomes of each update: whom the screen refuses is set aside, as is who was quarantined before, or is on trial.
 
-        `quarantined(edge, verdict, until_round)` is told of each edge that the screen sets aside now.
+        `told` hears of each edge that the screen sets aside now ("quarantined"), and whose trial begins ("on-trial") or has ended
+        well ("admitted").
         """
         if open_.task != "train":
             return {e: Judged("") for e in accepted}
         before = self._journal.quarantined(open_.number)
-        verdicts = self._screened(open_, accepted, quarantined)
+        verdicts = self._screened(open_, accepted, told)
         judged: dict[EdgeId, Judged] = {}
         for edge in accepted:
             verdict = verdicts.get(edge)
             score, threshold = (verdict.score, verdict.threshold) if verdict is not None else (0.0, 0.0)
-            if verdict is not None and not verdict.accepted:
+            if verdict is not None and verdict.reason == ON_TRIAL:
+                judged[edge] = Judged(ON_TRIAL, f"update {verdict.score:.0f} of {verdict.threshold:.0f} of its trial")
+            elif verdict is not None and not verdict.accepted:
                 judged[edge] = Judged(verdict.reason, f"score {score:.3g}, threshold {threshold:.3g}", score, threshold)
-            elif edge in before:
+            elif before.get(edge, ON_TRIAL) != ON_TRIAL:
                 judged[edge] = Judged(IN_QUARANTINE, before[edge], score, threshold)
             else:
                 judged[edge] = Judged("", "", score, threshold)
@@ -90,9 +92,7 @@ class Making:
                 self._screen.stepped(Step(base, made.model))
         return name
 
-    def _screened(
-        self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], quarantined: Callable[[str, Verdict, int], None]
-    ) -> Mapping[str, Verdict]:
+    def _screened(self, open_: OpenRound, accepted: Mapping[EdgeId, Accepted], told: Told) -> Mapping[str, Verdict]:
         """Ask the screen; whom it refuses is quarantined. Trees have no coordinates that it could compare.
 
         Where noise hides each unit nobody is set aside beside the others: one edge could change who counts, and by more than the
@@ -104,13 +104,31 @@ class Making:
             stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
             updates = {str(e): self._reception.decoded(tensors, open_.base) for e, tensors in stored.items()}
             verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
-        for edge, verdict in sorted(verdicts.items()):
-            if verdict.accepted or edge not in accepted:
+        before, until = self._journal.quarantined(open_.number), open_.number + self._study.triage.quarantine_rounds
+        for name, verdict in sorted(verdicts.items()):
+            edge = EdgeId(name)
+            if edge not in accepted:
                 continue
-            until = open_.number + self._study.triage.quarantine_rounds
-            self._journal.quarantine(EdgeId(edge), until, verdict.reason)
-            quarantined(edge, verdict, until)
+            if verdict.reason == ON_TRIAL:
+                self._tried(edge, verdict, until, before.get(edge, ""), told)
+            elif not verdict.accepted:
+                self._journal.quarantine(edge, until, verdict.reason)
+                told("quarantined", name, verdict, until)
+            elif before.get(edge) == ON_TRIAL:  # the round was judged before, and admitted it
+                self._journal.release(edge)
         return verdicts
+
+    def _tried(self, edge: EdgeId, verdict: Verdict, until: int, why: str, told: Told) -> None:
+        """An edge's trial has gone on by an update. Who is set aside for another reason (`why`) stays it."""
+        if why not in ("", ON_TRIAL):
+            return
+        if verdict.score >= verdict.threshold:
+            self._journal.release(edge)
+            told("admitted", edge, verdict, until)
+            return
+        self._journal.quarantine(edge, until, ON_TRIAL)
+        if not why:
+            told(ON_TRIAL, edge, verdict, until)
 
     def _folded(self, open_: OpenRound, accepted: Sequence[Accepted], late: Sequence[tuple[Replay, Kept]]) -> Folded:
         """The next model, of this round's updates and of older ones that are replayed."""

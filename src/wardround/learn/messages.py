@@ -100,14 +100,15 @@ class Reported:
     aside: bool
     seconds: float | None = None
     rows: bytes = b""
+    trial: bool = False  # set aside for nothing but its trial
 
 
 @dataclass(frozen=True, slots=True)
 class RoundEvent:
     """What the rest of the hub is told. Fields that do not apply are empty.
 
-    `kind`: opened, accepted, refused, failed, declined, unable (abilities.py), committed, abandoned, quarantined, released,
-    rolled-back, finished.
+    `kind`: opened, accepted, refused, failed, declined, unable (abilities.py), committed, abandoned, quarantined, on-trial,
+    admitted, released, rolled-back, finished.
     """
 
     kind: str

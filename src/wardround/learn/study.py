@@ -132,6 +132,7 @@ class TriageSettings(Settings, frozen=True):
     screen_rounds_min: int = 4  # an edge's own history before the screen speaks
     twin_cosine_max: float = 0.92  # of an update to a peer's or to the last global step; more where the edges of a round agree
     quarantine_rounds: int = 30
+    trial_rounds: int = 0  # updates of an edge that joins later which weigh nothing, while it is scored; 0: it counts at once
     aside_rounds: int = 50  # an update that was set aside can be replayed for so many rounds
     aside_bytes_max: int = 1_000_000_000  # of such updates on the hub's disk; the oldest go first
 

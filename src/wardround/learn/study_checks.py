@@ -34,6 +34,7 @@ from wardround.settings import NAME_PATTERN
 LEARNER_KINDS = ("mlp", "cnn", "tcn", "gru", "torch", "sklearn", "xgboost")
 TIME_KINDS = ("cnn", "tcn", "gru")  # networks along time
 PULLING_STRATEGIES = ("fedprox", "scaffold", "feddyn", "ditto")  # they add to each step at the edge
+TRIAL_MIN = 3  # updates: two of them are held against those before
 TREES_MAX = 100_000  # of a study's last model
 PLAIN_SGD_STRATEGIES = ("scaffold", "feddyn")  # their formulas assume steps without momentum
 STRATEGY_NAMES = (
@@ -106,6 +107,7 @@ def check(
     _check_relay(study.relay)
     _check_score(study.score)
     _check_triage(study.triage)
+    _check_trial(study)
     _check_watch(study.watch)
     _check_release(study.release)
     check_respond(study.respond)
@@ -271,6 +273,28 @@ def _check_triage(triage: TriageSettings) -> None:
     _between("triage.quarantine_rounds", triage.quarantine_rounds, 1, 1_000_000)
     _between("triage.aside_rounds", triage.aside_rounds, 0, 1_000_000)
     _between("triage.aside_bytes_max", triage.aside_bytes_max, 0, 2**50)
+
+
+def _check_trial(study: Study) -> None:
+    """A trial looks at each update, beside those of the others."""
+    rounds, mode = study.triage.trial_rounds, study.privacy.mode
+    _between("triage.trial_rounds", rounds, 0, 1_000)
+    if rounds == 0:
+        return
+    _check(rounds >= TRIAL_MIN, f"a trial of {rounds} updates", f"say {TRIAL_MIN} or more: each is held against the one before")
+    _check(
+        mode == "clear",
+        f"a trial (triage.trial_rounds) in privacy.mode `{mode}`, where nobody may look at one edge by itself,",
+        'say triage.trial_rounds = 0, or privacy.mode = "clear"',
+    )
+    _check(
+        study.kind == "model", f"a trial (triage.trial_rounds) in a study of kind `{study.kind}`", "say triage.trial_rounds = 0"
+    )
+    _check(
+        study.strategy.name != "bagging",
+        "a trial (triage.trial_rounds) of trees, which point nowhere,",
+        "say triage.trial_rounds = 0",
+    )
 
 
 def _check_watch(watch: WatchSettings) -> None:

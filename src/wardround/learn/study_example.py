@@ -49,6 +49,7 @@ held_back = 0.2             # share of subjects that score every model and never
 [triage]
 norm_ratio_max = 10.0       # an update this many times larger than the edge's own past is set aside
 quarantine_rounds = 30
+trial_rounds = 0            # updates of an edge that joins later which weigh nothing while it is looked at; 8 is a start
 
 [respond.quarantine]
 mode = "dry-run"            # what the hub does by itself about alerts: off, dry-run (says what it would do), act; docs/alerts.md

@@ -23,6 +23,7 @@ PIECE = 8_192  # elements of one dot product: beyond 10,000 OpenBLAS wakes its t
 SQUARES_MIN, SQUARES_MAX = 1e-20, 1e37  # sums of squares that float32 holds without underflow and overflow
 GROWTH = 1.5  # an edge's weight may grow by half, and by EXAMPLES_SLACK, from one round to the next
 EXAMPLES_SLACK = 1_000
+ON_TRIAL = "on-trial"  # a screen's reason for an update that it has nothing against; its score counts up to its threshold
 ROUND_MIN = 3  # edges whose median says what is usual; of two, the one who lies has half of it
 PAST_MIN = 3  # norms of an edge's own past before they are a yardstick
 
@@ -47,7 +48,11 @@ class Screen(Protocol):
     """Compares the updates of a round with each edge's own history, before they are folded."""
 
     def judge_round(self, round_number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
-        """A verdict for each edge."""
+        """A verdict for each edge. One whose reason is ON_TRIAL sets the update aside and no edge."""
+        ...
+
+    def admit(self, edge: str) -> None:
+        """A person lets an edge count: it is on trial no more."""
         ...
 
     def stepped(self, step: TensorSource) -> None:

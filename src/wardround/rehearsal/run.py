@@ -112,6 +112,7 @@ class Rehearsal:
             threshold=triage.screen_threshold,
             rounds_min=triage.screen_rounds_min,
             twin_threshold=triage.twin_cosine_max,
+            trial_rounds=triage.trial_rounds,
         )
 
     def _reference(self, edges: Mapping[str, Examples]) -> Examples | None:

@@ -27,7 +27,7 @@ class SettingAside(msgspec.Struct):
     def look(self, number: int, seen: Mapping[str, EdgeSeen], accused: Collection[str] = ()) -> None:
         """Take a round, and who stands accused after it; an edge that did not answer is as it was."""
         known = {edge for edge in self.edges if edge not in seen or seen[edge].aside}
-        fresh = {edge for edge, own in seen.items() if own.aside} - known
+        fresh = {edge for edge, own in seen.items() if own.aside and not own.trial} - known
         if fresh:
             if not self.last or number - self.last > QUIET_ROUNDS:
                 self.since = number

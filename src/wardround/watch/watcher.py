@@ -24,7 +24,7 @@ from wardround.watch.timetable import Row
 
 MISSED_BEATS = 3.0
 EVIDENCE_MAX = 40
-OTHER_SCORES = ("twins", "peers")
+OTHER_SCORES = ("twins", "peers", "trial")
 _REFUSED = {
     "not-finite": "The update holds NaN or infinity.",
     "shape": "A tensor of the update has the wrong shape.",
@@ -69,6 +69,16 @@ def _twins(of: str) -> _Words:
     )
 
 
+def _trial(what: str) -> _Words:
+    return _Words(
+        "was not admitted: its updates do not fit",
+        "Score of its trial",
+        f"the updates of its trial {what}",
+        ("labels or units are wrong at this edge", "a fault in training, or a wrong sign", "a hostile edge"),
+        "Look at the data of {edge} and how it trains; if it is merely different, let it count. It is tried again meanwhile.",
+    )
+
+
 def _peers(what: str) -> _Words:
     return _Words(
         "sends updates far from those of the others",
@@ -88,6 +98,8 @@ _QUARANTINED = {
     "peers-climb": _peers("and with each step of the model it wanted more of it, where they wanted less: as with a wrong sign"),
     "peers-path": _peers("and in all its first ones together its updates pointed against the way that the model went"),
     "peers-self": _peers("its updates did not agree with each other, as theirs do"),
+    "trial-noise": _trial("do not resemble each other from round to round, as those of the others do"),
+    "trial-direction": _trial("point against those of the others"),
     "twins-peer": _twins("another edge's"),
     "twins-stale": _twins("the hub's last step"),
 }

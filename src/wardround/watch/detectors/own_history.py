@@ -116,6 +116,9 @@ class OwnHistory:
         _learn(learned)
         return verdicts
 
+    def admit(self, edge: str) -> None:
+        """As learn.triage.Screen has it: here nobody is on trial."""
+
     def stepped(self, step: Tensors) -> None:
         """As moved, of the step itself."""
         self.moved(self._sketcher.sketch(step))

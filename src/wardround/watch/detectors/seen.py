@@ -20,7 +20,7 @@ class EdgeSeen:
     wardround.row_counts.
     `confidence`: counts by the base model's largest probability, shape
     (CONFIDENCE_BINS, CONFIDENCE_COUNTS). `aside`: triage or a
-    screen set its update aside, so that it is judged and teaches nothing.
+    screen set its update aside, so that it is judged and teaches nothing; `trial`: for nothing but its trial.
     """
 
     examples: int = 0
@@ -30,6 +30,7 @@ class EdgeSeen:
     inputs: Counts | None = None
     confidence: Counts | None = None
     aside: bool = False
+    trial: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
