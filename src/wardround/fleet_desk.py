@@ -15,6 +15,7 @@ from wardround.console.fleet_model import Branch, FleetEdge, FleetView, Invitati
 from wardround.console.model import Overview, Priority
 from wardround.console.shared import Shared
 from wardround.console.words import duration
+from wardround.draining import Draining
 from wardround.errors import WardroundError
 from wardround.learn.condition import Condition
 from wardround.learn.grpc_wire import Beat
@@ -33,6 +34,13 @@ MODELS_KNOWN = 1_000  # the newest
 BATTERY_LOW = 20.0  # per cent
 ORDER: tuple[Priority, ...] = ("high", "medium", "low", "info")
 CALM = 9
+_DRAINED = {
+    "finishing": "drained: finishing a round",
+    "emptying": "drained: emptying its spool",
+    "safe": "drained: safe to switch off",
+    "off": "",
+    "away": "drained, and away before it was safe",
+}
 
 
 class Store(Protocol):
@@ -87,10 +95,12 @@ class HubFleetDesk:
         overview: Callable[[], Overview],
         check: Callable[[str, Act], None],
         acts: Acts,
+        draining: Draining,
     ) -> None:
         """`overview` is the console's read model, which has links and rates; `check(who, act)` raises NotAllowed."""
         self._store, self._watch, self._clock, self._beats, self._attached = store, watch, clock, beats, attached
         self._overview, self._check, self._acts = overview, check, acts
+        self._draining = draining
         self._lock = threading.Lock()
         self._open: deque[_Open] = deque(maxlen=INVITATIONS_MAX)
         self._study = ""
@@ -139,6 +149,30 @@ class HubFleetDesk:
             raise WardroundError(f"no edge {edge} may come in", remedy="it is revoked already; look at the list again")
         self._view.forget()
 
+    def drain(self, edge: str, who: str) -> str:
+        """Give an edge no more work; words.
+
+        Raises:
+            NotAllowed: the person's role does not cover it.
+            WardroundError: there is no such edge, or it is drained already.
+        """
+        self._check(who, Act.EDGES)
+        words = self._draining.begin(edge, who)
+        self._view.forget()
+        return words
+
+    def undrain(self, edge: str, who: str) -> str:
+        """Give it work again; words.
+
+        Raises:
+            NotAllowed: the person's role does not cover it.
+            WardroundError: it is not drained.
+        """
+        self._check(who, Act.EDGES)
+        words = self._draining.end(edge, who)
+        self._view.forget()
+        return words
+
     # -- the read model
 
     def _build(self) -> FleetView:
@@ -152,6 +186,7 @@ class HubFleetDesk:
         for alert in self._watch.open_alerts():
             if alert.finding.edge:
                 alerts.setdefault(alert.finding.edge, []).append(alert)
+        drains = {one.edge: one for one in self._draining.all()}
         edges = []
         for record in self._store.edges():
             view = views.get(record.name)
@@ -165,6 +200,9 @@ class HubFleetDesk:
             condition = beat.condition if beat is not None else None
             battery = condition.battery if condition is not None else None
             need, urgency = _need(state, record, now_us, seen_us, own, condition)
+            drain = drains.get(record.name)
+            if drain is not None and urgency > 0 and (not own or drain.stage == "off"):
+                need, urgency = _DRAINED[drain.stage], CALM if drain.stage == "off" else 4
             edges.append(
                 FleetEdge(
                     name=record.name,
@@ -184,6 +222,8 @@ class HubFleetDesk:
                     machine=_machine(condition),
                     via=branch.above if branch is not None else "",
                     model=_model(beat.model if beat is not None else "", rounds),
+                    drain=drain.stage if drain is not None else "",
+                    drain_words=drain.words if drain is not None else "",
                 )
             )
         edges.sort(key=lambda e: (e.urgency, e.name))

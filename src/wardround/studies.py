@@ -25,7 +25,7 @@ from wardround.learn.journal import Committed, Journal
 from wardround.learn.learners import Learner, check_learner, code_digest, make_learner
 from wardround.learn.messages import MaskStep, Order, RoundEvent
 from wardround.learn.models import Parameters, decode_model, with_controls, without_controls
-from wardround.learn.pace import Abilities
+from wardround.learn.pace import Abilities, Held
 from wardround.learn.privacy.blind import Masking
 from wardround.learn.privacy.dp_rounds import with_public_scale
 from wardround.learn.privacy.edge_masks import Verify
@@ -105,11 +105,12 @@ class RunningStudy:
         advise: Advise,
         verify: Verify,
         abilities: Abilities,
+        held: Held,
         spans: Spans = NO_SPANS,
     ) -> None:
         """`say(title, detail)` is a line in "what happened"; `may_train(subject, codes)` is asked whenever examples are picked;
         `tell`, `is_well` and `advise` are the watch's (study_watch.py); `verify` checks an edge's signature in a blind study;
-        `abilities(edge)` is what it can train.
+        `abilities(edge)` is what it can train, `held(edge)` why it is given nothing now, or empty.
 
         Raises:
             StudyError: the study cannot be run as it is written.
@@ -167,6 +168,7 @@ class RunningStudy:
             masking=Masking(verify, lambda edge, step: send(edge, step, record.name), lambda: hub_roster(home)),
             ledger=FileLedger(folder / LEDGER) if self.study.privacy.has_budget else None,
             abilities=abilities,
+            held=held,
         )
         self._catch_up()
         if self.task is not None:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from wardround import __version__
 from wardround.api import fhir, fhir_ingest, problems
 from wardround.api.callers import Callers, Tokens
+from wardround.api.draining import Drains, make_drain_router
 from wardround.api.events import Streams, add_events
 from wardround.api.repeats import Repeats
 from wardround.api.routes import Desk, Records, make_router
@@ -38,6 +39,7 @@ def make_api(
     *,
     patients: fhir.Records | None = None,
     bundles: fhir_ingest.Takes | None = None,
+    drains: Drains | None = None,
 ) -> ASGIApp:
     """The whole API; paths begin with /api, and with /fhir where there are records of patients."""
     app = FastAPI(
@@ -55,6 +57,8 @@ def make_api(
     app.add_exception_handler(HTTPException, problems.on_http)
     callers = Callers(tokens, clock)
     app.include_router(make_router(desk, records, callers, Repeats(clock)))
+    if drains is not None:
+        app.include_router(make_drain_router(drains, callers))
     add_events(app.router, desk, callers, Streams())
     if patients is not None:
         router = fhir.make_fhir_router(patients, callers, __version__)

@@ -17,6 +17,7 @@ from rich.table import Table
 from wardround.cli import ble, edge_alerts, edge_key
 from wardround.cli.completeness import edge_completeness
 from wardround.cli.consent import edge_consent
+from wardround.cli.draining import drain
 from wardround.cli.edge_budget import edge_budget
 from wardround.cli.edge_status import DEFAULT_HOME, Home, status
 from wardround.cli.files import import_files
@@ -33,6 +34,7 @@ STDIN = "-"
 TOKEN_CHARS_MAX = 2_000
 app = typer.Typer(no_args_is_help=True, help="An edge gateway: join a hub, register devices, run.")
 app.command()(tree)
+app.command()(drain)
 app.command("import")(import_files)
 app.command()(status)
 app.command("budget")(edge_budget)

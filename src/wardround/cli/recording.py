@@ -49,6 +49,7 @@ ACTS: dict[tuple[str, ...], _Act] = {
     ("edge", "consent"): _SECRET,  # of a patient by the hospital's identifier
     ("edge", "device"): _SECRET,
     ("edge", "devices", "revoke"): CHANGE,
+    ("edge", "drain"): CHANGE,
     ("edge", "export"): _Act("export", named=False),
     ("edge", "import"): _SECRET,
     ("edge", "key", "export"): _Act("export", named=False),

@@ -161,6 +161,23 @@ def revoke(name: Annotated[str, typer.Argument(help="The edge.")], hub: Hub, tok
 
 
 @app.command()
+def drain(
+    name: Annotated[str, typer.Argument(help="The edge.")],
+    hub: Hub,
+    token_file: TokenFile,
+    ca: Ca = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Give it work again.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Say how far it is, and change nothing.")] = False,
+) -> None:
+    """Give an edge no more work, so that it can be switched off. For example `wardround remote drain icu-a --show`."""
+    client = HubClient.at(hub, token_file=token_file, ca=ca)
+    if show:
+        typer.echo(client.drained(name).words)
+        return
+    typer.echo(client.undrain(name) if undo else client.drain(name))
+
+
+@app.command()
 def watch(
     hub: Hub,
     token_file: TokenFile,

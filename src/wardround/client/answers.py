@@ -47,6 +47,16 @@ class Edge(Answer, frozen=True, kw_only=True):
     revoked: datetime | None
 
 
+class Drain(Answer, frozen=True, kw_only=True):
+    """An edge that gets no more work."""
+
+    edge: str
+    stage: Literal["finishing", "emptying", "safe", "off", "away"]
+    words: str
+    since: datetime
+    by: str
+
+
 class Study(Answer, frozen=True, kw_only=True):
     """A study."""
 

@@ -124,6 +124,18 @@ class HubClient:
         """Shut an edge out; what was done, in words."""
         return self._send("POST", f"/edges/{quote(edge, safe='')}/revocation", a.Done).words
 
+    def drain(self, edge: str) -> str:
+        """Give an edge no more work, so that it can be switched off; how far it is, in words."""
+        return self._send("POST", f"/edges/{quote(edge, safe='')}/drain", a.Done).words
+
+    def undrain(self, edge: str) -> str:
+        """Give it work again."""
+        return self._send("DELETE", f"/edges/{quote(edge, safe='')}/drain", a.Done).words
+
+    def drained(self, edge: str) -> a.Drain:
+        """How far an edge is that is drained."""
+        return self._get(f"/edges/{quote(edge, safe='')}/drain", a.Drain)
+
     def ask(self, study: str, kind: StudyActKind, reason: str, *, to_round: int | None = None, key: str = "") -> a.StudyAnswer:
         """Ask something of a study: once, however often it is sent. `rollback` and `promote` name a round.
 

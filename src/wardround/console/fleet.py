@@ -88,6 +88,8 @@ def _seen(edge: FleetEdge, now_us: int) -> str:
 
 
 def _link(edge: FleetEdge) -> str:
+    if edge.drain == "off":
+        return f"{parts.cross(13)} drained, away"
     if edge.state == "silent":
         return f"{parts.cross(13)} silent"
     if edge.state == "set-aside":
@@ -120,7 +122,12 @@ def _table(looking: Looking, now_us: int) -> Table[FleetEdge]:
         return f'<span class="need">{safe(edge.need)}</span>' if edge.need else '<span class="dim">as expected</span>'
 
     def revoke(edge: FleetEdge) -> str:
-        return parts.button(looking, Act.EDGES, "Revoke", "ask-revoke", kind="small", facts=(("edge", edge.name),))
+        own = (("edge", edge.name),)
+        drain = ("Use again", "undrain") if edge.drain else ("Drain", "ask-drain")
+        return " ".join(
+            parts.button(looking, Act.EDGES, words, act, kind="small", facts=own)
+            for words, act in (drain, ("Revoke", "ask-revoke"))
+        )
 
     columns: tuple[Column[FleetEdge], ...] = (
         Column("name", "Edge", name, lambda e: e.name),
@@ -155,6 +162,7 @@ def _edge(view: FleetView, looking: Looking) -> str:
     facts = (
         ("Needs", safe(edge.need) or "nothing"),
         ("Link", f"{_link(edge)}, last seen {_seen(edge, view.now_us)}"),
+        *((("Drained", safe(edge.drain_words)),) if edge.drain else ()),
         ("Joined", f"{day_clock(edge.joined_us)} UTC"),
         ("Certificate", f"{day_clock(edge.certificate_us)} UTC, {_left(edge, view.now_us)}"),
         ("Spool", f"{_spool(edge)} observations" + (f", {edge.spool_bytes / 1e6:,.1f} MB" if edge.told else "")),
@@ -285,6 +293,26 @@ def revoke_dialog(edge: FleetEdge) -> str:
     )
 
 
+def drain_dialog(edge: FleetEdge) -> str:
+    """Before an edge gets no more work: what will happen."""
+    waits = f"what waits in its spool ({count(edge.spooled, 'observation')})" if edge.spooled else "what waits in its spool"
+    lines = (
+        "It gets no new work. A round that it takes part in is waited for; studies go on without it from the next one on.",
+        f"It goes on measuring, and sends {waits}.",
+        "This screen says when it is safe to switch it off; its silence is no alert then.",
+        "Nothing is deleted. It is used again when you say so, here or with `wardround edge drain NAME --undo`.",
+    )
+    return parts.confirm(
+        title=f"Drain {edge.name}?",
+        detail="For an edge that is to be switched off, moved or mended.",
+        consequences=lines,
+        keep="Go on using it",
+        do=f"Drain {edge.name}",
+        act="drain",
+        facts=(("edge", edge.name),),
+    )
+
+
 def _acts(desk: FleetDesk) -> dict[str, OnAct]:
     def ask_invite(_: Facts, looking: Looking) -> Reply:
         desk.ask(looking.name)
@@ -309,4 +337,23 @@ def _acts(desk: FleetDesk) -> dict[str, OnAct]:
         desk.revoke(edge, looking.name)
         return Reply(toast=f"{edge} is revoked. It comes back only with a new invitation.")
 
-    return {"ask-invite": ask_invite, "invite": invite, "ask-revoke": ask_revoke, "revoke": revoke}
+    def ask_drain(facts: Facts, looking: Looking) -> Reply:
+        desk.ask(looking.name)
+        found = next((e for e in desk.fleet().edges if e.name == facts.get("edge", "")), None)
+        return Reply(toast="There is no such edge any more.") if found is None else Reply(dialog=drain_dialog(found))
+
+    def drain(facts: Facts, looking: Looking) -> Reply:
+        return Reply(toast=desk.drain(facts.get("edge", ""), looking.name))
+
+    def undrain(facts: Facts, looking: Looking) -> Reply:
+        return Reply(toast=desk.undrain(facts.get("edge", ""), looking.name))
+
+    return {
+        "ask-invite": ask_invite,
+        "invite": invite,
+        "ask-revoke": ask_revoke,
+        "revoke": revoke,
+        "ask-drain": ask_drain,
+        "drain": drain,
+        "undrain": undrain,
+    }

@@ -34,6 +34,8 @@ class FleetEdge:
     machine: str = ""  # what it says of its machine, in words
     via: str = ""  # the edge that it gets models from; empty: the hub
     model: str = ""  # the newest one it trained from, in words
+    drain: str = ""  # how far it is when it gets no more work: finishing, emptying, safe, off, away
+    drain_words: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +91,9 @@ class FleetDesk(Protocol):
 
     def revoke(self, edge: str, who: str) -> None:
         """Shut an edge out. Raises NotAllowed, WardroundError."""
+
+    def drain(self, edge: str, who: str) -> str:
+        """Give an edge no more work; words. Raises NotAllowed, WardroundError."""
+
+    def undrain(self, edge: str, who: str) -> str:
+        """Give it work again; words. Raises NotAllowed, WardroundError."""

@@ -24,6 +24,7 @@ from wardround.console.server import Console, Listening
 from wardround.console.study_files import study_files
 from wardround.console.ward_pages import WardPages
 from wardround.desk import HubDesk
+from wardround.draining import Draining
 from wardround.fleet_desk import HubFleetDesk
 from wardround.governance import Governance
 from wardround.learn.grpc_wire import Beat
@@ -70,6 +71,7 @@ class Parts:
     inbox: Inbox
     committed: Callable[[Sequence[Observation]], None]
     attached: Callable[[], set[str]]
+    draining: Draining
     fingerprint: Callable[[], bytes]
     record: Callable[..., None]
 
@@ -102,7 +104,8 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
         site=settings.site,
         required=settings.console.second_factor == "required",
     )
-    api = make_api(api_desk, parts.store, api_desk, parts.clock, patients=patients, bundles=_bundles(parts))
+    bundles, drains = _bundles(parts), parts.draining
+    api = make_api(api_desk, parts.store, api_desk, parts.clock, patients=patients, bundles=bundles, drains=drains)
     ward = WardPages(parts.ward, desk.overview)
     governance = GovernancePages(_governance(parts), desk.overview)
     models = ModelExports(parts.home, parts.store, check=desk.check, record=parts.record)
@@ -170,6 +173,7 @@ def _fleet(parts: Parts, acts: ApiDesk) -> tuple[Screen, ...]:
         overview=parts.desk.overview,
         check=parts.desk.check,
         acts=acts,
+        draining=parts.draining,
     )
     return fleet.screens(own)
 

@@ -27,6 +27,7 @@ from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import find_signal, signal_title
 from wardround.collect.storage import FolderStorage
 from wardround.desk import Arrivals, HubDesk, Place
+from wardround.draining import Draining, rounds_of
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused
 from wardround.flower.door import FlowerDoor
@@ -197,6 +198,14 @@ class Hub:
             recorder=self.recorder,
         )
         self.beats: dict[str, Beat] = {}
+        self.draining = Draining(
+            self.store,
+            self.clock,
+            attached=self._attached,
+            rounds=self._rounds_of,
+            record=self.recorder.for_desk,
+            happened=self.recorder.happened,
+        )
         self.arrivals = Arrivals(self.clock)
         self._subject_edge: dict[str, str] = {}
         self._place(zip(*self.lake.read(BRONZE, columns=["subject", "edge"]).to_pydict().values(), strict=True))
@@ -288,7 +297,7 @@ class Hub:
         self.flower = FlowerDoor(
             self.home,
             clock=self.clock,
-            attached=lambda: link.attached,
+            attached=lambda: {edge for edge in link.attached if not self.draining.why_not(edge)},
             known=lambda: [EdgeId(e.name) for e in self.store.edges() if e.revoked_us is None],
             send=link.send,
             on_event=self._news,
@@ -358,9 +367,15 @@ class Hub:
             inbox=self.inbox,
             committed=self._committed,
             attached=self._attached,
+            draining=self.draining,
             fingerprint=lambda: self._authority.fingerprint,
             record=self.recorder.for_desk,
         )
+
+    def _rounds_of(self, edge: str) -> set[str]:
+        opened = {name: running.coordinator.open_round for name, running in list(self.studies.running.items())}
+        asked = {name: (known[0].number, known[0].participants) for name, known in opened.items() if known is not None}
+        return rounds_of(edge, asked)
 
     def _attached(self) -> set[str]:
         return set(self.link.attached) if self.link is not None else set()
@@ -398,7 +413,7 @@ class Hub:
             await asyncio.to_thread(self._look_at_training)
             beat += 1
             if beat % round(LOOK_S / TICK_S) == 0:
-                await asyncio.to_thread(self.watch.tick)
+                await asyncio.to_thread(lambda: self.watch.tick(self.draining.off()))
             await asyncio.sleep(TICK_S)
 
     def _look_at_training(self) -> None:
@@ -441,6 +456,7 @@ class Hub:
         edges = await asyncio.to_thread(self.store.edges)
         await asyncio.to_thread(self.telling.answer, self.desk, self.beats)
         await asyncio.to_thread(self._ask_edges)
+        await asyncio.to_thread(self.draining.look)
         await asyncio.to_thread(self.processing.look)
         await self.studies.look(self.link.attached if self.link is not None else set())
         if self.link is not None:
@@ -567,6 +583,7 @@ class Hub:
 
     def _edge_beat(self, edge: EdgeId, beat: Beat) -> None:
         self.beats[edge] = beat
+        self.draining.heard(edge, beat)
         self.watch.edge_seen(edge)
 
     def _tell(self, edge: EdgeId, notice: Notice) -> None:
@@ -596,6 +613,7 @@ class Hub:
             advise=self.watch.advised,
             verify=self._peers.check,
             abilities=self.link.abilities,
+            held=self.draining.why_not,
         )
 
     def _fleet(self, link: HubLink, study: str) -> Fleet:

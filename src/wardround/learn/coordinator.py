@@ -37,7 +37,7 @@ from wardround.learn.journal import (
 from wardround.learn.making import Making, Reference, weighted_metrics
 from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters
-from wardround.learn.pace import NOBODY, Abilities, Pace
+from wardround.learn.pace import NOBODY, Abilities, Held, Pace
 from wardround.learn.privacy.blind import Masking, make_blind
 from wardround.learn.privacy.central import Central
 from wardround.learn.privacy.dp_rounds import first_row, made_central, without_facts
@@ -97,6 +97,7 @@ class Coordinator:
         masking: Masking | None = None,
         ledger: Ledger | None = None,
         abilities: Abilities | None = None,
+        held: Held = lambda _edge: "",
     ) -> None:
         """`settings` goes to the edges; `initial()` is the first model; `shape` is (features, classes).
 
@@ -106,7 +107,8 @@ class Coordinator:
         `weights()` is how much each edge is wanted when edges are chosen (selection.py).
 
         `send` and `on_event` must return at once; they are called under the lock. `masking` carries the
-        masks of a blind study, `ledger` keeps what one of mode `clear-dp` has spent. `abilities(edge)` is what it can train.
+        masks of a blind study, `ledger` keeps what one of mode `clear-dp` has spent. `abilities(edge)` is what it can train,
+        `held(edge)` why the hub asks nothing of it now, or empty.
 
         Raises:
             StudyError: the study is blind, and nothing here can carry its masks; or it has a budget, and no ledger that holds.
@@ -139,7 +141,7 @@ class Coordinator:
         self._attached: set[EdgeId] = set()
         self._open: OpenRound | None = None
         self._state: rounds.RoundState | None = None
-        self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights, abilities)
+        self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights, abilities, held)
         self._commit_later, self._due = commit_later, tuple[EdgeId, ...]()
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
@@ -150,8 +152,8 @@ class Coordinator:
         self._rollbacks = journal.rollbacks()
         self._without_fold = sum(not c.folded and not c.replayed for c in committed if not self._begins_alone or c.number)
         self._unmoved = 0  # rounds in a row in which every update was set aside
-        if held := journal.screen_state():
-            screen.restore(held)
+        if saved := journal.screen_state():
+            screen.restore(saved)
         self._resume()
 
     # -- what the shell calls

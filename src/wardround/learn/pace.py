@@ -23,6 +23,7 @@ from wardround.records import EdgeId
 RETRY_S, RETRY_S_MAX = 1.0, 30.0  # after the first abandoned attempt at a round, and at most
 NOBODY: Mapping[str, float] = {}
 Abilities: TypeAlias = Callable[[EdgeId], Collection[str]]
+Held: TypeAlias = Callable[[EdgeId], str]
 
 
 class Pace:
@@ -35,10 +36,12 @@ class Pace:
         history: Sequence[Collection[str]],
         weights: Callable[[], Mapping[str, float]] = lambda: NOBODY,
         abilities: Abilities | None = None,
+        held: Held = lambda _edge: "",
     ) -> None:
         """`history` is who had a turn in each round so far; `weights()` is how much each edge is wanted (selection.py);
-        `abilities(edge)` is what it said it can train, without which nobody is left out for that."""
-        self._abilities = abilities
+        `abilities(edge)` is what it said it can train, without which nobody is left out for that; `held(edge)` is why the hub
+        itself asks nothing of it now, or empty."""
+        self._abilities, self._held = abilities, held
         self._study, self._clock, self._weights = study, clock, weights
         self._conditions: dict[str, Condition] = {}
         self._turns = Turns(history)
@@ -58,6 +61,8 @@ class Pace:
         """Why this edge is not asked now; empty: it may be."""
         if unable := self.unable(edge):
             return unable
+        if held := self._held(edge):
+            return held
         condition = self._conditions.get(edge)
         own = condition.unwilling if condition is not None else ""
         return own or lacks(self._study.schedule, condition, self._clock.now_us())

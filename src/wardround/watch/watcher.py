@@ -132,6 +132,7 @@ class Watch:
         self._book = AlertBook()
         self._sensors = Sensors()
         self._edges: dict[str, EdgeSeen] = {}
+        self._excused = set[str]()  # silent, and expected to be
         self._scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
         if saved:
             self._book.restore(saved)
@@ -149,6 +150,7 @@ class Watch:
         with self._lock:
             known = self._edges.get(edge)
             self._edges[edge] = EdgeSeen(self._clock.now_us(), silent=False)
+            self._excused.discard(edge)
             if known is not None and known.silent:
                 self._clear(_fingerprint("edge-silent", edge))
 
@@ -296,14 +298,20 @@ class Watch:
                 for what in (ENDED, ENDING):
                     self._clear(certificate_fingerprint(edge, what))
 
-    def tick(self) -> None:
-        """Look at the clock: silent edges, silent signals. Call it about once a second."""
+    def tick(self, off: Collection[str] = ()) -> None:
+        """Look at the clock: silent edges, silent signals. Call it once a second or so. `off`: edges whose silence is expected."""
         with self._lock:
             now_us = self._clock.now_us()
             for edge, seen in list(self._edges.items()):
                 quiet_s = (now_us - seen.last_us) / 1e6
                 if not seen.silent and quiet_s > MISSED_BEATS * self._heartbeat_s:
                     self._edges[edge] = EdgeSeen(seen.last_us, silent=True)
+                    if edge not in off:
+                        self._edge_silent(edge, seen.last_us, now_us)
+                    else:
+                        self._excused.add(edge)
+                elif seen.silent and edge in self._excused and edge not in off:  # it should be back by now
+                    self._excused.discard(edge)
                     self._edge_silent(edge, seen.last_us, now_us)
             for change in self._sensors.tick(now_us, {edge for edge, seen in self._edges.items() if seen.silent}):
                 self._sensor(change)

@@ -12,6 +12,7 @@ from wardround.api.app import make_api
 from wardround.api_desk import ApiDesk
 from wardround.clock import ManualClock
 from wardround.console.model import AlertView, EdgeView, Overview, RoutineView
+from wardround.draining import Draining
 from wardround.store import EdgeRecord, Person, RoundRecord, StudyRecord, open_store
 from wardround.trust.api_tokens import mint_api_token
 from wardround.watch.acts import Acts, answer
@@ -65,7 +66,16 @@ class World:
             request_id=lambda _: f"r-{next(ids)}",
             invites=lambda: ("hub.example", 7444, b"p" * 32),
         )
-        self.app = make_api(self.desk, self.store, self.desk, self.clock)
+        self.attached, self.rounds = set(), {}
+        self.drains = Draining(
+            self.store,
+            self.clock,
+            attached=lambda: self.attached,
+            rounds=lambda edge: self.rounds.get(edge, ()),
+            record=lambda kind, what, who, **facts: self.recorded.append((kind, what, who, facts)),
+            happened=lambda *_: None,
+        )
+        self.app = make_api(self.desk, self.store, self.desk, self.clock, drains=self.drains)
         for person, role in (
             ("viola", "viewer"),
             ("oskar", "operator"),

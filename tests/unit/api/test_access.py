@@ -36,6 +36,9 @@ ROUTES = {
     "GET /api/v1/edges/{edge}": EVERYBODY,
     "POST /api/v1/edges/{edge}/invitation": EDGES,
     "POST /api/v1/edges/{edge}/revocation": EDGES,
+    "GET /api/v1/edges/{edge}/drain": EVERYBODY,
+    "POST /api/v1/edges/{edge}/drain": EDGES,
+    "DELETE /api/v1/edges/{edge}/drain": EDGES,
     "GET /api/v1/studies": EVERYBODY,
     "GET /api/v1/studies/{study}": EVERYBODY,
     "GET /api/v1/studies/{study}/rounds": EVERYBODY,
@@ -120,7 +123,9 @@ def found(routes):
 def guarded(world):
     """The whole API over a hub with something to take, and a way to call it that costs little."""
     world.patients = NoPatients()
-    world.app = make_api(world.desk, world.store, world.desk, world.clock, patients=world.patients, bundles=world.patients)
+    world.app = make_api(
+        world.desk, world.store, world.desk, world.clock, patients=world.patients, bundles=world.patients, drains=world.drains
+    )
     world.edge("icu-a")
     world.study("beats", rounds=2)
     world.alert(1)

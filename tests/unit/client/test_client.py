@@ -63,6 +63,10 @@ def test_everything_is_done(serving):
     assert invited.token.startswith("wr1.")
     assert invited.token not in repr(invited)
     world.edge("icu-c")
+    world.attached.add("icu-c")
+    assert "no more work" in hub.drain("icu-c")
+    assert (hub.drained("icu-c").stage, hub.drained("icu-c").by) == ("emptying", "oskar")
+    assert "used again" in hub.undrain("icu-c")
     assert "icu-c" in hub.revoke("icu-c")
     asked = hub.ask("beats", "rollback", "scores fell", to_round=3, key="k-1")
     assert hub.ask("beats", "rollback", "scores fell", to_round=3, key="k-1") == asked

@@ -14,6 +14,7 @@ from wardround.console import fleet
 from wardround.console.fleet_model import Branch, FleetEdge, FleetView
 from wardround.console.looking import Held, Looking
 from wardround.console.model import EdgeView, Overview
+from wardround.draining import Draining
 from wardround.errors import NotAllowed, WardroundError
 from wardround.fleet_desk import HubFleetDesk
 from wardround.learn.condition import Condition
@@ -49,9 +50,12 @@ class Site:
             None, store=self.store, clock=self.clock, record=record, silences=list, request_id=str,
             invites=lambda: ("hub.example", 7443, b"p" * 32),
         )  # fmt: skip
+        self.draining = Draining(
+            self.store, self.clock, attached=lambda: self.attached, rounds=lambda _: (), record=record, happened=lambda *_: None
+        )
         self.desk = HubFleetDesk(
             self.store, self.watch, self.clock, beats=self.beats, attached=lambda: self.attached, overview=self.overview,
-            check=lambda who, act: check_act(who, ROLES[who], act), acts=acts,
+            check=lambda who, act: check_act(who, ROLES[who], act), acts=acts, draining=self.draining,
         )  # fmt: skip
 
     def overview(self):
@@ -224,6 +228,35 @@ def test_revoke_says_what_will_happen_and_wants_the_name_typed(site):
     assert "no such edge" in site.act("ask-revoke", edge="nobody").toast
 
 
+def test_drain_says_what_will_happen_then_how_far_it_is_and_is_undone(site):
+    site.joins("icu-a", spooled=12)
+    dialog = text(site.act("ask-drain", edge="icu-a").dialog)
+    for words in (
+        "gets no new work",
+        "waits in its spool (12 observations)",
+        "its silence is no alert",
+        "Nothing is deleted",
+    ):
+        assert words in dialog
+    assert site.log == []
+    assert "icu-a gets no more work" in site.act("drain", edge="icu-a").toast
+    site.draining.heard("icu-a", site.beats["icu-a"])
+    assert "drained: emptying its spool" in site.shown()["edges"][0]
+    assert "12 observations wait in its spool" in site.shown(replace(KIM, item="icu-a"))["edge"][0]
+    site.beats["icu-a"] = replace(site.beats["icu-a"], spooled=0)
+    site.clock.advance(11.0)
+    site.draining.heard("icu-a", site.beats["icu-a"])
+    assert [e.need for e in site.desk.fleet().edges] == ["drained: safe to switch off"]
+    site.attached.clear()
+    shown = site.shown()
+    assert "drained, away" in shown["edges"][0]
+    assert "None needs anything" in shown["answer"][0]
+    assert "is used again" in site.act("undrain", edge="icu-a").toast
+    assert "not seen since the hub started" in site.shown()["edges"][0]
+    assert [entry[1] for entry in site.log] == ["edge drained", "edge used again"]
+    assert "no such edge" in site.act("ask-drain", edge="nobody").toast
+
+
 def test_a_viewer_sees_the_buttons_disabled_and_is_refused_at_the_hub(site):
     furnish(site)
     shown = site.shown(VERA)
@@ -234,6 +267,9 @@ def test_a_viewer_sees_the_buttons_disabled_and_is_refused_at_the_hub(site):
         "invite": {"edge": "x"},
         "ask-revoke": {"edge": "calm"},
         "revoke": {"edge": "calm", "typed": "calm"},
+        "ask-drain": {"edge": "calm"},
+        "drain": {"edge": "calm"},
+        "undrain": {"edge": "calm"},
     }
     assert set(tries) == set(fleet.screens(site.desk)[0].acts)
     for name, facts in tries.items():

@@ -96,6 +96,16 @@ def test_whom_the_schedule_leaves_out_is_not_asked():
     assert [own.why_not(e) for e in (a, b, c)] == ["", "not-charging", "condition-unknown"]
 
 
+def test_whom_the_hub_itself_asks_nothing_is_not_asked_whatever_it_says():
+    held = {"a": "draining"}
+    own = Pace(study(), ManualClock(), [], held=lambda edge: held.get(edge, ""))
+    for edge in ("a", "b"):
+        own.note(EdgeId(edge), GOOD)
+    assert [own.why_not(EdgeId(e)) for e in ("a", "b")] == ["draining", ""]
+    held.clear()
+    assert own.why_not(EdgeId("a")) == ""
+
+
 def test_an_edge_that_has_said_no_is_left_alone_until_its_next_heartbeat():
     own, a = pace(), EdgeId("a")
     own.note(a, GOOD)
