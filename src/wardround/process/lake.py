@@ -162,13 +162,16 @@ class Lake:
             wanted.append(Condition("made", ">", made_after))
         expression = rows_where(wanted)
         names = list(columns) if columns is not None else None
-        dataset = self._dataset(table, version, wanted)
-        try:
-            return dataset.to_table(columns=names, filter=expression)
-        except (OSError, pa.ArrowException) as exc:
-            if broken is None:
-                raise ProcessError(f"a file of {table} cannot be read: {exc}", remedy="restore it, or look at the disk") from exc
-        return self._readable(table, dataset, names, expression, broken)
+        parts = []
+        for dataset in self._datasets(table, version, wanted):
+            try:
+                parts.append(dataset.to_table(columns=names, filter=expression))
+            except (OSError, pa.ArrowException) as exc:
+                if broken is None:
+                    remedy = "restore it, or look at the disk"
+                    raise ProcessError(f"a file of {table} cannot be read: {exc}", remedy=remedy) from exc
+                parts.append(self._readable(table, dataset, names, expression, broken))
+        return pa.concat_tables(parts) if len(parts) > 1 else parts[0]
 
     def _readable(
         self, table: str, dataset: ds.Dataset, columns: list[str] | None, expression: Any, broken: list[BrokenFile]
@@ -348,7 +351,7 @@ class Lake:
         self._handles[table] = handle
         return handle
 
-    def _dataset(self, table: str, version: int | None, wanted: Sequence[Condition]) -> ds.Dataset:
+    def _datasets(self, table: str, version: int | None, wanted: Sequence[Condition]) -> Iterator[ds.Dataset]:
         """Those files of a version that may hold what is wanted. What the log says of the newest few versions is kept: reading
         it is most of the work. Writes nothing."""
         where = f"{self._uri}/{table}"
@@ -358,7 +361,7 @@ class Lake:
                 newest = self._readers.get(table)
                 if newest is None:
                     if not DeltaTable.is_deltatable(where, self._options):
-                        return ds.dataset(SCHEMAS[table].empty_table())
+                        return iter([ds.dataset(SCHEMAS[table].empty_table())])
                     self._readers[table] = newest = DeltaTable(where, storage_options=self._options)
                 newest.update_incremental()
                 version = newest.version()
@@ -369,7 +372,7 @@ class Lake:
                 self._files[table, version] = found
                 while len(self._files) > VERSIONS_MAX:
                     self._files.pop(next(iter(self._files)), None)
-        return found.dataset(SCHEMAS[table], _reader_files(where, self._options), wanted)
+        return found.datasets(SCHEMAS[table], _reader_files(where, self._options), wanted)
 
 
 def _reader_files(where: str, options: dict[str, str] | None) -> fs.FileSystem:

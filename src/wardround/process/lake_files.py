@@ -7,7 +7,7 @@ file, measured, so that some thousand files of the newest few versions filled a 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -18,6 +18,7 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 PLACE = ("day", "bucket")
+AT_ONCE = 256  # files
 RANGES = ("made", "t_us", "t0_us", "t1_us", "code", "job")  # columns whose lowest and highest of each file are looked at
 _FORMAT = ds.ParquetFileFormat()
 
@@ -64,14 +65,19 @@ class Files:
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    def dataset(self, schema: pa.Schema, files: fs.FileSystem, conditions: Sequence[Condition]) -> ds.Dataset:
-        """Of the files that may hold a row which fulfils every condition."""
+    def datasets(self, schema: pa.Schema, files: fs.FileSystem, conditions: Sequence[Condition]) -> Iterator[ds.Dataset]:
+        """Of the files that may hold a row which fulfils every condition, AT_ONCE files in each; at least one dataset.
+
+        A file that has been read keeps its footer for as long as its dataset lives.
+        """
         needed = self._needed(conditions)
-        fragments = [
-            _FORMAT.make_fragment(unquote(path), files, (ds.field("day") == day) & (ds.field("bucket") == bucket))
-            for path, day, bucket in zip(*(needed.column(name).to_pylist() for name in ("path", *PLACE)), strict=True)
-        ]
-        return ds.FileSystemDataset(fragments, schema, _FORMAT, files)
+        for at in range(0, max(1, needed.num_rows), AT_ONCE):
+            part = needed.slice(at, AT_ONCE)
+            fragments = [
+                _FORMAT.make_fragment(unquote(path), files, (ds.field("day") == day) & (ds.field("bucket") == bucket))
+                for path, day, bucket in zip(*(part.column(name).to_pylist() for name in ("path", *PLACE)), strict=True)
+            ]
+            yield ds.FileSystemDataset(fragments, schema, _FORMAT, files)
 
     def _needed(self, conditions: Sequence[Condition]) -> pa.Table:
         table = self._table

@@ -299,7 +299,7 @@ class Watch:
                     self._clear(certificate_fingerprint(edge, what))
 
     def tick(self, off: Collection[str] = ()) -> None:
-        """Look at the clock: silent edges, silent signals. Call it once a second or so. `off`: edges whose silence is expected."""
+        """Look at the clock: silent edges, silent signals. Call it once a second. `off`: edges whose silence is expected."""
         with self._lock:
             now_us = self._clock.now_us()
             for edge, seen in list(self._edges.items()):

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import fs
 
+from wardround.process import lake_files
 from wardround.process.lake import Lake
 from wardround.process.lake_files import Condition, Files, rows_where
 from wardround.process.tables import BRONZE, DAY_US, SCHEMAS, observation_rows
@@ -77,7 +78,7 @@ def test_files_that_cannot_hold_a_row_are_not_opened(lake):
     files, place = files_of(lake)
 
     def opened(*conditions: Condition) -> int:
-        return len(list(files.dataset(SCHEMAS[BRONZE], place, conditions).get_fragments()))
+        return sum(len(list(one.get_fragments())) for one in files.datasets(SCHEMAS[BRONZE], place, conditions))
 
     assert opened() == len(files) > 6
     assert 0 < opened(Condition("made", ">", 5)) < len(files)
@@ -94,9 +95,19 @@ def test_a_file_without_statistics_is_read(lake):
     blank = [pa.nulls(len(files), column.type) if name.startswith(("min.", "max.")) else column for name, column in known]
     files._table = pa.Table.from_arrays(blank, names)
     conditions = [Condition("made", ">", 5), Condition("code", "in", [CODES[0]])]
-    dataset = files.dataset(SCHEMAS[BRONZE], place, conditions)
+    (dataset,) = files.datasets(SCHEMAS[BRONZE], place, conditions)
     assert len(list(dataset.get_fragments())) == len(files)
     assert dataset.to_table(filter=rows_where(conditions)).num_rows > 0
+
+
+def test_many_files_are_read_a_few_at_a_time_and_none_is_missed(lake, monkeypatch):
+    monkeypatch.setattr(lake_files, "AT_ONCE", 4)
+    files, place = files_of(lake)
+    parts = [len(list(one.get_fragments())) for one in files.datasets(SCHEMAS[BRONZE], place, [])]
+    assert sum(parts) == len(files)
+    assert max(parts) == 4
+    assert sorted(lake.read(BRONZE, columns=["device_seq"]).column(0).to_pylist()) == list(range(1, 40))
+    assert [part.num_rows for part in [lake.read(BRONZE, columns=["device_seq"], codes=[])]] == [0]
 
 
 def test_what_is_kept_of_a_file_is_small(lake):
