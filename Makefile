@@ -52,6 +52,10 @@ test-takeover: $(VENV)/.dev  ## two hubs on one PostgreSQL: killed in the middle
 	@scripts/install-packages postgresql
 	@WARDROUND_TAKEOVER=1 scripts/test tests/unit/store/test_lease.py tests/integration/test_takeover.py $(ARGS)
 
+.PHONY: test-upgrade
+test-upgrade: $(VENV)/.dev  ## homes of hub and edge that an earlier version made are taken up by this one, which runs on them
+	@WARDROUND_UPGRADE=1 scripts/test tests/upgrade $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.dev  ## 200 edges and 2,000 devices for SOAK_S seconds (1800) with faults at random: the hub's memory, lost, duplicated, rounds stuck
 	@$(BIN)/python -m tests.soak.run $(or $(SOAK_S),1800) $(or $(SEED),0)
