@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from wardround.cli import doctor_home
 from wardround.clock import utc
-from wardround.errors import TrustError, WardroundError
+from wardround.errors import SettingsError, TrustError, WardroundError
 from wardround.records import Check
 from wardround.settings import HubSettings
 from wardround.trust.at_rest import Sealer, open_seal
@@ -36,11 +37,13 @@ def examine(home: Path | None) -> Iterator[Check]:
     yield _python()
     yield Check("TLS 1.3", ssl.HAS_TLSv1_3, ssl.OPENSSL_VERSION, "install a Python built with OpenSSL 1.1.1 or newer")
     yield _clock()
+    yield doctor_home.clock_synchronised()
     yield _disk(home or Path.cwd())
     for module, what in (("dask", "hub"), ("nicegui", "console"), ("wfdb", "WFDB records"), ("jax", "training")):
         present = importlib.util.find_spec(module) is not None
         extra = "hub" if what in ("hub", "console") else "files" if module == "wfdb" else ""
         yield Check(what, present or None, "installed" if present else "not installed", f"pip install 'wardround[{extra}]'")
+    yield doctor_home.podman()
     if home is None:
         settings = HubSettings()
         for key, listen in (("grpc", settings.grpc), ("enrolment", settings.enrolment), ("console", settings.console)):
@@ -48,6 +51,10 @@ def examine(home: Path | None) -> Iterator[Check]:
     else:
         yield from _certificates(home)
         yield _at_rest(home)
+        yield from doctor_home.databases(home)
+        for name, checks in (("hub.toml", doctor_home.hub_checks), ("edge.toml", doctor_home.edge_checks)):
+            if (home / name).exists():
+                yield from _settled(name, checks(home))
 
 
 def doctor(
@@ -56,7 +63,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:
-    """Check this machine: Python, TLS, clock, disk, ports, certificates; say what to do."""
+    """Check this machine: Python, TLS, clock, disk, ports, Podman; a home: certificates, databases, its hub; say what to do."""
     checks = list(examine(home))
     show("wardround doctor", checks, as_json=as_json)
 
@@ -75,6 +82,14 @@ def show(title: str, checks: Sequence[Check], *, as_json: bool) -> None:
         Console().print(table)
     if any(c.good is False for c in checks):
         raise typer.Exit(1)
+
+
+def _settled(name: str, checks: Iterator[Check]) -> Iterator[Check]:
+    """The checks of a home; that its settings do not hold is one of them."""
+    try:
+        yield from checks
+    except SettingsError as error:
+        yield Check(name, False, str(error), error.remedy)
 
 
 def _python() -> Check:
