@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 STATE, TOPIC = "drains", "drains"
 SHOWN = "drains-shown"  # how far each is, for other processes
 WHY = "draining"  # why an edge is not asked, beside the constants of schedule.py
-SAFE_S = 10.0  # an edge whose devices send has something in its spool now and then: that it was empty so lately is enough
+SAFE_S = 10.0  # before its newest heartbeat: what devices send is in the spool now and then, so lately empty is enough
 Stage = Literal["finishing", "emptying", "safe", "off", "away"]
 
 
@@ -81,9 +81,8 @@ class Draining:
         self._lock = threading.Lock()
         kept = msgspec.json.decode(store.load_state(STATE) or b"[]", type=list[Drain])
         self._drains: Mapping[str, Drain] = {one.edge: one for one in kept}
-        self._working: dict[str, str] = {}  # what an edge said last that it works on
         self._shown = b""
-        self._heard: set[str] = set()  # since it is drained, or since the hub started
+        self._said: dict[str, tuple[int, Beat]] = {}  # the newest heartbeat, since it is drained or the hub started
 
     # -- what people ask
 
@@ -99,7 +98,7 @@ class Draining:
             raise WardroundError(f"{edge} is drained already", remedy=f"`wardround edge drain {edge} --undo` gives it work again")
         self._record("change", "edge drained", who, edge=edge)
         with self._lock:
-            self._heard.discard(edge)
+            self._said.pop(edge, None)
             self._put({**self._drains, edge: Drain(edge, who, self._clock.now_us())})
         self._happened(f"{edge} is drained", f"by {who}: it gets no more work")
         return f"{edge} gets no more work. {self.of(edge).words}"
@@ -119,7 +118,8 @@ class Draining:
         return f"{edge} is used again, from the next round on."
 
     def look(self) -> None:
-        """Answer what the command line asks, and forget edges that have gone for good. Call it about once a second."""
+        """Answer what the command line asks, see how far each edge is, forget those that have gone for good. Call it about once a
+        second, in a thread."""
         for request in self._store.requests(TOPIC):
             act = self.begin if request.act == "drain" else self.end
             try:
@@ -132,10 +132,26 @@ class Draining:
             with self._lock:
                 if set(self._drains) - known:
                     self._put({name: one for name, one in self._drains.items() if name in known})
+            for edge, (at_us, beat) in list(self._said.items()):
+                self._see(edge, at_us, beat)
         told = msgspec.json.encode(self.all())
         if told != self._shown:
             self._shown = told
             self._store.save_state(SHOWN, told)
+
+    def _see(self, edge: str, at_us: int, beat: Beat) -> None:
+        idle = not beat.spooled and not beat.working_on and not self._rounds(edge)
+        with self._lock:
+            one = self._drains.get(edge)
+            if one is None or at_us < one.since_us:
+                return
+            first = idle and not one.safe_us
+            # Written when it says something new, not with each heartbeat.
+            if first or one.left != beat.spooled or (idle and at_us - one.safe_us > SAFE_S * 1e6 / 2):
+                changed = msgspec.structs.replace(one, safe_us=at_us if idle else one.safe_us, left=beat.spooled)
+                self._put({**self._drains, edge: changed})
+        if first:
+            self._happened(f"{edge} can be switched off", "its spool is empty, and no round waits for it")
 
     # -- what the hub asks
 
@@ -144,24 +160,9 @@ class Draining:
         return WHY if edge in self._drains else ""
 
     def heard(self, edge: str, beat: Beat) -> None:
-        """A heartbeat."""
-        if edge not in self._drains:
-            return
-        idle = not beat.spooled and not beat.working_on and not self._rounds(edge)
-        with self._lock:
-            one = self._drains.get(edge)
-            if one is None:
-                return
-            self._heard.add(edge)
-            self._working[edge] = beat.working_on
-            now_us = self._clock.now_us()
-            first = idle and not one.safe_us
-            # Written when it says something new, not with each heartbeat.
-            if first or one.left != beat.spooled or (idle and now_us - one.safe_us > SAFE_S * 1e6 / 2):
-                changed = msgspec.structs.replace(one, safe_us=now_us if idle else one.safe_us, left=beat.spooled)
-                self._put({**self._drains, edge: changed})
-        if first:
-            self._happened(f"{edge} can be switched off", "its spool is empty, and no round waits for it")
+        """A heartbeat. Waits for nothing: `look` does what follows from it."""
+        if edge in self._drains:
+            self._said[edge] = self._clock.now_us(), beat
 
     def off(self) -> frozenset[str]:
         """Edges of which silence is expected: nothing was left when they were last heard."""
@@ -188,27 +189,28 @@ class Draining:
     def _standing(self, one: Drain) -> tuple[Stage, str]:
         if one.edge not in self._attached():
             return self._away(one)
-        working = self._working.get(one.edge, "")
+        at_us, beat = self._said.get(one.edge, (0, None))
         if parts := self._rounds(one.edge):
             return "finishing", f"{', '.join(sorted(parts))} still waits for it."
-        if one.edge not in self._heard:
+        if beat is None:
             return "emptying", "Its next heartbeat says what waits there."
-        if working:
-            return "finishing", f"It still works on {working}."
-        if self._clock.now_us() - one.safe_us <= SAFE_S * 1e6:
+        if beat.working_on:
+            return "finishing", f"It still works on {beat.working_on}."
+        if at_us - one.safe_us <= SAFE_S * 1e6:
             return "safe", "It is safe to switch it off: its spool is empty, and no round waits for it."
         return "emptying", f"{_waiting(one.left)} in its spool."
 
     def _away(self, one: Drain) -> tuple[Stage, str]:
         if one.safe_us and not one.left:
             return "off", "It is away, and nothing was left there. It gets no work when it comes back, until this is undone."
-        if not one.safe_us and one.edge not in self._heard:
+        if not one.safe_us and one.edge not in self._said:
             return "away", "It is not connected. What waits there is not known; it is safe there, and is sent when it is back."
         return "away", f"It is not connected, and {_waiting(one.left)} there, safe, until it is back."
 
     def _put(self, drains: Mapping[str, Drain]) -> None:
         self._store.save_state(STATE, msgspec.json.encode([drains[edge] for edge in sorted(drains)]))
         self._drains = drains
+        self._said = {edge: said for edge, said in self._said.items() if edge in drains}
 
 
 def _waiting(n: int) -> str:

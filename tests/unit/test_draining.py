@@ -42,6 +42,7 @@ class Site:
     def beats(self, *, spooled=0, working_on="", after_s=2.0):
         self.clock.advance(after_s)
         self.draining.heard(EDGE, Beat(1, spooled, 0, working_on))
+        self.draining.look()
 
     def stage(self) -> str:
         return self.draining.of(EDGE).stage

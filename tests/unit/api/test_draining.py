@@ -17,6 +17,7 @@ def test_an_edge_is_drained_watched_and_used_again(world):
     again = world.call("POST", PATH, token)
     assert (again.status_code, again.json()["remedy"]) == (409, "`wardround edge drain icu-a --undo` gives it work again")
     world.drains.heard("icu-a", Beat(1, 0, 0, ""))
+    world.drains.look()
     shown = world.call("GET", PATH, token).json()
     assert (shown["stage"], shown["by"]) == ("safe", "oskar")
     assert "used again" in world.call("DELETE", PATH, token).json()["words"]

@@ -241,11 +241,13 @@ def test_drain_says_what_will_happen_then_how_far_it_is_and_is_undone(site):
     assert site.log == []
     assert "icu-a gets no more work" in site.act("drain", edge="icu-a").toast
     site.draining.heard("icu-a", site.beats["icu-a"])
+    site.draining.look()
     assert "drained: emptying its spool" in site.shown()["edges"][0]
     assert "12 observations wait in its spool" in site.shown(replace(KIM, item="icu-a"))["edge"][0]
     site.beats["icu-a"] = replace(site.beats["icu-a"], spooled=0)
     site.clock.advance(11.0)
     site.draining.heard("icu-a", site.beats["icu-a"])
+    site.draining.look()
     assert [e.need for e in site.desk.fleet().edges] == ["drained: safe to switch off"]
     site.attached.clear()
     shown = site.shown()
