@@ -99,6 +99,7 @@ bench: $(VENV)/.dev $(VENV)/flower/.ready  ## every claim of speed and quality, 
 	@$(BIN)/python bench/fleet.py && $(BIN)/python bench/fleet.py --hidden 64
 	@$(BIN)/python bench/processing.py
 	@$(BIN)/python bench/erase.py
+	@if command -v chromium >/dev/null; then $(BIN)/python bench/console.py; fi
 	@$(BIN)/python bench/watching.py $(if $(wildcard $(DATA)),--data "$(DATA)")
 	@$(BIN)/python bench/advisory.py
 	@$(BIN)/python bench/api.py

@@ -58,7 +58,7 @@ class HubAlertsDesk:
         """`overview` is the console's read model, which has the words of an undo; `check(who, act)` raises NotAllowed."""
         self._watch, self._clock, self._overview, self._check, self._record = watch, clock, overview, check, record
         self._rules = Rules()
-        self._view = Shared(self._build, clock)
+        self._view = Shared(self._build, clock, of=lambda: overview().now_us)
         self._load = Shared(self._loads, clock, keep_s=LOAD_KEEP_S)
 
     def alerts(self) -> AlertsView:

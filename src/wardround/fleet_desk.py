@@ -105,7 +105,7 @@ class HubFleetDesk:
         self._open: deque[_Open] = deque(maxlen=INVITATIONS_MAX)
         self._study = ""
         self._rounds = Shared(self._numbers, clock, keep_s=ROUNDS_KEEP_S)
-        self._view = Shared(self._build, clock)
+        self._view = Shared(self._build, clock, of=lambda: overview().now_us)
 
     def fleet(self) -> FleetView:
         """The newest read model."""

@@ -81,7 +81,14 @@ class HubStudiesDesk:
         if len(self._details) >= DETAILS_MAX:
             self._details.clear()
             self._budgets.clear()
-        return self._details.setdefault(name, Shared(lambda: self._detail(name), self._clock, keep_s=KEEP_S))()
+        made = Shared(lambda: self._detail(name), self._clock, keep_s=KEEP_S, of=lambda: self._newest(name))
+        return self._details.setdefault(name, made)()
+
+    def _newest(self, name: str) -> int:
+        """The newest round of a study that runs here: with another the page is made anew."""
+        running = self._studies.running.get(name)
+        newest = running.newest if running is not None else None
+        return newest.number if newest is not None else -1
 
     def going_back(self, name: str, to_round: int) -> GoingBack:
         """What a rollback to the model of a round would do; -1: to the one that predicted before.

@@ -46,6 +46,7 @@ from wardround.watch.alerts import Alert
 
 log = structlog.get_logger(__name__)
 AGAIN_S, WANTED_S = 15.0, 30.0  # between two looks at the list; after somebody has last looked
+IDLE_S = 300.0  # between two looks while nobody does, so that whoever comes next sees a list at once
 SEEN_S, SEEN_MAX = 600.0, 10_000  # the same person at the same record within so long is one entry
 LIST_HOURS, LATELY_US = 12, 15 * 60_000_000
 USUAL_US, USUAL_HOURS_MIN = 7 * DAY_US, 12
@@ -85,10 +86,10 @@ class Ward:
     # -- the list
 
     def look(self) -> None:
-        """Read the list again if somebody looks and it is time."""
+        """Read the list again if it is time: often while somebody looks."""
         with self._reading:
             now_s = self._clock.monotonic_s()
-            if now_s - self._wanted_s > WANTED_S or now_s - self._looked_s < AGAIN_S:
+            if now_s - self._looked_s < (AGAIN_S if now_s - self._wanted_s <= WANTED_S else IDLE_S):
                 return
             self._looked_s = now_s
             try:
@@ -125,6 +126,7 @@ class Ward:
         if kept is not None:
             newer = sum(a.subject != b for a, b in zip(rows, kept, strict=False)) + abs(len(rows) - len(kept))
             rows = [row for subject in kept if (row := self._by_name.get(subject)) is not None]
+        rows = [row for row in rows if self._consents.keeps(row.subject, Purpose.CARE, Consent.RAW)]  # since the look, too
         return WardList(tuple(rows), page, len(matching), len(everybody), self._edges, self._looked_us, newer)
 
     def _take(self, rows: tuple[SubjectRow, ...]) -> None:

@@ -144,3 +144,19 @@ def test_a_downloaded_log_is_the_log_and_is_recorded(world):
     given = b"".join(world.desk.audit_lines("dora"))
     assert given == (world.home / "audit" / "audit.log").read_bytes()
     assert b"audit log downloaded" in given
+
+
+def test_consent_is_read_again_when_it_has_changed_and_only_then(world, monkeypatch):
+    reads = []
+    real = world.consents.by_subject
+    monkeypatch.setattr(world.consents, "by_subject", lambda: reads.append(1) or real())
+    assert world.desk.view("dora").subjects == 2
+    world.clock.advance(3_600)
+    assert world.desk.view("dora").subjects == 2
+    assert len(reads) == 1
+    world.consents.apply([ConsentRecord("new-subject", "*", Consent.RAW, 1)], "home-s")
+    world.clock.advance(3_600)
+    assert world.desk.view("dora").subjects == 3
+    world.store.revoke_edge("home-s", 1)
+    world.clock.advance(3_600)
+    assert [r.subject for r in world.desk.view("dora").register] == [SUBJECT]

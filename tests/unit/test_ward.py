@@ -17,7 +17,7 @@ from wardround.errors import NotAllowed, StorageFull
 from wardround.process.lake import Lake
 from wardround.records import Consent, Observation
 from wardround.trust.consent import ConsentRecord, ConsentRegister
-from wardround.ward import AGAIN_S, Ward, columns_of, may_see
+from wardround.ward import AGAIN_S, IDLE_S, Ward, columns_of, may_see
 from wardround.watch.alerts import Finding
 
 NOW_US = 1_764_000_900_000_000
@@ -194,3 +194,16 @@ def test_a_peak_never_disappears(counts, columns):
     kept = [c for c in drawn if c is not None]
     assert max(b for _, b in kept) == max(counts)
     assert min(a for a, _ in kept) == min(counts)
+
+
+def test_a_list_that_nobody_looks_at_is_read_now_and_then_and_shows_nobody_whose_consent_has_ended(world):
+    subject = world.listed().rows[-1].subject
+    looked = world.ward.subjects("cleo").looked_us
+    world.clock.advance(IDLE_S)
+    world.ward.look()
+    found = world.ward.subjects("cleo")
+    assert found.looked_us > looked
+    assert subject in [r.subject for r in found.rows]
+    world.consents.wish(subject, "*", Consent.NONE)
+    assert subject not in [r.subject for r in world.ward.subjects("cleo").rows]  # before the list is read again
+    world.consents.wish(subject, "*", Consent.RAW)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wardround.console import pictures
+from wardround.console import parts, pictures
 from wardround.console.frame import page
+from wardround.console.looking import Looking
 from wardround.console.model import Overview, SignalHours
 from wardround.console.words import clock, count, safe
 
 HOURS = 24
-ROWS_SHOWN = 200
+ROWS = 50  # on a page
 LOW = 0.8  # below it a row has a mark
 HEADINGS = ("Patient", "Signal", f"Last {HOURS} hours", "Least", "All hours", "This hour")
 _CELL, _HEIGHT = 8, 20
 
 
-def sections(signals: Sequence[SignalHours] | None) -> dict[str, str]:
+def sections(signals: Sequence[SignalHours] | None, looking: Looking) -> dict[str, str]:
     """Every part of the screen by the id of its element; None: it is being looked up."""
     return {
         "answer": _answer(signals),
-        "signals": _table(signals),
+        "signals": _table(signals, looking),
     }
 
 
@@ -46,17 +47,18 @@ def _answer(signals: Sequence[SignalHours] | None) -> str:
     return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
 
 
-def _table(signals: Sequence[SignalHours] | None) -> str:
-    shown = (signals or ())[:ROWS_SHOWN]
-    head = f'<header><h2>By patient and signal</h2><span class="note">{len(signals or ()):,}</span></header>'
+def _table(signals: Sequence[SignalHours] | None, looking: Looking) -> str:
+    found = signals or ()
+    pages = max(1, -(-len(found) // ROWS))
+    page_ = min(max(1, looking.number("page")), pages)
+    shown = found[(page_ - 1) * ROWS : page_ * ROWS]
+    head = f'<header><h2>By patient and signal</h2><span class="note">{len(found):,}, the least complete first</span></header>'
     if not shown:
         return f'{head}<p class="calm">Trends are made from what devices send: <code>wardround hub completeness</code></p>'
     headings = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
     rows = "".join(map(_row, shown))
-    more = len(signals or ()) - len(shown)
-    rest = f'<p class="calm dim">and {more:,} that are more complete: <code>wardround hub completeness</code></p>' if more else ""
     table = f'<div class="tw"><table class="tight"><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table></div>'
-    return f"{head}{table}{rest}"
+    return f"{head}{table}{parts.pages(looking, 'page', page_, pages, len(found), ROWS, 'signal')}"
 
 
 def _row(signal: SignalHours) -> str:
@@ -75,16 +77,17 @@ def _share(share: float | None) -> str:
 
 
 def _strip(signal: SignalHours) -> str:
-    """A bar an hour; a dash on the ground where nothing came, nothing where nothing was expected."""
-    bars = ""
+    """A bar an hour; a dash on the ground where nothing came, nothing where nothing was expected. One path for all of a kind."""
+    bars, dashes = "", ""
     for k, share in enumerate(signal.shares):
         if share is None:
             continue
-        height = max(1.0, share * _HEIGHT)
-        ink = "var(--series-1)" if share > 0 else "var(--line-strong)"
-        bars += f'<rect x="{k * _CELL}" y="{_HEIGHT - height:.1f}" width="{_CELL - 2}" height="{height:.1f}" fill="{ink}"/>'
+        if share > 0:
+            bars += f"M{k * _CELL + 3} {_HEIGHT}V{_HEIGHT - max(1.0, share * _HEIGHT):.1f}"
+        else:
+            dashes += f"M{k * _CELL} {_HEIGHT - 0.5}h{_CELL - 2}"
     words = ", ".join(_share(share) for share in signal.shares)
     return (
-        f'<svg width="{HOURS * _CELL}" height="{_HEIGHT}" viewBox="0 0 {HOURS * _CELL} {_HEIGHT}" role="img" '
-        f'aria-label="from the oldest hour: {words}">{bars}</svg>'
+        f'<svg class="hours" width="{HOURS * _CELL}" height="{_HEIGHT}" viewBox="0 0 {HOURS * _CELL} {_HEIGHT}" role="img" '
+        f'aria-label="from the oldest hour: {words}"><path class="came" d="{bars}"/><path class="not" d="{dashes}"/></svg>'
     )

@@ -18,7 +18,9 @@ from wardround.console.model import Overview
 from wardround.errors import NotAllowed, WardroundError
 
 log = structlog.get_logger(__name__)
-TICK_S = 1.0
+TICK_S = 0.25  # between two looks for news: the hub's read model is another one
+SEND_EVERY = 4  # ticks: what changes beside the hub's read model
+SEEN_EVERY = 240
 FACTS_MAX, FACT_CHARS = 20, 300
 LONG_CHARS = {"toml": 64_000}  # of what is a text by its nature
 HEAD = (
@@ -49,7 +51,8 @@ class LivePage:
         self._acts = {**acts, **screen.acts}
         self._sent: dict[str, str] = {}
         self._paused = False
-        self._ticks = 0
+        self._ticks, self._seen_at = 0, SEND_EVERY
+        self._shown: Overview | None = None
 
     async def draw(self) -> None:
         """The page, complete before any live connection."""
@@ -71,8 +74,10 @@ class LivePage:
         return {**frame.live(self._overview()), **self._screen.sections(self._looking)}
 
     async def _tick(self) -> None:
-        """Send what has changed; a page whose session has ended is sent to sign in."""
+        """Send what has changed, at once where the hub has news; a page whose session has ended is sent to sign in."""
         self._ticks += 1
+        if self._overview() is self._shown and self._ticks % SEND_EVERY:
+            return
         session = self._sessions.get(self._token, use=False)  # an open page is nobody's sign of life: `here` is
         if session is None:
             ui.navigate.to("/login")
@@ -80,11 +85,13 @@ class LivePage:
         self._looking = replace(self._looking, role=session.role)
         if self._paused:
             return
-        if self._ticks % 60 == 2:
+        if self._ticks >= self._seen_at:
+            self._seen_at = self._ticks + SEEN_EVERY
             self._seen(self._looking.name)
         await self._send()
 
     async def _send(self) -> None:
+        self._shown = self._overview()
         sections = await asyncio.to_thread(self._sections)
         changed = {key: text for key, text in sections.items() if self._sent.get(key) != text}
         self._sent = sections

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wardround.console import pictures
 from wardround.console.looking import Looking, who_may
 from wardround.console.model import Priority
-from wardround.console.words import safe
+from wardround.console.words import count, safe
 from wardround.trust.roles import Act
 
 
@@ -133,6 +133,20 @@ def cross(size: int = 15) -> str:
         f'<svg class="mk mk-off" width="{size}" height="{size}" viewBox="0 0 18 18" aria-hidden="true">'
         '<path class="s" d="M4 4l10 10M14 4L4 14"/></svg>'
     )
+
+
+def pages(looking: Looking, param: str, here: int, last: int, n: int, rows: int, one: str, many: str = "") -> str:
+    """The way to the other pages of a long list of `n`, of which each page has `rows`; empty where there is one page alone."""
+    if last == 1:
+        return ""
+    links = "".join(
+        f'<a class="btn small" href="{safe(looking.link({param: to}))}">{words}</a>'
+        if 1 <= to <= last
+        else f'<button class="btn small" disabled>{words}</button>'
+        for words, to in (("Before", here - 1), ("Next", here + 1))
+    )
+    told = f"{(here - 1) * rows + 1:,} to {min(n, here * rows):,} of {count(n, one, many)}"
+    return f'<nav class="pages" aria-label="Pages"><span class="dim">{safe(told)}</span>{links}</nav>'
 
 
 def tabs(looking: Looking, param: str, choices: Sequence[tuple[str, str]], label: str) -> str:

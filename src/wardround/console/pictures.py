@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from wardround.console.model import AlertView, EdgeView, Part, Priority, StudyView
 from wardround.console.words import clock, safe
 
+ARCS_MAX = 60  # of the ring of a round
 EDGES_DRAWN = 12
 DAY_US = 86_400_000_000
 _SHAPES = {
@@ -133,7 +134,7 @@ def learn(study: StudyView | None) -> str:
         words = "no round yet" if study is not None else "no study"
         text = f'<text x="148" y="88" text-anchor="middle">{words}</text>'
         return _viz("No round has been committed", line + empty + text)
-    arcs = [_arc(i, len(study.parts), part) for i, (_, part) in enumerate(study.parts)]
+    arcs = [_arc(first, count, len(study.parts), part) for first, count, part in _spans([part for _, part in study.parts])]
     taken = sum(part == "accepted" for _, part in study.parts)
     text = (
         '<text x="148" y="66" text-anchor="middle">round</text>'
@@ -143,9 +144,18 @@ def learn(study: StudyView | None) -> str:
     return _viz(f"Round {study.round_number}: {taken} of {len(study.parts)} edges counted", line + "".join(arcs) + text)
 
 
-def _arc(i: int, n: int, part: Part) -> str:
-    gap = 0.04 if n > 1 else 0.001
-    a, b = (2 * math.pi * (i + s) / n - math.pi / 2 for s in (0.0, 1.0))
+def _spans(parts: Sequence[Part]) -> list[tuple[int, int, Part]]:
+    """Where each arc begins, of how many edges, and their state: one an edge, or beyond a few dozen one a state."""
+    if len(parts) <= ARCS_MAX:
+        return [(i, 1, part) for i, part in enumerate(parts)]
+    ordered: tuple[Part, ...] = ("accepted", "set-aside", "absent")
+    counts = [(parts.count(part), part) for part in ordered if part in parts]
+    return [(sum(n for n, _ in counts[:k]), n, part) for k, (n, part) in enumerate(counts)]
+
+
+def _arc(first: int, count: int, n: int, part: Part) -> str:
+    a, b = (2 * math.pi * at / n - math.pi / 2 for at in (first, first + count))
+    gap = min(0.04, (b - a) / 4) if count < n else 0.001
     a, b = a + gap, b - gap
     xa, ya, xb, yb = 148 + 62 * math.cos(a), 84 + 62 * math.sin(a), 148 + 62 * math.cos(b), 84 + 62 * math.sin(b)
     path = f"M{xa:.2f} {ya:.2f}A62 62 0 {int(b - a > math.pi)} 1 {xb:.2f} {yb:.2f}"

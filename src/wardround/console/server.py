@@ -194,7 +194,7 @@ class Console:
                 "/completeness",
                 "Completeness",
                 _framed(completeness.frame),
-                lambda _: completeness.sections(desk.hours()),
+                lambda looking: completeness.sections(desk.hours(), looking),
             ),
         )
 

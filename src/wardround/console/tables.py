@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from wardround.console import parts
 from wardround.console.looking import Facts, Looking, Reply
-from wardround.console.words import count, safe
+from wardround.console.words import safe
 
 ROWS = 50  # on a page
 RIGHT = ' class="r"'
@@ -89,17 +90,7 @@ class Table(Generic[T]):
         )
 
     def _pages(self, looking: Looking, page: int, pages: int, n: int) -> str:
-        if pages == 1:
-            return ""
-        first = (page - 1) * self.rows + 1
-        links = "".join(
-            f'<a class="btn small" href="{safe(looking.link({f"{self.name}-page": to}))}">{words}</a>'
-            if 1 <= to <= pages
-            else f'<button class="btn small" disabled>{words}</button>'
-            for words, to in (("Before", page - 1), ("Next", page + 1))
-        )
-        told = f"{first:,} to {min(n, page * self.rows):,} of {count(n, self.one, self.many)}"
-        return f'<nav class="pages" aria-label="Pages"><span class="dim">{safe(told)}</span>{links}</nav>'
+        return parts.pages(looking, f"{self.name}-page", page, pages, n, self.rows, self.one, self.many)
 
 
 def show_rows(facts: Facts, looking: Looking) -> Reply:

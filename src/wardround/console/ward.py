@@ -18,6 +18,7 @@ from wardround.trust.roles import Act
 
 SUPPORT = "Decision support: do not rely on Wardround for primary alarms."
 LOW = 0.8
+EDGES_LISTED = 40  # beyond it one types the edge's name
 
 
 def frame(view: Overview, looking: Looking) -> str:
@@ -125,10 +126,14 @@ def _list(subjects: WardList | None, *, edge: str, find: str, chosen: str) -> st
 
 
 def _filter(subjects: WardList, edge: str, find: str) -> str:
-    options = "".join(f'<option value="{safe(e)}"{" selected" if e == edge else ""}>{safe(e)}</option>' for e in subjects.edges)
+    listed = subjects.edges if len(subjects.edges) <= EDGES_LISTED else ()
+    options = "".join(f'<option value="{safe(e)}"{" selected" if e == edge else ""}>{safe(e)}</option>' for e in listed)
+    choice = f'<select id="ward-edge" name="edge"><option value="">every edge</option>{options}</select>'
+    if len(subjects.edges) > EDGES_LISTED:
+        choice = f'<input id="ward-edge" name="edge" value="{safe(edge)}" placeholder="every edge" autocomplete="off">'
     return (
         '<form class="filter" method="get" action="/ward"><label class="vh" for="ward-edge">Edge</label>'
-        f'<select id="ward-edge" name="edge"><option value="">every edge</option>{options}</select>'
+        f"{choice}"
         f'<label class="vh" for="ward-find">Pseudonym begins with</label><input id="ward-find" name="find" value="{safe(find)}" '
         'placeholder="pseudonym begins with" autocomplete="off" spellcheck="false"><button class="btn small">Show</button></form>'
     )

@@ -26,6 +26,7 @@ from wardround.collect.intake import Intake
 from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import find_signal, signal_title
 from wardround.collect.storage import FolderStorage
+from wardround.console.shared import Changes
 from wardround.desk import Arrivals, HubDesk, Place
 from wardround.draining import Draining, rounds_of
 from wardround.erasing.hub import HubErasing
@@ -42,7 +43,7 @@ from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
-from wardround.learn.messages import Notice
+from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.memory import run_giving_back
 from wardround.minutes import Minutes
@@ -117,6 +118,7 @@ class Hub:
         self.inbox = Inbox(FolderStorage(home / "inbox"), self.seal)
         self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.recorder.happened)
         self.lake = self.processing.lake
+        self.changes = Changes()  # for the console
         self.watch = Watch(
             clock=self.clock,
             heartbeat_s=self.settings.heartbeat_s,
@@ -300,7 +302,7 @@ class Hub:
             attached=lambda: {edge for edge in link.attached if not self.draining.why_not(edge)},
             known=lambda: [EdgeId(e.name) for e in self.store.edges() if e.revoked_us is None],
             send=link.send,
-            on_event=self._news,
+            on_event=self._round_event,
         )
         door = await self.flower.open()
         opened.push_async_callback(self.flower.close)
@@ -396,7 +398,8 @@ class Hub:
         self.tracing.close()
 
     def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        loops = self._ticks, self._looks, self._denials, self._certificate, self.commits.run, self._jobs, self._views
+        views = self._views, self._slow_views
+        loops = self._ticks, self._looks, self._denials, self._certificate, self.commits.run, self._jobs, *views
         return (
             *(loop() for loop in loops),
             self.responding.run(),
@@ -495,8 +498,13 @@ class Hub:
             await asyncio.sleep(LOOK_S)
 
     async def _views(self) -> None:
+        """The read model of the console: every second, and at once when something has happened."""
         while True:
             await asyncio.to_thread(self.desk.refresh)
+            await self.changes.wait(LOOK_S)
+
+    async def _slow_views(self) -> None:
+        while True:
             await asyncio.to_thread(self.minutes.look)
             await asyncio.to_thread(self.ward.look)
             await asyncio.sleep(LOOK_S)
@@ -580,6 +588,7 @@ class Hub:
                 number = running.newest.number if running.newest is not None else 0
                 self._tell(edge, Notice(running.study.name, number, "aside", aside[1], f"until round {aside[0]}"))
         self.watch.edge_seen(edge)
+        self.changes.tell()
 
     def _edge_beat(self, edge: EdgeId, beat: Beat) -> None:
         self.beats[edge] = beat
@@ -590,7 +599,13 @@ class Hub:
         if self.link is not None:
             self.link.send(edge, notice, notice.study)
 
+    def _round_event(self, event: RoundEvent) -> None:
+        self._news(event)
+        if event.kind == "committed":
+            self.changes.tell()
+
     def _alert_changed(self, alert: Alert) -> None:
+        self.changes.tell()
         self.telling.changed(alert)
         self.responding.wake()
 
@@ -604,7 +619,7 @@ class Hub:
             clock=self.clock,
             send=self.link.send,
             fleet=self._fleet(self.link, record.name),
-            on_event=self._news,
+            on_event=self._round_event,
             say=self.recorder.happened,
             spans=self.tracing.study(record.name),
             may_train=lambda subject, codes: self.consents.allows(subject, codes, Purpose.TRAINING, Consent.RAW),

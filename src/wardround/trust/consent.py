@@ -132,6 +132,18 @@ class ConsentRegister:
                 for (purpose, code), (choice, version) in sorted(owners.get(edge, {}).items())
             ]
 
+    def by_subject(self) -> dict[str, dict[str, list[ConsentRecord]]]:
+        """At the hub: everything on file, by subject and edge; one pass, where `records_of` for each edge would be one each."""
+        with self._lock:
+            return {
+                subject: {
+                    edge: [ConsentRecord(subject, code, choice, version, purpose) for (purpose, code), (choice, version) in own]
+                    for edge, rules in owners.items()
+                    if (own := sorted(rules.items()))
+                }
+                for subject, owners in self._choices.items()
+            }
+
     def edges_of(self, subject: str) -> list[str]:
         """The edges that know a subject."""
         with self._lock:

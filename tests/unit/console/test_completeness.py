@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pyarrow as pa
 
 from wardround.clock import ManualClock
 from wardround.collect.streams import HOUR_US, Hour
 from wardround.console.completeness import HOURS, frame, sections
+from wardround.console.looking import Looking
 from wardround.console.model import Overview, SignalHours
 from wardround.hours import HoursBoard, signal_hours
 from wardround.process.lake import Lake
@@ -17,6 +19,7 @@ from wardround.records import bucket_of
 
 NOW = 1_764_000_000_000_000
 FIRST = (NOW // HOUR_US - HOURS + 1) * HOUR_US
+VERA = Looking("vera", "viewer", address="/completeness")
 VIEW = Overview(NOW, "hub-1", "1.0", "Northmoor", simulated=True, subjects=0)
 
 
@@ -40,7 +43,7 @@ def test_hours_become_rows_and_the_least_complete_comes_first():
 
 def test_the_answer_names_the_least_complete():
     def answer(signals):
-        return text(sections(signals)["answer"])
+        return text(sections(signals, VERA)["answer"])
 
     assert "One moment" in answer(None)
     assert "Nothing whose rate is known" in answer(())
@@ -54,21 +57,27 @@ def test_the_answer_names_the_least_complete():
 def test_a_row_says_the_worst_hour_and_draws_each():
     shares = [1.0] * HOURS
     shares[3], shares[5] = 0.0, None
-    html = sections((signal(mean=0.95, shares=shares),))["signals"]
+    html = sections((signal(mean=0.95, shares=shares),), VERA)["signals"]
     assert "q7k4 Heart rate 0% at 20:00 UTC 95% 100%" in text(html)
-    assert html.count("<rect") == HOURS - 1  # nothing stands where nothing was expected
-    assert html.count("var(--line-strong)") == 1
+    came, nothing = re.search(r'class="came" d="([^"]*)"', html)[1], re.search(r'class="not" d="([^"]*)"', html)[1]
+    assert (came.count("V"), nothing.count("h")) == (HOURS - 2, 1)  # nothing stands where nothing was expected
     assert 'aria-label="from the oldest hour: 100%, 100%, 100%, 0%, 100%, not known' in html
 
 
-def test_a_page_has_a_bound_and_says_what_it_leaves_out():
-    html = sections(tuple(signal(f"p-{k}", 0.5) for k in range(203)))["signals"]
-    assert html.count("<tr data-key") == 200
-    assert "and 3 that are more complete" in text(html)
+def test_a_page_has_a_bound_and_every_signal_is_on_one():
+    signals = tuple(signal(f"p-{k:03}", 0.5) for k in range(103))
+    seen = []
+    for number in ("", "1", "2", "3", "9"):
+        html = sections(signals, replace(VERA, params={"page": number}))["signals"]
+        seen.append(re.findall(r"p-[0-9]{3}(?=<)", html))
+    assert seen[0] == seen[1] == [s.subject for s in signals[:50]]
+    assert seen[1] + seen[2] + seen[3] == [s.subject for s in signals]
+    assert seen[4] == seen[3]
+    assert "101 to 103 of 103 signals" in text(html)
 
 
 def test_names_are_made_safe_and_the_frame_marks_where_you_are():
-    assert "<script>" not in "".join(sections((signal("<script>", 0.1, title="<script>"),)).values())
+    assert "<script>" not in "".join(sections((signal("<script>", 0.1, title="<script>"),), VERA).values())
     html = frame(VIEW, who="anna", role="viewer")
     assert 'href="/completeness" aria-current="page"' in html
     assert 'id="signals"' in html

@@ -111,7 +111,7 @@ def test_no_text_of_the_overview_becomes_markup():
 
 def test_no_text_of_the_other_screens_becomes_markup():
     assert played(hostile(ROUTINES), lambda rows: automation.sections(VIEW, rows).values())[1] >= 3
-    assert played(hostile(HOURS), lambda rows: completeness.sections(rows).values())[1] >= 2
+    assert played(hostile(HOURS), lambda rows: completeness.sections(rows, Looking("ada", "admin")).values())[1] >= 2
     asked = Looking("ada", "admin", params={"q": "e"})
     played(hostile(VIEW), lambda view: find.sections(view, asked).values())  # it lists what has a screen of its own
     assert check(*find.sections(VIEW, replace(asked, params={"q": EVIL})).values())

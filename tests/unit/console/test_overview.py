@@ -10,6 +10,7 @@ import pytest
 
 from wardround import console
 from wardround.clock import ManualClock
+from wardround.console import pictures
 from wardround.console.door import Sessions, token_of
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, StudyView
 from wardround.console.overview import frame, sections, undo_dialog
@@ -226,3 +227,12 @@ def test_sessions_end_by_idleness_and_by_age():
     assert sessions.get("") is None
     assert token_of("wr-session=abc; other=1") == "abc"
     assert token_of("rubbish;;==") == ""
+
+
+def test_the_ring_of_a_thousand_edges_is_an_arc_a_state():
+    states = ("accepted", "set-aside", "absent")
+    few = StudyView("s", round_number=3, rounds=9, parts=tuple((f"e{k}", states[k % 3]) for k in range(9)))
+    many = StudyView("s", round_number=3, rounds=9, parts=tuple((f"e{k}", states[k % 3]) for k in range(1_000)))
+    assert pictures.learn(few).count("A62 62") == 9
+    assert pictures.learn(many).count("A62 62") == 3
+    assert "334 of 1000 edges counted" in pictures.learn(many)

@@ -36,6 +36,7 @@ class Running:
 
     def __init__(self, hub):
         self.running, self.hub, self.asked = {"s": hub}, hub, []
+        hub.newest = None  # as before the first round since the hub's start
 
     def ask(self, kind, study, *, who, reason, to_round, request_id):
         self.asked.append((kind, study, who, reason, to_round))
@@ -141,6 +142,17 @@ def test_a_budget_is_what_the_ledger_says_and_is_reckoned_again_when_it_has_grow
     ledger.close()
     site.clock.advance(5.0)
     assert site.desk.study("s").budget.spent[-1] == (3.0, real({release: 3}, own.delta))
+
+
+def test_a_new_round_is_on_the_page_at_once(site):
+    two_rounds(site)
+    site.put()
+    assert site.desk.study("s").row.rounds == 2
+    site.hub.round("a", "b", "c")
+    site.put()
+    assert site.desk.study("s").row.rounds == 2  # the clock stands still
+    site.hub.newest = site.store.rounds("s")[-1]
+    assert site.desk.study("s").row.rounds == 3
 
 
 def test_a_study_says_its_score_its_worst_edge_and_its_lineage(site):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -107,3 +108,10 @@ def test_a_moment_in_an_address(given, found):
 
 def test_numbers_have_as_many_digits_as_are_sure():
     assert [number(v) for v in (1204.4, 114, 37.84, 0.638, 8.0, -3.25)] == ["1,204", "114", "37.8", "0.64", "8", "-3.25"]
+
+
+def test_of_a_thousand_edges_one_types_the_name():
+    many = replace(LIST, edges=tuple(f"edge-{k:04}" for k in range(1_000)))
+    shown = sections(VIEW, many, None, edge="edge-0007")["ward-list"]
+    assert "<option" not in shown
+    assert 'name="edge" value="edge-0007"' in shown

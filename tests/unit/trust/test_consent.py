@@ -139,3 +139,11 @@ def test_no_wish_ever_widens_what_the_hub_may_use(changes):
                 assert widths[hub.choose("s", signal, asked, "e")[0]] <= widths[edge.choose("s", signal, asked)[0]]
     hub.close()
     edge.close()
+
+
+def test_all_on_file_in_one_pass_is_what_each_edge_has(register):
+    register.apply([ConsentRecord("s", "*", Consent.RAW, 1), ConsentRecord("s", HEART_RATE, Consent.LOCAL, 2)], "a")
+    register.apply([ConsentRecord("s", "*", Consent.NONE, 3), ConsentRecord("t", "*", Consent.LOCAL, 1)], "b")
+    found = register.by_subject()
+    for edge in ("a", "b"):
+        assert [r for own in sorted(found) for r in found[own].get(edge, [])] == register.records_of(edge)
