@@ -29,6 +29,7 @@ import hospitals
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.fleet import Fleet
 from wardround.learn.learners import make_learner
+from wardround.learn.learners.dp_sgd import steps_of
 from wardround.learn.privacy.accounting import Release, noise_for
 from wardround.learn.privacy.banded import Banded, prefix_error
 from wardround.learn.privacy.central import GRID
@@ -63,13 +64,18 @@ class Case:
     rounds: int
     usual: Scale
     epsilons: tuple[float, ...]
+    dp_learner: LearnerSettings | None = None  # with DP-SGD; noise is left to the epsilon
+    dp_delta: float = 1e-5
 
 
-def score(case: Case, *, clear: bool, noise: float, seed: int) -> float:
-    """Of the last model, on people who never train."""
+def score(case: Case, *, clear: bool, noise: float, seed: int, at_edge: float = 0.0) -> float:
+    """Of the last model, on people who never train; `at_edge` is the noise of DP-SGD."""
     mode = "clear" if clear else "clear-dp"
     privacy = msgspec.structs.replace(case.privacy, mode=mode, noise=noise, target_epsilon=QUIET)
     learner = msgspec.structs.replace(case.clear_learner if clear else case.learner, seed=seed)
+    if at_edge and case.dp_learner is not None:
+        own = msgspec.structs.replace(case.dp_learner.dp_sgd, noise=at_edge, epsilon_max=QUIET)
+        learner = msgspec.structs.replace(case.dp_learner, seed=seed, dp_sgd=own)
     rounds = RoundSettings(count=case.rounds, edges_min=1, examples_min=1)
     study = Study(
         name=case.name,
@@ -94,9 +100,30 @@ def table(case: Case, repeats: int) -> dict[str, Any]:
     rows = [row("clear", 0.0, clear=True), row("none", NONE)]
     noises = {epsilon: noise_for(Release(1.0), case.rounds, epsilon, case.privacy.delta) for epsilon in case.epsilons}
     rows += [row(f"{epsilon:g}", noise) for epsilon, noise in noises.items()]
+    for at, found in zip(rows, at_edges(case, repeats), strict=False):
+        at.update(found)
     own = case.privacy
     facts = {"unit": own.unit, "units": own.population, "delta": own.delta, "clip": own.clip_norm, "rounds": case.rounds}
+    facts |= {"dp_delta": case.dp_delta}
     return {"case": case.name, "about": case.about, "metric": case.metric, **facts, "rows": rows}
+
+
+def at_edges(case: Case, repeats: int) -> list[dict[str, Any]]:
+    """The same with DP-SGD at the edges, by the same epsilons, of one example of the edge that has fewest: it spends most."""
+    if case.dp_learner is None:
+        return []
+    found: list[dict[str, Any]] = [{}, {}]
+    for epsilon in case.epsilons:
+        noise = noise_of(case, case.dp_learner, min(len(e) for e in case.train.values()), epsilon)
+        scores = [score(case, clear=True, noise=0.0, seed=seed, at_edge=noise) for seed in range(repeats)]
+        found.append({"dp_noise": noise, "dp_score": statistics.fmean(scores)})
+    return found
+
+
+def noise_of(case: Case, learner: LearnerSettings, examples: int, epsilon: float) -> float:
+    """The least noise of DP-SGD with which an edge of so many examples spends no more over all rounds."""
+    steps = steps_of(learner, examples)
+    return noise_for(Release(1.0, "poisson", steps.rate), case.rounds * steps.number, epsilon, case.dp_delta)
 
 
 # -- the data sets
@@ -121,6 +148,7 @@ def activity(data: Path) -> Case:
         20,
         usual_scale("activity", len(task.feature_names)),
         (100.0, 30.0, 8.0),
+        msgspec.structs.replace(PRESETS["activity"], batch=128, learning_rate=0.2, momentum=0.0, l2=0.0),
     )
 
 
@@ -163,6 +191,7 @@ def icu(data: Path) -> Case:
         30,
         hospitals.icu_usual(names),
         (8.0, 4.0, 2.0, 1.0, 0.5),
+        msgspec.structs.replace(learner, batch=256),
     )
 
 
@@ -251,6 +280,10 @@ def markdown(found: dict[str, Any]) -> str:
     lines.append("| --- |" + " --- |" * len(heads))
     lines.append("| noise | " + " | ".join("-" if r["noise"] <= NONE else f"{r['noise']:.2f}" for r in found["rows"]) + " |")
     lines.append("| score | " + " | ".join(f"{r['score']:.3f}" for r in found["rows"]) + " |")
+    if any("dp_score" in r for r in found["rows"]):
+        for key, digits in (("noise", 2), ("score", 3)):
+            cells = [f"{r[f'dp_{key}']:.{digits}f}" if f"dp_{key}" in r else "-" for r in found["rows"]]
+            lines.append(f"| {key}, DP-SGD | " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
 
@@ -274,7 +307,8 @@ def main() -> int:
                 f"{found['about']}: {found['metric']}, unit {found['unit']}, delta {found['delta']:g}, {found['rounds']} rounds"
             )
             for r in found["rows"]:
-                print(f"  epsilon {r['epsilon']:>6}  noise {r['noise']:8.2f}  score {r['score']:.3f}  worst {r['worst']:.3f}")
+                dp = f"  DP-SGD: noise {r['dp_noise']:5.2f}  score {r['dp_score']:.3f}" if "dp_score" in r else ""
+                print(f"  epsilon {r['epsilon']:>6}  noise {r['noise']:8.2f}  score {r['score']:.3f}  worst {r['worst']:.3f}{dp}")
     if not given.json:
         ratio = noise["exact_s"] / noise["numpy_s"]
         print(f"noise of a million parameters: {noise['exact_s'] * 1e3:.0f} ms of CPU, {ratio:.1f} times NumPy's Gaussian")

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from wardround.cli import budget_plan
+from wardround.cli.budget_plan import EXAMPLES_MAX
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.errors import StudyError
 from wardround.learn.study import Study, load_study, parse_study
@@ -29,6 +31,8 @@ def add_to(app: typer.Typer) -> None:
 def budget(
     name: Annotated[str, typer.Argument(help="The study, of a hub's home.")] = "",
     plan: Annotated[Path | None, typer.Option(help="A study's file: what it would cost, before anything runs.")] = None,
+    examples: Annotated[int, typer.Option(help="With --plan: labelled examples of an edge.", min=0, max=EXAMPLES_MAX)] = 0,
+    patient: Annotated[int, typer.Option(help="With --plan: how many of them are one patient's.", min=1, max=EXAMPLES_MAX)] = 1,
     home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
 ) -> None:
@@ -38,12 +42,14 @@ def budget(
     guess about it change by a factor of 2.7 at most, at 8 by 3,000, but for a chance of delta. Less is more private.
 
     --plan STUDY.toml shows what the study would cost for other rounds and other noise, and the least noise that keeps to its
-    target. A study that would overspend is refused by `study check` and `study start`.
+    target. A study that would overspend is refused by `study check` and `study start`. With `learner.dp_sgd` it shows what one
+    example costs at edges of several sizes, or of --examples; and it says what the study costs one patient, as an edge adds it up
+    over all studies. What DP-SGD has cost is each edge's own to show: `wardround edge budget`.
     """
     if (plan is None) == (not name):
         raise StudyError("say which budget", remedy="give a study's name, or --plan STUDY.toml")
     if plan is not None:
-        _show_plan(load_study(plan), as_json=as_json)
+        _show_plan(load_study(plan), examples, patient, as_json=as_json)
     else:
         _show_spent(name, home, as_json=as_json)
 
@@ -85,7 +91,21 @@ def _words(study: Study) -> dict[str, Any]:
     }
 
 
-def _show_plan(study: Study, *, as_json: bool) -> None:
+def _show_plan(study: Study, examples: int, of_one: int, *, as_json: bool) -> None:
+    at_edges = budget_plan.of_edges(study, examples) if study.learner.dp_sgd.on else []
+    known = study.privacy.has_budget or bool(at_edges)
+    patient = budget_plan.of_patient(study, examples, of_one) if known and (examples or not at_edges) else None
+    facts = {} if at_edges and not study.privacy.has_budget else _central_facts(study)
+    if as_json:
+        typer.echo(json.dumps(facts | {"edges": at_edges, "patient": patient}, indent=2))
+        return
+    console = Console()
+    if facts:
+        _show_central(console, study, facts)
+    budget_plan.show(console, study, at_edges, patient)
+
+
+def _central_facts(study: Study) -> dict[str, Any]:
     from wardround.learn.privacy.accounting import epsilon, noise_for  # noqa: PLC0415
 
     plan, own, count = _own(study), study.privacy, study.rounds.count
@@ -93,24 +113,27 @@ def _show_plan(study: Study, *, as_json: bool) -> None:
     rounds = sorted({max(1, round(count * share)) for share in SHARES})
     noises = [own.noise * times for times in NOISES]
     table = {n: {r: epsilon({release._replace(noise=n): plan.paid(r)}, own.delta) for r in rounds} for n in noises}
-    facts = _words(study) | {
+    return _words(study) | {
         "rounds": count,
         "epsilon": epsilon({release: plan.paid(count)}, own.delta),
         "rounds_that_fit": plan.left(own, {}, 0),
         "noise_that_fits": noise_for(release, plan.paid(count), own.target_epsilon, own.delta),
         "table": [{"noise": n, "rounds": r, "epsilon": e} for n, row in table.items() for r, e in row.items()],
     }
-    if as_json:
-        typer.echo(json.dumps(facts, indent=2))
-        return
-    console = Console()
+
+
+def _show_central(console: Console, study: Study, facts: dict[str, Any]) -> None:
+    own, count = study.privacy, study.rounds.count
+    table: dict[float, dict[int, float]] = {}
+    for cell in facts["table"]:
+        table.setdefault(cell["noise"], {})[cell["rounds"]] = cell["epsilon"]
     console.print(
         f"{study.name}: {count} rounds cost epsilon {facts['epsilon']:.3g} at delta {own.delta:g}, for one {own.unit} "
         f"({facts['neighbours']}); the target is {own.target_epsilon:g}.",
         highlight=False,
     )
     shown = Table(box=None, pad_edge=False)
-    for heading in ("epsilon", *(f"{r} rounds" for r in rounds)):
+    for heading in ("epsilon", *(f"{r} rounds" for r in next(iter(table.values())))):
         shown.add_column(heading, justify="right")
     for noise, row in table.items():
         shown.add_row(f"noise {noise:g}", *(f"{e:.3g}" for e in row.values()))
