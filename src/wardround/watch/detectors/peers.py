@@ -41,18 +41,19 @@ EDGES_MIN = 8  # of a round: with fewer, their spread is not known
 NORM_Z, NORM_MAD_MIN = 6.0, 0.3
 NORM_ALONE = 1.15  # of an edge's first update, which is enough: at least eight times the usual, or an eighth
 CLIMB_Z, CLIMB_MAD_MIN = 3.0, 0.04
-CLIMB_SHARE = 0.25  # of what is usual, the other way round; less may be an edge that is done
+CLIMB_SHARE, CLIMB_CHANCES = 0.25, 1.0  # of what is usual, or of chance's deviation, upwards; less may be an edge that is done
 COMPANIONS, CLOSER = 2, 3.0  # others of an edge's kind, and so many times closer than is usual, in 1 - cosine
 KINDS_SAMPLE, MOST = 64, 0.5  # edges that are asked whether they have companions, and the share that has
 PRODUCT = 250_000  # multiplications at a time: beyond 262,144 OpenBLAS wakes its threads, which spin
 PATH_Z, PATH_MAD_MIN = 3.5, 0.06
-PATH_SHARE, PATH_CHANCES = 0.15, 2.0  # of what is usual, and of chance's standard deviations, backwards: less is merely unlike
+PATH_SHARE, PATH_CHANCES = 0.15, 1.5  # of what is usual, and of chance's standard deviations, backwards: less is merely unlike
 PATH_MIN = 0.25  # median cosine of updates to the path: less, and training does not go anywhere
 PATH_FROM = 5  # steps: who begins later has not seen the long ones, and is not judged by the rest
 SELF_MIN, SELF_SHARE = 0.3, 0.25  # of updates to those before: the median, and the share of it under which an edge speaks,
 SELF_CHANCES = 1.5  # if it is no more than chance gives besides, in standard deviations
 CHANCES_APART = 4.0  # standard deviations that what is usual lies above what chance gives, or neither sum says anything
-PATH_PAIRS, SELF_PAIRS, PAIRS_MAX = 3, 6, 30  # of an edge's updates: before the sums speak, and after which they are silent
+CLIMB_PAIRS, SELF_PAIRS, PAIRS_MAX = 3, 6, 30  # of an edge's updates: before the sums speak, and after which they are silent
+PATH_PAIRS, PATH_PAIRS_MAX = 1, 15  # the first steps are the longest; later an honest edge may want back a little
 SEEN = 3  # rounds of an edge that are looked at
 NEEDED = 2  # of them, in which a sign must be seen, and on their average speak
 THRESHOLD = 1.0  # every sign is scaled to it
@@ -141,15 +142,16 @@ class Peers:
             self._pair(edge, round_number, updates[edge].norm * updates[edge].direction)
         known = [self._edges[e] for e in names]
         judged = np.array([SELF_PAIRS <= k.pairs <= PAIRS_MAX for k in known])
-        early = np.array([k.first <= PATH_FROM and PATH_PAIRS <= k.pairs <= PAIRS_MAX for k in known])
+        early = np.array([k.first <= PATH_FROM and PATH_PAIRS <= k.pairs <= PATH_PAIRS_MAX for k in known])
+        stepped = np.array([k.first <= PATH_FROM and CLIMB_PAIRS <= k.pairs <= PAIRS_MAX for k in known])
         chance = np.array([updates[e].chance for e in names])
         along, alike, climbs = (_Cosines([getattr(k, sums) for k in known], chance) for sums in ("along", "alike", "climb"))
         climb, path, self_ = np.zeros(len(names)), np.zeros(len(names)), np.zeros(len(names))
-        usual, by_chance = _middle(climbs.mean, early), _middle(climbs.chance, early)
+        usual, by_chance = _middle(climbs.mean, stepped), _middle(climbs.chance, stepped)
         if usual < 0:
-            below = MAD_SD * (usual - float(np.quantile(climbs.mean[early], 0.25)))  # above it there may be faults
-            climb[early] = (climbs.mean[early] - usual) / max(CLIMB_MAD_MIN, by_chance, below) / CLIMB_Z
-            climb = np.where(climbs.mean > -CLIMB_SHARE * usual, climb, 0.0)
+            below = MAD_SD * (usual - float(np.quantile(climbs.mean[stepped], 0.25)))  # above it there may be faults
+            climb[stepped] = (climbs.mean[stepped] - usual) / max(CLIMB_MAD_MIN, by_chance, below) / CLIMB_Z
+            climb = np.where(climbs.mean > np.minimum(-CLIMB_SHARE * usual, CLIMB_CHANCES * climbs.chance), climb, 0.0)
         usual, by_chance = _middle(along.mean, early), _middle(along.chance, early)
         if usual >= max(PATH_MIN, CHANCES_APART * by_chance):
             path[early] = _far(along.mean[early], max(PATH_MAD_MIN, by_chance), PATH_Z)
