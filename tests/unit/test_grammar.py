@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from wardround.cli import grammar
 from wardround.cli.completion import Shell
+from wardround.cli.examples import EXAMPLES
 from wardround.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,41 @@ def test_every_command_says_what_it_does(parser):
     silent = [command.words for command in found if len(command.first_sentence) < 10]
     assert silent == []
     assert grammar.exit_codes() <= set(grammar.CODES)
+
+
+EXAMPLE = re.compile(r"(?:For example:?|Example:) `?(wardround [^`\n]+)`?")
+
+
+def shown(parser) -> dict[tuple[str, ...], list[str]]:
+    """The examples in the help of each command, its end included."""
+    found = {}
+    for command in grammar.commands(parser):
+        group = parser
+        for word in command.words:
+            group = group.commands[word]
+        found[command.words] = EXAMPLE.findall(f"{group.help}\n{group.epilog or ''}")
+    return found
+
+
+def test_every_command_shows_an_example_of_itself_that_the_parser_takes(parser, monkeypatch):
+    for name in ("HUB", "TOKEN_FILE"):
+        monkeypatch.setenv(f"WARDROUND_{name}", "https://hub.example")
+    wrong = []
+    for words, examples in shown(parser).items():
+        if not examples:
+            wrong.append(f"{' '.join(words)}: no example; write one in cli/examples.py")
+        for example in examples:
+            typed = shlex.split(example.partition(" > ")[0])[1:]
+            if tuple(typed[: len(words)]) != words:
+                wrong.append(f"{' '.join(words)}: an example of another command")
+                continue
+            try:
+                parse(parser, typed)
+            except Exception as error:  # whatever the parser says
+                if "does not exist" not in str(error):  # a file of the reader's
+                    wrong.append(f"{example}: {error!r} {error}")
+    assert wrong == []
+    assert {" ".join(words) for words in shown(parser)} >= set(EXAMPLES)  # none is of a command that is gone
 
 
 def lines(text: str) -> list[list[str]]:

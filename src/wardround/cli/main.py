@@ -42,6 +42,7 @@ from wardround.cli import (
     user,
     wifi,
 )
+from wardround.cli.examples import teach
 from wardround.cli.recording import Recorded, record
 from wardround.errors import WardroundError
 from wardround.log_lines import write_log_lines
@@ -86,6 +87,7 @@ app.command("restore")(backup.restore)
 app.command("drill")(drill.drill)
 app.command("doctor")(doctor.doctor)
 app.command("completion")(completion.completion)
+teach(app)
 
 
 @app.callback()

@@ -14,27 +14,19 @@ from rich.table import Table
 
 from wardround.cli import attack, budget, calibrate, models, rehearse, set_aside, sheets, updates
 from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
+from wardround.cli.study_new import new
 from wardround.clock import SystemClock, utc
 from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
 from wardround.learn.study import load_study, parse_study
 from wardround.learn.study_checks import check as check_study
-from wardround.learn.study_example import example_study
 from wardround.process.transforms import TASKS
 
 app = typer.Typer(no_args_is_help=True, help="Studies: one model, trained for one purpose by edges that keep their data.")
 File = Annotated[Path, typer.Argument(help="The study's file, for example study.toml.")]
 
 
-@app.command()
-def new(
-    task: Annotated[str, typer.Argument(help="What an example is; `study tasks` lists them.")],
-    name: Annotated[str, typer.Option(help="The study's name.")] = "my-study",
-) -> None:
-    """Print a commented study to start from."""
-    if task not in TASKS:
-        raise StudyError(f"there is no task {task!r}", remedy=f"choose one of: {', '.join(sorted(TASKS))}")
-    typer.echo(example_study(name, task, TASKS), nl=False)
+app.command("new")(new)
 
 
 @app.command()

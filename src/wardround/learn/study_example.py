@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from wardround.learn.study import LearnerSettings
@@ -57,6 +58,58 @@ mode = "dry-run"            # what the hub does by itself about alerts: off, dry
 [respond.rollback]
 mode = "dry-run"
 """
+
+
+SURVEY = """\
+# A study of kind "statistics": how these signals are spread over all edges. One round adds up counts, sums and histograms;
+# no patient's value leaves an edge, and no model is made. A model needs other signals:
+{others}# Check it with `wardround study check STUDY.toml`, read it with `wardround study result {name}`.
+name = "{name}"
+kind = "statistics"
+
+[statistics]
+signals = [
+{signals}]
+bins = 40                   # of each signal's plausible range, which stands beside it above
+last_days = 0.0             # 0: everything that an edge keeps
+subjects_min = 5            # an edge with fewer patients does not answer for a signal, and the hub publishes none of fewer
+
+[rounds]
+edges_min = 3               # quorum; of two edges, each could subtract itself and see the other
+deadline_s = 60.0           # then the round commits with those who answered
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A signal that was chosen: its key, and what people should know of it."""
+
+    key: str
+    title: str
+    unit: str
+    low: float | None
+    high: float | None
+
+
+def example_survey(name: str, chosen: Sequence[Chosen], tasks: Mapping[str, str]) -> str:
+    """The text of a study of some signals of which nothing can be learned here.
+
+    Args:
+        tasks: what is learned here, and from what.
+    """
+    width = max(len(one.key) for one in chosen) + 3
+    rows = "".join(f"    {_quoted(one.key):{width}} # {one.title}, {one.unit}{_span(one)}\n" for one in chosen)
+    others = "".join(f"#   {task}: {what}\n" for task, what in tasks.items())
+    return SURVEY.format(name=name, signals=rows, others=others)
+
+
+def _quoted(key: str) -> str:
+    """A key as a value of a list."""
+    return f'"{key}",'
+
+
+def _span(one: Chosen) -> str:
+    return "" if one.low is None or one.high is None else f", {one.low:g} to {one.high:g}"
 
 
 def example_study(name: str, task: str, tasks: Collection[str]) -> str:
