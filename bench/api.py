@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
@@ -36,7 +37,7 @@ from wardround.store import EdgeRecord, ModelRecord, Person, RoundRecord, StudyR
 from wardround.trust.api_tokens import mint_api_token
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 
-LIMIT_MS = 50.0
+LIMIT_MS, IDLE_SHARE = 50.0, 0.25
 CONNECTIONS, DEADLINE_S = 32, 120.0
 SUBJECT = "aaaa-aaaa"
 WARDROUND = Path(sys.executable).with_name("wardround")
@@ -208,6 +209,17 @@ def main() -> None:
         sys.exit(f"p95 of {reads.p95_ms:.0f} ms is over {LIMIT_MS:.0f} ms (the bare route: {plain.p95_ms:.0f} ms)")
 
 
+def settle(pid: int) -> None:
+    """Wait until a hub that has just started has worked through what was there: it and its workers share the core."""
+    until_s = time.monotonic() + DEADLINE_S
+    quiet = 0
+    while quiet < 3 and time.monotonic() < until_s:
+        family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        before = sum(map(cpu_s, family))
+        time.sleep(1.0)
+        quiet = quiet + 1 if sum(map(cpu_s, family)) - before < IDLE_SHARE else 0
+
+
 def run_hub(home: Path, core: int, own: argparse.Namespace) -> dict[str, Load]:
     """The loads of a hub."""
     subprocess.run([str(WARDROUND), "hub", "init", "--home", str(home)], check=True, capture_output=True)
@@ -216,6 +228,7 @@ def run_hub(home: Path, core: int, own: argparse.Namespace) -> dict[str, Load]:
     token = fill(home, own.edges)
     hub, port = start_hub(home, core)
     try:
+        settle(hub.pid)
         found = {"reads": measure(hub.pid, port, READS, token, own.per_s, own.seconds)}
         found["fhir"] = measure(hub.pid, port, FHIR, token, own.per_s / 10, own.seconds)
         if own.each:
