@@ -21,6 +21,7 @@ from wardround.console.ward_model import DEFAULT_SPAN, SPANS, RecordView, WardLi
 from wardround.errors import NotAllowed, WardroundError
 
 AGAIN_S = 5.0  # between two looks at a record that is open
+FRESH_US = 30_000_000  # an older list is of when nobody looked: a page does not keep its order, as it is being read again
 
 
 class Ward(Protocol):
@@ -65,7 +66,7 @@ class WardPages:
                 found = self._ward.subjects(looking.name, edge=edge, find=find, page=looking.number("page"))
         except NotAllowed:
             return ward.refused(looking)
-        if found is not None and kept is None:
+        if found is not None and kept is None and self._overview().now_us - found.looked_us < FRESH_US:
             self._kept[looking.held] = tuple(row.subject for row in found.rows)
         record, reading, failed = None, False, ""
         if subject:

@@ -12,7 +12,7 @@ from wardround.console.looking import Looking
 from wardround.console.model import Overview
 from wardround.console.ward import refused, sections
 from wardround.console.ward_model import Point, RecordView, SubjectRow, TrendView, VitalView, WardList, WaveView
-from wardround.console.ward_pages import at_of
+from wardround.console.ward_pages import FRESH_US, WardPages, at_of
 from wardround.console.words import number
 
 NOW = 1_764_000_000_000_000
@@ -115,3 +115,21 @@ def test_of_a_thousand_edges_one_types_the_name():
     shown = sections(VIEW, many, None, edge="edge-0007")["ward-list"]
     assert "<option" not in shown
     assert 'name="edge" value="edge-0007"' in shown
+
+
+def test_a_page_keeps_its_order_from_the_first_list_that_is_read_while_it_is_looked_at():
+    class Listing:
+        def __init__(self):
+            self.now, self.kept = replace(LIST, looked_us=NOW - 2 * FRESH_US), []
+
+        def subjects(self, who, *, edge="", find="", page=1, kept=None):
+            self.kept.append(kept)
+            return self.now
+
+    desk, cleo = Listing(), Looking("cleo", "clinician", address="/ward")
+    screen = WardPages(desk, lambda: VIEW).screens()[0]
+    screen.sections(cleo)  # a list from before anybody looked
+    desk.now = replace(LIST, rows=LIST.rows[::-1], looked_us=NOW)
+    screen.sections(cleo)
+    screen.sections(cleo)
+    assert desk.kept == [None, None, tuple(r.subject for r in LIST.rows[::-1])]
