@@ -45,7 +45,7 @@ from wardround.collect.registry import Device
 from wardround.collect.signals import load_signals
 from wardround.collect.spool import Spool
 from wardround.collect.storage import FolderStorage
-from wardround.desk import Arrivals
+from wardround.desks.console import Arrivals
 from wardround.ports import free_port
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows

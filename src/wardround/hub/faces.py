@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from wardround.alerts_desk import HubAlertsDesk
 from wardround.api.app import make_api
-from wardround.api_desk import ApiDesk
 from wardround.clock import Clock
 from wardround.collect.bundles import BundleIntake
 from wardround.collect.inbox import Inbox
@@ -23,28 +21,30 @@ from wardround.console.processing_pages import ProcessingPages
 from wardround.console.server import Console, Listening
 from wardround.console.study_files import study_files
 from wardround.console.ward_pages import WardPages
-from wardround.desk import HubDesk
+from wardround.desks.alerts import HubAlertsDesk
+from wardround.desks.api import ApiDesk
+from wardround.desks.console import HubDesk
+from wardround.desks.fleet import HubFleetDesk
+from wardround.desks.governance import Governance
+from wardround.desks.patients import PatientRecords
+from wardround.desks.people import People
+from wardround.desks.processing import ProcessingDesk
+from wardround.desks.studies import HubStudiesDesk
+from wardround.desks.ward import Ward
 from wardround.draining import Draining
-from wardround.fleet_desk import HubFleetDesk
-from wardround.governance import Governance
 from wardround.learn.grpc_wire import Beat
 from wardround.model_exports import ModelExports
-from wardround.patient_records import PatientRecords
-from wardround.people import People
 from wardround.processing import Processing, new_id
-from wardround.processing_desk import ProcessingDesk
 from wardround.records import Observation
 from wardround.settings import HubSettings
 from wardround.store import Store
 from wardround.studies import Studies
-from wardround.studies_desk import HubStudiesDesk
 from wardround.study_starting import StudyStarting
 from wardround.trust.audit import subject_ref
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
 from wardround.trust.exports import ExportBook
 from wardround.trust.oidc import open_provider
-from wardround.ward import Ward
 from wardround.watch.watcher import Watch
 
 HERE_ALONE = ("127.0.0.1", "::1", "localhost")

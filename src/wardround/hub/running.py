@@ -27,7 +27,8 @@ from wardround.collect.sealed_rows import run_sealing
 from wardround.collect.signals import find_signal, signal_title
 from wardround.collect.storage import FolderStorage
 from wardround.console.shared import Changes
-from wardround.desk import Arrivals, HubDesk, Place
+from wardround.desks.console import Arrivals, HubDesk, Place
+from wardround.desks.ward import Ward
 from wardround.draining import Draining, rounds_of
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused
@@ -77,7 +78,6 @@ from wardround.trust.renewal_link import SERVICE as TRUST
 from wardround.trust.renewal_link import renewal_handlers
 from wardround.trust.restored import restored
 from wardround.trust.signatures import HubSigner
-from wardround.ward import Ward
 from wardround.watch.alerts import Alert
 from wardround.watch.metrics import Metrics
 from wardround.watch.watcher import Watch

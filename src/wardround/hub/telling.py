@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from wardround.clock import Clock
-from wardround.desk import AT_EDGES, SILENCES, SINKS, HubDesk
+from wardround.desks.console import AT_EDGES, SILENCES, SINKS, HubDesk
 from wardround.errors import WardroundError
 from wardround.hub.recorder import Recorder
 from wardround.learn.grpc_wire import Beat

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from wardround.api.app import make_api
-from wardround.api_desk import ApiDesk
 from wardround.clock import ManualClock
 from wardround.console.model import AlertView, EdgeView, Overview, RoutineView
+from wardround.desks.api import ApiDesk
 from wardround.draining import Draining
 from wardround.store import EdgeRecord, Person, RoundRecord, StudyRecord, open_store
 from wardround.trust.api_tokens import mint_api_token

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from wardround.api.app import make_api
 from wardround.api.fhir_search import parse_codes, parse_dates, parse_place, write_place
 from wardround.api.problems import Refused
+from wardround.desks.patients import PatientRecords
 from wardround.errors import StorageFull
-from wardround.patient_records import PatientRecords
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
 from wardround.records import Consent, Observation, Purpose

@@ -11,7 +11,7 @@ from wardround.collect.inbox import Inbox
 from wardround.collect.intake import Committer
 from wardround.collect.signals import load_signals
 from wardround.collect.storage import FolderStorage
-from wardround.patient_records import PatientRecords
+from wardround.desks.patients import PatientRecords
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
 from wardround.records import Consent

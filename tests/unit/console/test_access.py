@@ -19,7 +19,7 @@ from wardround.console.governance_pages import GovernancePages
 from wardround.console.processing_pages import ProcessingPages
 from wardround.console.server import Console, Listening
 from wardround.console.ward_pages import WardPages
-from wardround.people import People
+from wardround.desks.people import People
 from wardround.store import Person, open_store
 from wardround.trust.passwords import hash_password
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from wardround.alerts_desk import HubAlertsDesk
 from wardround.clock import ManualClock
 from wardround.console import alerts
 from wardround.console.looking import Held, Looking
 from wardround.console.model import Overview
+from wardround.desks.alerts import HubAlertsDesk
 from wardround.errors import NotAllowed, WardroundError
 from wardround.trust.roles import check_act
 from wardround.watch.alerts import Finding, Response

@@ -8,15 +8,15 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from wardround.api_desk import ApiDesk
 from wardround.clock import ManualClock
 from wardround.console import fleet
 from wardround.console.fleet_model import Branch, FleetEdge, FleetView
 from wardround.console.looking import Held, Looking
 from wardround.console.model import EdgeView, Overview
+from wardround.desks.api import ApiDesk
+from wardround.desks.fleet import HubFleetDesk
 from wardround.draining import Draining
 from wardround.errors import NotAllowed, WardroundError
-from wardround.fleet_desk import HubFleetDesk
 from wardround.learn.condition import Condition
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.tree import STATE, StudyTree, Tree, TreeEdge

@@ -9,10 +9,11 @@ from html import escape
 import pytest
 from tests.unit.learn.test_coordinator import STUDY, Hub
 
-from wardround import studies_desk
 from wardround.clock import ManualClock
 from wardround.console import studies
 from wardround.console.looking import Held, Looking
+from wardround.desks import studies as studies_desk
+from wardround.desks.studies import HubStudiesDesk
 from wardround.errors import NotAllowed, StudyError
 from wardround.learn.privacy.accounting import rounds_within
 from wardround.learn.privacy.central import Plan
@@ -20,7 +21,6 @@ from wardround.learn.privacy.ledger import NAME, Entry, FileLedger
 from wardround.learn.study import parse_study
 from wardround.records import EdgeId
 from wardround.store import EdgeRecord, ModelRecord, RoundRecord, StudyRecord, open_store
-from wardround.studies_desk import HubStudiesDesk
 from wardround.trust.roles import check_act
 
 KIM = Looking("kim", "operator", address="/studies/s", item="s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wardround.clock import ManualClock
-from wardround.desk import Arrivals, HubDesk, Place
+from wardround.desks.console import Arrivals, HubDesk, Place
 from wardround.errors import NotAllowed, TrustError
 from wardround.store import Person, open_store
 from wardround.trust.certificates import check_key_files, write_private

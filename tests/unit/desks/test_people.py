@@ -14,8 +14,8 @@ from wardround.clock import ManualClock
 from wardround.console.door import COOKIE, Door, Sessions
 from wardround.console.sign_in_pages import qr
 from wardround.console.signing_in import HALF_S, SigningIn
+from wardround.desks.people import STANDING_S, People
 from wardround.errors import LoginRefused
-from wardround.people import STANDING_S, People
 from wardround.store import Person, open_store
 from wardround.trust import second_factor as totp
 from wardround.trust.passwords import Brake, hash_password

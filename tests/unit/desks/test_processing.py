@@ -9,10 +9,10 @@ from wardround.clock import ManualClock
 from wardround.console import processing
 from wardround.console.looking import Looking
 from wardround.console.model import Overview
+from wardround.desks.processing import ProcessingDesk
 from wardround.errors import NotAllowed, ProcessError
 from wardround.process import tables
 from wardround.process.lake import Lake
-from wardround.processing_desk import ProcessingDesk
 from wardround.records import bucket_of
 from wardround.store import Quarantined, open_store
 from wardround.store.records import JobRunRecord

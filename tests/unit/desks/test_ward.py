@@ -13,11 +13,11 @@ import ward_under_test as rows
 from wardround.clock import ManualClock
 from wardround.collect.signals import load_signals
 from wardround.console.ward_model import PER_PAGE, SPANS
+from wardround.desks.ward import AGAIN_S, IDLE_S, Ward, columns_of, may_see
 from wardround.errors import NotAllowed, StorageFull
 from wardround.process.lake import Lake
 from wardround.records import Consent, Observation
 from wardround.trust.consent import ConsentRecord, ConsentRegister
-from wardround.ward import AGAIN_S, IDLE_S, Ward, columns_of, may_see
 from wardround.watch.alerts import Finding
 
 NOW_US = 1_764_000_900_000_000

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from wardround.clock import ManualClock
+from wardround.desks.governance import CHAIN_S, Governance, newest_entries
 from wardround.errors import NotAllowed, SettingsError
-from wardround.governance import CHAIN_S, Governance, newest_entries
 from wardround.records import Consent
 from wardround.store import EdgeRecord, open_store
 from wardround.trust.audit_files import open_log
