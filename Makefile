@@ -55,6 +55,7 @@ test-takeover: $(VENV)/.dev  ## two hubs on one PostgreSQL: killed in the middle
 .PHONY: test-upgrade
 test-upgrade: $(VENV)/.dev  ## homes of hub and edge that an earlier version made are taken up by this one, which runs on them
 	@WARDROUND_UPGRADE=1 scripts/test tests/upgrade $(ARGS)
+
 .PHONY: test-rollback
 test-rollback: $(VENV)/.dev  ## a step of the server ruins the model: gone back from by itself, and undone, among real processes (a minute)
 	@WARDROUND_ROLLBACK=1 scripts/test tests/rounds/test_rollback_live.py $(ARGS)

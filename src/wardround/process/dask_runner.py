@@ -141,9 +141,9 @@ class ClusterRunner(abc.ABC):
         with self._lock:
             client, cluster = self._client, self._cluster
             self._client = self._cluster = None
-        if client is not None:
-            client.close(timeout=5)
-            cluster.close(timeout=5)
+        for part in (client, cluster):
+            if part is not None:
+                part.close(timeout=5)
 
     def _fly(
         self, flight: _Flight[Part], waiting: collections.deque[Part], stop: Stop, *, alone: bool
@@ -320,16 +320,22 @@ class DaskRunner(ClusterRunner):
                 from distributed import Client, LocalCluster  # noqa: PLC0415
 
                 configure()
-                self._cluster = LocalCluster(
-                    n_workers=self._workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=self._memory,
-                    host=LOOPBACK,
-                    dashboard_address=f"{LOOPBACK}:0",
-                    silence_logs=50,
-                )
-                self._client = Client(self._cluster, direct_to_workers=True)
+                try:
+                    self._cluster = LocalCluster(
+                        n_workers=self._workers,
+                        threads_per_worker=1,
+                        processes=True,
+                        memory_limit=self._memory,
+                        host=LOOPBACK,
+                        dashboard_address=f"{LOOPBACK}:0",
+                        silence_logs=50,
+                    )
+                    self._client = Client(self._cluster, direct_to_workers=True)
+                except (RuntimeError, OSError) as error:  # no memory, no process or port, or a machine too busy to start one
+                    self._lost()
+                    raise ProcessError(
+                        f"no worker could be started: {error}", remedy="free memory or processes; the next turn tries again"
+                    ) from error
                 log.info("workers started", workers=self._workers)
             elif len(self._cluster.workers) < self._workers:
                 log.warning("workers were lost", workers=len(self._cluster.workers))

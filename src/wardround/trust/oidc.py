@@ -33,10 +33,7 @@ from wardround.trust.roles import parse_role
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 LEEWAY_S, DEADLINE_S, BODY_MAX = 60, 10.0, 1_000_000
-KNOWN_S, KEYS_AGAIN_S = (
-    3_600.0,
-    10.0,
-)  # what the provider says of itself is kept; its keys are read again for one that is not known
+KNOWN_S, KEYS_AGAIN_S = 3_600.0, 10.0  # what the provider says of itself is kept; its keys are read again for an unknown one
 AT_ONCE = 8  # calls to the provider; a slow one does not take every thread of the console
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,79}")
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")

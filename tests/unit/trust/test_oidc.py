@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
-from tests.unit.test_people import Browser, World
+from tests.unit.desks.test_people import Browser, World
 
 from wardround.console.door import Door
 from wardround.console.elsewhere import COOKIE, WAIT_S
