@@ -165,10 +165,20 @@ def _grid(plot: _Plot, y: float, words: Number) -> str:
 def _x_axis(plot: _Plot, words: Number, name: str) -> list[str]:
     parts = [f'<path d="M{LEFT} {plot.bottom}H{plot.right}" stroke="var(--line-strong)"/>']
     inside = [x for x in _ticks(plot.x0, plot.x1, 6) if plot.x0 <= x <= plot.x1]
-    for k, x in enumerate(inside):
-        told = f"{name} {words(x)}".strip() if k == 0 else words(x)
+    for k, (word, x) in enumerate(_each_once(inside, words)):
+        told = f"{name} {word}".strip() if k == 0 else word
         parts.append(f'<text x="{plot.x(x):.1f}" y="{plot.bottom + 18}" text-anchor="middle">{safe(told)}</text>')
     return parts
+
+
+def _each_once(ticks: Sequence[float], words: Number) -> list[tuple[str, float]]:
+    """Each word with its place, once: where ticks are closer than whole numbers, the whole one has the word."""
+    found: dict[str, float] = {}
+    for x in ticks:
+        word = words(x)
+        if word not in found or abs(x - round(x)) < 1e-9 < abs(found[word] - round(found[word])):
+            found[word] = x
+    return sorted(found.items(), key=lambda told: told[1])
 
 
 def _line(plot: _Plot, line: Line) -> str:

@@ -304,7 +304,7 @@ def _models(study: StudyDetail, looking: Looking) -> str:
     def lineage(m: ModelRow) -> str:
         parent = f"from {made_in[m.parent]}" if m.parent in made_in else f"from {m.parent[:8]}" if m.parent else "the first"
         told = f"{parent}, {count(m.updates, 'update')}"
-        return f'<span class="mono">{safe(m.model[:8])}</span><br><span class="dim nw">{safe(told)}</span>'
+        return f'<span class="mono">{safe(m.model[:8])}</span><br><span class="dim">{safe(told)}</span>'
 
     def stage(m: ModelRow) -> str:
         words = f'<span class="{"b" if m.stage in ("current", "canary") else ""}">{safe(m.stage)}</span>'

@@ -84,6 +84,14 @@ def test_a_dialog_asks_for_what_is_to_be_typed_and_says_what_its_buttons_do():
     assert "OK" not in html
 
 
+def test_a_chart_of_few_rounds_names_each_once_and_at_its_place():
+    html = line_chart(label="x", lines=[Line("x", [(1, 0.5), (2, 0.6)])], x_name="round", size=(760, 250))
+    told = re.findall(r'<text x="([\d.]+)" y="\d+" text-anchor="middle">(?:round )?(\d+)</text>', html)
+    assert [word for _, word in told] == ["1", "2"]
+    ends = re.search(r'<path d="M([\d.]+) [\d.]+H([\d.]+)" stroke="var\(--line-strong\)"', html)
+    assert [float(x) for x, _ in told] == [float(ends[1]), float(ends[2])]
+
+
 def test_a_chart_says_its_finding_breaks_at_a_gap_and_has_its_numbers_behind():
     line = Line("surg-2", [(1, 0.5), (2, None), (3, float("nan")), (4, 0.9)], label="surg-2, 9.8")
     html = line_chart(

@@ -86,7 +86,7 @@ class Listening:
         pass
 
 
-@pytest.mark.parametrize(("learners", "found"), [((), frozenset()), (("mlp", "dp-sgd"), {"mlp", "dp-sgd"})], ids=str)
+@pytest.mark.parametrize(("learners", "found"), [((), frozenset()), (("mlp", "dp-sgd"), {"mlp", "dp-sgd"})], ids=["none", "two"])
 def test_the_hub_knows_what_an_edge_said_before_a_study_does(learners, found):
     async def play():
         study = Listening()
