@@ -17,6 +17,7 @@ KEYS_MAX = 20_000  # edges remembered; the ones unheard longest are forgotten fi
 CLIP = 15.0
 EWMA_CLIP = 6.0
 LEARNED_Z_MAX = 3.0  # a value further off than that does not fade into a full past
+LARGEST = 1e100  # what an edge may claim of itself: beyond it numbers are alike
 
 
 class _Past(msgspec.Struct):
@@ -38,7 +39,7 @@ class OwnPast:
 
     def z(self, key: str, value: float) -> tuple[float, float] | None:
         """How many of its own deviations a value lies above its own mean, clipped to +-CLIP, and that mean; None: too early."""
-        past, value = self._past.get(key), float(value)  # of NumPy's it may be
+        past, value = self._past.get(key), _bounded(value)
         if past is None or past.n < self._reference_min:
             return None
         sd = max(math.sqrt(past.variance), self._sd_min, self._sd_share * abs(past.mean))
@@ -62,9 +63,9 @@ class OwnPast:
 
     def learn(self, key: str, value: float) -> None:
         """Take a value into the past."""
-        value = float(value)
         if not math.isfinite(value):
             return
+        value = _bounded(value)
         past = self._past.pop(key, None)
         if past is None:
             past = _Past()
@@ -86,6 +87,12 @@ class OwnPast:
     def load(self, past: dict[str, _Past]) -> None:
         """Take up what was kept."""
         self._past = past
+
+
+def _bounded(value: float) -> float:
+    """A Python float, for of NumPy's it may be, whose square and whose distance to another such have no overflow; NaN stays."""
+    value = float(value)
+    return max(-LARGEST, min(LARGEST, value)) if math.isfinite(value) else value
 
 
 def ewma(before: float, z: float, weight: float) -> float:
