@@ -32,6 +32,7 @@ from wardround.records import Observation, bucket_of
 
 CONFLICTS_MAX = 20
 VERSIONS_MAX = 8
+STORED_MAX = 2
 RUN_MAX_US = DAY_US  # longest run of samples in one observation; a reader looks so far back for one that reaches into its time
 # Integers as differences, and no dictionary of what never comes again: bronze of single values is six times smaller for it.
 _INTEGERS = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
@@ -74,6 +75,7 @@ class Lake:
         self._readers: dict[str, DeltaTable] = {}
         self._locks = {name: threading.RLock() for name in SCHEMAS}
         self._files: dict[tuple[str, int], Files] = {}
+        self._stored: dict[tuple[str, int], ds.Dataset] = {}  # of an object store
 
     @property
     def uri(self) -> str:
@@ -268,8 +270,9 @@ class Lake:
             handle = self._fresh(table)
             handle.create_checkpoint()
             log.keep_checkpoint(handle.version())
-            for key in [k for k in self._files if k[0] == table]:
-                del self._files[key]
+            for kept in (self._files, self._stored):
+                for key in [k for k in kept if k[0] == table]:
+                    del kept[key]
             self._readers.pop(table, None)
             return rows
 
@@ -365,6 +368,14 @@ class Lake:
                     self._readers[table] = newest = DeltaTable(where, storage_options=self._options)
                 newest.update_incremental()
                 version = newest.version()
+            if "://" in where:  # delta-rs's own reader knows the files' sizes, and asks an object store less
+                stored = self._stored.get((table, version))
+                if stored is None:
+                    handle = newest or DeltaTable(where, version=version, storage_options=self._options)
+                    self._stored[table, version] = stored = handle.to_pyarrow_dataset(schema=SCHEMAS[table])
+                    while len(self._stored) > STORED_MAX:
+                        self._stored.pop(next(iter(self._stored)), None)
+                return iter([stored])
             found = self._files.get((table, version))
             if found is None:
                 handle = newest or DeltaTable(where, version=version, storage_options=self._options)
