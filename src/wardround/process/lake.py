@@ -32,7 +32,6 @@ from wardround.records import Observation, bucket_of
 
 CONFLICTS_MAX = 20
 VERSIONS_MAX = 8
-STORED_MAX = 2
 RUN_MAX_US = DAY_US  # longest run of samples in one observation; a reader looks so far back for one that reaches into its time
 # Integers as differences, and no dictionary of what never comes again: bronze of single values is six times smaller for it.
 _INTEGERS = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
@@ -75,7 +74,6 @@ class Lake:
         self._readers: dict[str, DeltaTable] = {}
         self._locks = {name: threading.RLock() for name in SCHEMAS}
         self._files: dict[tuple[str, int], Files] = {}
-        self._stored: dict[tuple[str, int], ds.Dataset] = {}  # of an object store
 
     @property
     def uri(self) -> str:
@@ -270,9 +268,8 @@ class Lake:
             handle = self._fresh(table)
             handle.create_checkpoint()
             log.keep_checkpoint(handle.version())
-            for kept in (self._files, self._stored):
-                for key in [k for k in kept if k[0] == table]:
-                    del kept[key]
+            for key in [k for k in self._files if k[0] == table]:
+                del self._files[key]
             self._readers.pop(table, None)
             return rows
 
@@ -368,14 +365,6 @@ class Lake:
                     self._readers[table] = newest = DeltaTable(where, storage_options=self._options)
                 newest.update_incremental()
                 version = newest.version()
-            if "://" in where:  # delta-rs's own reader knows the files' sizes, and asks an object store less
-                stored = self._stored.get((table, version))
-                if stored is None:
-                    handle = newest or DeltaTable(where, version=version, storage_options=self._options)
-                    self._stored[table, version] = stored = handle.to_pyarrow_dataset(schema=SCHEMAS[table])
-                    while len(self._stored) > STORED_MAX:
-                        self._stored.pop(next(iter(self._stored)), None)
-                return iter([stored])
             found = self._files.get((table, version))
             if found is None:
                 handle = newest or DeltaTable(where, version=version, storage_options=self._options)
@@ -383,14 +372,18 @@ class Lake:
                 self._files[table, version] = found
                 while len(self._files) > VERSIONS_MAX:
                     self._files.pop(next(iter(self._files)), None)
-        return found.datasets(SCHEMAS[table], _reader_files(where, self._options), wanted)
+        return found.datasets(SCHEMAS[table], functools.partial(_reader_files, where, self._options), wanted)
 
 
-def _reader_files(where: str, options: dict[str, str] | None) -> fs.FileSystem:
+def _reader_files(where: str, options: dict[str, str] | None, sizes: dict[str, int] | None = None) -> fs.FileSystem:
     """A folder is read by Arrow itself. Through Python, as an object store is, its threads may outlive the interpreter by a
-    moment, and the process would end with an abort."""
+    moment, and the process would end with an abort.
+
+    `sizes` are those of the files to read. delta-rs would ask the store for one that it is not told, and hold the interpreter's
+    lock meanwhile: a worker's way to the store leads through Python of the same process (worker.py), and both would stand still.
+    """
     if "://" in where:
-        return fs.PyFileSystem(DeltaStorageHandler(where, options))
+        return fs.PyFileSystem(DeltaStorageHandler(where, options, sizes))
     return fs.SubTreeFileSystem(where, fs.LocalFileSystem())
 
 

@@ -7,7 +7,7 @@ file, measured, so that some thousand files of the newest few versions filled a 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -18,6 +18,8 @@ import pyarrow.dataset as ds
 from pyarrow import fs
 
 PLACE = ("day", "bucket")
+SIZE = "size_bytes"
+OpenFiles = Callable[[dict[str, int]], fs.FileSystem]  # of the files whose sizes are given, by path
 AT_ONCE = 256  # files
 RANGES = ("made", "t_us", "t0_us", "t1_us", "code", "job")  # columns whose lowest and highest of each file are looked at
 _FORMAT = ds.ParquetFileFormat()
@@ -55,7 +57,7 @@ class Files:
 
     def __init__(self, actions: pa.Table) -> None:
         """`actions`: what the log has added and not removed, a file a row, with `min.` and `max.` of columns, flat."""
-        kept = {"path": "path"} | {f"partition.{name}": name for name in PLACE}
+        kept = {"path": "path", SIZE: SIZE} | {f"partition.{name}": name for name in PLACE}
         kept |= {f"{end}.{name}": f"{end}.{name}" for name in RANGES for end in ("min", "max")}
         found = [name for name in kept if name in actions.column_names]
         # Copied: a column that is a view of the log's own batches would hold all of them.
@@ -65,7 +67,7 @@ class Files:
     def __len__(self) -> int:
         return int(self._table.num_rows)
 
-    def datasets(self, schema: pa.Schema, files: fs.FileSystem, conditions: Sequence[Condition]) -> Iterator[ds.Dataset]:
+    def datasets(self, schema: pa.Schema, opened: OpenFiles, conditions: Sequence[Condition]) -> Iterator[ds.Dataset]:
         """Of the files that may hold a row which fulfils every condition, AT_ONCE files in each; at least one dataset.
 
         A file that has been read keeps its footer for as long as its dataset lives.
@@ -73,16 +75,19 @@ class Files:
         needed = self._needed(conditions)
         for at in range(0, max(1, needed.num_rows), AT_ONCE):
             part = needed.slice(at, AT_ONCE)
+            paths, sizes, *places = (part.column(name).to_pylist() for name in ("path", SIZE, *PLACE))
+            paths = [unquote(path) for path in paths]
+            files = opened(dict(zip(paths, sizes, strict=True)))
             fragments = [
-                _FORMAT.make_fragment(unquote(path), files, (ds.field("day") == day) & (ds.field("bucket") == bucket))
-                for path, day, bucket in zip(*(part.column(name).to_pylist() for name in ("path", *PLACE)), strict=True)
+                _FORMAT.make_fragment(path, files, (ds.field("day") == day) & (ds.field("bucket") == bucket), file_size=size)
+                for path, size, day, bucket in zip(paths, sizes, *places, strict=True)
             ]
             yield ds.FileSystemDataset(fragments, schema, _FORMAT, files)
 
     def _needed(self, conditions: Sequence[Condition]) -> pa.Table:
         table = self._table
         if not table.num_rows:
-            return table.select([name for name in table.column_names if name in ("path", *PLACE)])
+            return table.select([name for name in table.column_names if name in ("path", SIZE, *PLACE)])
         masks = []
         for condition in conditions:
             if condition.column in PLACE:

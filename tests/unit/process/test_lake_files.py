@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -76,11 +78,18 @@ def test_a_reader_finds_what_a_look_at_every_row_finds(lake, where):
 
 def test_files_that_cannot_hold_a_row_are_not_opened(lake):
     files, place = files_of(lake)
+    told: dict[str, int] = {}
+
+    def with_sizes(sizes: dict[str, int]) -> fs.FileSystem:
+        told.update(sizes)
+        return place
 
     def opened(*conditions: Condition) -> int:
-        return sum(len(list(one.get_fragments())) for one in files.datasets(SCHEMAS[BRONZE], place, conditions))
+        return sum(len(list(one.get_fragments())) for one in files.datasets(SCHEMAS[BRONZE], with_sizes, conditions))
 
     assert opened() == len(files) > 6
+    assert told == {path: (Path(lake.uri) / BRONZE / path).stat().st_size for path in told}
+    assert len(told) == len(files), "who opens them is told every size: an object store need not be asked"
     assert 0 < opened(Condition("made", ">", 5)) < len(files)
     assert 0 < opened(Condition("day", "<=", "2024-10-04")) < len(files)
     assert 0 < opened(Condition("t1_us", ">=", START_US + 3 * DAY_US)) < len(files)
@@ -95,7 +104,7 @@ def test_a_file_without_statistics_is_read(lake):
     blank = [pa.nulls(len(files), column.type) if name.startswith(("min.", "max.")) else column for name, column in known]
     files._table = pa.Table.from_arrays(blank, names)
     conditions = [Condition("made", ">", 5), Condition("code", "in", [CODES[0]])]
-    (dataset,) = files.datasets(SCHEMAS[BRONZE], place, conditions)
+    (dataset,) = files.datasets(SCHEMAS[BRONZE], lambda _sizes: place, conditions)
     assert len(list(dataset.get_fragments())) == len(files)
     assert dataset.to_table(filter=rows_where(conditions)).num_rows > 0
 
@@ -103,7 +112,7 @@ def test_a_file_without_statistics_is_read(lake):
 def test_many_files_are_read_a_few_at_a_time_and_none_is_missed(lake, monkeypatch):
     monkeypatch.setattr(lake_files, "AT_ONCE", 4)
     files, place = files_of(lake)
-    parts = [len(list(one.get_fragments())) for one in files.datasets(SCHEMAS[BRONZE], place, [])]
+    parts = [len(list(one.get_fragments())) for one in files.datasets(SCHEMAS[BRONZE], lambda _sizes: place, [])]
     assert sum(parts) == len(files)
     assert max(parts) == 4
     assert sorted(lake.read(BRONZE, columns=["device_seq"]).column(0).to_pylist()) == list(range(1, 40))
