@@ -19,7 +19,7 @@ from wardround.collect.devices.reading import Reading, Taken
 from wardround.collect.files.folder import opened
 from wardround.collect.files.formats import FORMATS, Format, read
 from wardround.collect.files.opened import Known, Opened
-from wardround.collect.gateway import check_time
+from wardround.collect.observing import check_time
 from wardround.collect.signals import Signal, Signals, load_signals
 from wardround.errors import DecodeError, SettingsError
 

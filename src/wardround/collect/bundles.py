@@ -19,15 +19,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from wardround.clock import Clock
+from wardround.collect.device_clock import ClockReading
 from wardround.collect.devices import fhir
 from wardround.collect.devices.fhir_export import resource_id
 from wardround.collect.devices.reading import Reading, encode_readings
-from wardround.collect.gateway import check_time, judge
 from wardround.collect.inbox import Inbox, Named
+from wardround.collect.observing import check_time, judged, observed
 from wardround.collect.signals import Signals
 from wardround.collect.streams import LATE_US
 from wardround.errors import DecodeError, StorageFull
-from wardround.records import FROM_FILE, Consent, Observation, Quality, Validity, encode_observation
+from wardround.records import FROM_FILE, Consent, Observation, Quality, SubjectId, encode_observation
 
 T = TypeVar("T")
 SOURCE = "hub.fhir"  # stands where an edge's name stands; no edge can have one with a dot
@@ -299,33 +300,18 @@ class BundleIntake:
         choice, version = self._consent(subject, signal.code)
         if choice is not Consent.RAW:
             raise DecodeError("no-consent", f"no consent is on file by which {signal.key} of this patient may be here")
-        observation = Observation(
-            subject=subject,
+        observation = observed(
+            reading,
+            signal,
+            subject=SubjectId(subject),
             device=device,
             edge=SOURCE,
-            code=signal.code,
-            unit=signal.unit,
-            t0_us=reading.t_us,
-            t0_device_us=reading.t_us,
-            clock_error_us=reading.t_error_us,
-            t_edge_us=now_us,
-            n=reading.n,
-            period_us=reading.period_us,
-            offsets_us=reading.offsets_us,
-            value=reading.value,
-            values=reading.values,
-            values_type=reading.values_type,
-            scale=reading.scale,
-            origin=reading.origin,
-            value_text=reading.text,
-            low=signal.low,
-            high=signal.high,
+            clock=ClockReading(0, reading.t_error_us),
+            now_us=now_us,
             consent_version=version,
         )
-        quality, validity = judge(observation, signal)
         late = Quality.LATE if now_us - reading.t_us > LATE_US else Quality.NONE
-        flags = self._flags | Quality(reading.flags) | quality | late
-        return msgspec.structs.replace(observation, flags=int(flags), validity=int(max(validity, Validity(reading.validity))))
+        return judged(observation, reading, signal, self._flags | late)
 
 
 def _parse(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:

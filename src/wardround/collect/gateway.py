@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 import structlog
 from msgspec.structs import replace
 
@@ -23,18 +22,16 @@ from wardround.collect.devices.gatt import Source
 from wardround.collect.devices.reading import Decoded, Reading, Taken, decode_readings, encode_readings
 from wardround.collect.lanes import Priority
 from wardround.collect.local_store import LocalStore
+from wardround.collect.observing import EARLIEST_US, check_time, judged, observed
 from wardround.collect.quarantine import NOT_A_NUMBER, REPLAY, WHOLE, Quarantine, SetAside
 from wardround.collect.registry import Device
-from wardround.collect.signals import Signal, Signals
+from wardround.collect.signals import Signals
 from wardround.collect.spool import AHEAD_MAX, Also, DeviceMark, Spool
 from wardround.collect.streams import LATE_US, Streams, covered
 from wardround.errors import DecodeError, StorageFull
-from wardround.records import FROM_FILE, Consent, Observation, Quality, SubjectId, Validity, encode_observation
+from wardround.records import FROM_FILE, Consent, Observation, Quality, SubjectId, encode_observation
 
 log = structlog.get_logger(__name__)
-EARLIEST_US = 946_684_800_000_000  # 2000-01-01: an earlier time is a clock that was never set
-FUTURE_US = 3_600_000_000
-FLAT_SAMPLES = 32
 FIRST_MAX = 10_000  # lives of devices
 
 
@@ -439,40 +436,24 @@ class Gateway:
             return None
         if clock is None or reading.t_error_us:  # a time that leaves hours open is not corrected by seconds
             clock = ClockReading(0, reading.t_error_us)
-        flags = self._base_flags | Quality(reading.flags)
+        flags = self._base_flags
         if not clock.synced:
             flags |= Quality.CLOCK_UNSYNCED
-        observation = Observation(
+        observation = observed(
+            reading,
+            signal,
             subject=subject,
             device=device,
             edge=self._edge,
-            code=signal.code,
-            unit=signal.unit,
-            t0_us=reading.t_us + clock.offset_us,
-            t0_device_us=reading.t_us,
-            clock_offset_us=clock.offset_us,
-            clock_error_us=clock.error_us,
-            t_edge_us=now_us,
-            n=reading.n,
-            period_us=reading.period_us,
-            offsets_us=reading.offsets_us,
-            value=reading.value,
-            values=reading.values,
-            values_type=reading.values_type,
-            scale=reading.scale,
-            origin=reading.origin,
-            value_text=reading.text,
-            low=signal.low,
-            high=signal.high,
+            clock=clock,
+            now_us=now_us,
             consent_version=version,
         )
         if not from_file:
             flags |= self._streams.flags(observation, now_us)
         elif now_us - reading.t_us > LATE_US:
             flags |= Quality.LATE
-        quality, validity = judge(observation, signal)
-        validity = max(validity, Validity(reading.validity))
-        return choice, signal.alarm, replace(observation, flags=int(flags | quality), validity=int(validity))
+        return choice, signal.alarm, judged(observation, reading, signal, flags)
 
 
 def _digest(payload: bytes) -> str:
@@ -483,48 +464,3 @@ def _content_digest(device: str, reading: Reading) -> bytes:
     """Names the content of a reading of a file for ever: when, what and how much, not how well it was understood."""
     plain = replace(reading, also=(), t_error_us=0, validity=0, flags=0)
     return hashlib.sha256(device.encode() + b"\0" + encode_readings([plain])).digest()[:16]
-
-
-def check_time(reading: Reading, now_us: int, *, earliest_us: int = EARLIEST_US) -> int:
-    """The time of the last sample, microseconds since 1970.
-
-    Raises:
-        DecodeError: "time-before-2000" or "time-in-future".
-    """
-    last_us = reading.t_us + _span_us(reading)
-    if reading.t_us < earliest_us:
-        raise DecodeError("time-before-2000", f"{reading.name}: time {reading.t_us / 1e6:.0f} s since 1970: a clock not set")
-    if last_us > now_us + FUTURE_US + reading.t_error_us:
-        ahead_h = (last_us - now_us) / 3.6e9
-        raise DecodeError("time-in-future", f"{reading.name}: its time is {ahead_h:.1f} h ahead of this edge")
-    return last_us
-
-
-def _span_us(reading: Reading) -> int:
-    """From the first to the last sample."""
-    if reading.offsets_us is not None:
-        return int(np.frombuffer(reading.offsets_us, "<i4").max())
-    return round((reading.n - 1) * reading.period_us) if reading.period_us else 0
-
-
-def judge(observation: Observation, signal: Signal) -> tuple[Quality, Validity]:
-    """Flags that the samples themselves give: out of range, a flat line, at the rail of the converter."""
-    flags = Quality.NONE
-    if observation.values is None:
-        extremes = (observation.value, observation.value) if observation.value is not None else None
-    else:
-        counts = observation.counts()
-        low, high = int(counts.min()), int(counts.max())
-        ends = (observation.origin + low * observation.scale, observation.origin + high * observation.scale)
-        extremes = (min(ends), max(ends))
-        waveform = observation.period_us is not None and signal.unit != "1"
-        if waveform and observation.n >= FLAT_SAMPLES and low == high:
-            flags |= Quality.FLAT_LINE
-        if observation.values_type == "i2" and (low == -32768 or high == 32767):
-            flags |= Quality.SATURATED
-    if extremes is not None and (
-        (signal.low is not None and extremes[0] < signal.low) or (signal.high is not None and extremes[1] > signal.high)
-    ):
-        flags |= Quality.RANGE
-    questionable = flags & (Quality.RANGE | Quality.FLAT_LINE | Quality.SATURATED)
-    return flags, Validity.QUESTIONABLE if questionable else Validity.VALID
