@@ -1,4 +1,5 @@
-"""Recordings of motion: half a minute of walking, then half a minute of lying, so that a model has something easy to learn."""
+"""Recordings of motion: half a minute of walking, then half a minute of lying, so that a model has something easy to learn; and a
+hub with edges that have such recordings."""
 
 from __future__ import annotations
 
@@ -7,8 +8,11 @@ import time
 
 import numpy as np
 
+from wardround.process.tables import BRONZE, observation_rows
 from wardround.process.transforms.activity import ACCELERATION, LABEL_CODE, ROTATION
+from wardround.processing import open_lake
 from wardround.records import Observation
+from wardround.settings import HubSettings, load_settings
 
 
 def recording(subject, edge, seed, *, still=False):
@@ -50,3 +54,36 @@ def recording(subject, edge, seed, *, still=False):
             device_boot="b",
             device_seq=next(sequence),
         )
+
+
+def lake_of(site):
+    """The lake of a site's hub."""
+    return open_lake(site.home, load_settings(site.home / "hub.toml", HubSettings))
+
+
+def hold_back(site, subjects):
+    """Subjects, each of an edge, who are in the hub's lake and may be there: a study scores its models on them."""
+    rows = [
+        (o, "boot", i, o.t0_us)
+        for subject, edge in subjects.items()
+        for i, o in enumerate(recording(subject, edge, subject[-1].encode()[0]))
+    ]
+    lake_of(site).append(BRONZE, observation_rows(rows), app="test", version=1)
+    for subject, edge in subjects.items():
+        site.allow_at_hub(edge, subject)
+
+
+def start_edges(site, edges):
+    """Edges, each with a recording of its own, that run."""
+    for i, name in enumerate(edges):
+        program = site.edge(name)
+        site.keep(name, recording(f"p-{i}", name, i))
+        program.start()
+        program.wait_ready(150)
+
+
+def start_study(site, command, folder, text):
+    """A study that its hub has taken."""
+    (folder / "study.toml").write_text(text)
+    started = command("study", "start", str(folder / "study.toml"), "--home", str(site.home))
+    assert started.returncode == 0, started.stderr

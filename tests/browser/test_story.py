@@ -22,15 +22,12 @@ from tests.browser.test_overview import ARTIFACTS, browser  # noqa: F401 - a fix
 from tests.browser.test_overview import pytestmark as marks
 from tests.browser.test_screens import serious
 
-from motion import recording
+from motion import hold_back, recording
 from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
 from wardround.collect.mqtt_link import DeviceLink
 from wardround.ports import free_port
-from wardround.process.tables import BRONZE, observation_rows
-from wardround.processing import open_lake
 from wardround.records import Consent
-from wardround.settings import HubSettings, load_settings
 from wardround.trust import second_factor as totp
 
 pytestmark = [
@@ -118,15 +115,7 @@ def api(site, command, person, scope, method, path):
 @pytest.fixture
 def site(site):
     """A hub with four edges, each with rows to train on; two subjects held back, who are in the lake; one person of each role."""
-    rows = [
-        (o, "boot", i, o.t0_us)
-        for subject, edge in (("h-1", EDGES[0]), ("h-2", EDGES[1]))
-        for i, o in enumerate(recording(subject, edge, subject[-1].encode()[0]))
-    ]
-    lake = open_lake(site.home, load_settings(site.home / "hub.toml", HubSettings))
-    lake.append(BRONZE, observation_rows(rows), app="test", version=1)
-    site.allow_at_hub(EDGES[0], "h-1")
-    site.allow_at_hub(EDGES[1], "h-2")
+    hold_back(site, {"h-1": EDGES[0], "h-2": EDGES[1]})
     site.passwords = {name: site.sign_in(name, role) for name, role in PEOPLE.items()}
     site.start_hub()
     site.address = f"http://127.0.0.1:{site.ports['console']}"

@@ -8,15 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from motion import recording
+from motion import hold_back, lake_of, start_edges
 from wardround.learn.learners import make_learner
 from wardround.learn.models import decode_model, without_controls
 from wardround.learn.study import parse_study
 from wardround.process.jobs import gold_examples
-from wardround.process.tables import BRONZE, observation_rows
 from wardround.process.transforms import TASKS
-from wardround.processing import open_lake
-from wardround.settings import HubSettings, load_settings
 
 EDGES = ("edge-1", "edge-2")
 MODULE = """
@@ -56,16 +53,9 @@ def test_every_learner_trains_over_real_edges_and_torch_leaves_as_onnx(site, com
     (modules / "ward_models.py").write_text(MODULE)
     monkeypatch.setenv("PYTHONPATH", str(modules))
     monkeypatch.syspath_prepend(str(modules))
-    lake = open_lake(site.home, load_settings(site.home / "hub.toml", HubSettings))
-    rows = [(o, "boot", i, o.t0_us) for i, o in enumerate(recording("h-1", EDGES[0], 7))]
-    lake.append(BRONZE, observation_rows(rows), app="test", version=1)
-    site.allow_at_hub(EDGES[0], "h-1")
+    hold_back(site, {"h-1": EDGES[0]})
     site.start_hub()
-    for i, name in enumerate(EDGES):
-        program = site.edge(name)
-        site.keep(name, recording(f"p-{i}", name, i))
-        program.start()
-        program.wait_ready(150)
+    start_edges(site, EDGES)
     for kind in STUDIES:
         path = tmp_path / f"{kind}.toml"
         path.write_text(study_text(kind))
@@ -86,7 +76,7 @@ def test_every_learner_trains_over_real_edges_and_torch_leaves_as_onnx(site, com
         time.sleep(0.5)
     assert all(score > 0.9 for score in scores.values()), scores
     store.close()
-    check_onnx(site, command, tmp_path / "out", lake)
+    check_onnx(site, command, tmp_path / "out", lake_of(site))
     refused = command("study", "export", "with-sklearn", "--format", "onnx", "-o", str(tmp_path / "no"), "--home", str(site.home))
     assert refused.returncode != 0
     assert "no ONNX form" in refused.stderr

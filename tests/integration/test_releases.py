@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from motion import recording
+from motion import hold_back, lake_of, recording, start_edges, start_study
 from wardround.collect.storage import FolderStorage
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.held import HeldModels
@@ -20,10 +20,7 @@ from wardround.learn.learners import make_learner
 from wardround.learn.models import decode_model, digest
 from wardround.learn.study import parse_study
 from wardround.process.jobs import gold_examples
-from wardround.process.tables import BRONZE, observation_rows
 from wardround.process.transforms import TASKS
-from wardround.processing import open_lake
-from wardround.settings import HubSettings, load_settings
 from wardround.store import opened
 from wardround.watch.respond import entries_of
 
@@ -65,30 +62,13 @@ models_kept = 500
 """
 
 
-def lake_of(site):
-    return open_lake(site.home, load_settings(site.home / "hub.toml", HubSettings))
-
-
 @pytest.fixture
 def running(site, command, tmp_path):
     """A study in progress over three edges, with two held-back subjects in the lake."""
-    rows = [
-        (o, "boot", i, o.t0_us)
-        for subject, edge in (("h-1", EDGES[0]), ("h-2", EDGES[1]))
-        for i, o in enumerate(recording(subject, edge, subject[-1].encode()[0]))
-    ]
-    lake_of(site).append(BRONZE, observation_rows(rows), app="test", version=1)
-    site.allow_at_hub(EDGES[0], "h-1")
-    site.allow_at_hub(EDGES[1], "h-2")
+    hold_back(site, {"h-1": EDGES[0], "h-2": EDGES[1]})
     site.start_hub()
-    for i, name in enumerate(EDGES):
-        program = site.edge(name)
-        site.keep(name, recording(f"p-{i}", name, i))
-        program.start()
-        program.wait_ready(150)
-    (tmp_path / "study.toml").write_text(STUDY)
-    started = command("study", "start", str(tmp_path / "study.toml"), "--home", str(site.home))
-    assert started.returncode == 0, started.stderr
+    start_edges(site, EDGES)
+    start_study(site, command, tmp_path, STUDY)
     return site
 
 

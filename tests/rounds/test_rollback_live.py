@@ -12,13 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from motion import recording
+from motion import hold_back, start_edges, start_study
 from wardround.collect.storage import FolderStorage
 from wardround.learn.journal import Journal
-from wardround.process.tables import BRONZE, observation_rows
-from wardround.processing import open_lake
 from wardround.responding import BY_ITSELF
-from wardround.settings import HubSettings, load_settings
 from wardround.store import opened
 from wardround.watch.respond import entries_of
 
@@ -60,26 +57,12 @@ models_kept = 1000
 
 @pytest.fixture
 def running(site, command, tmp_path):
-    rows = [
-        (o, "boot", i, o.t0_us)
-        for subject, edge in (("h-1", EDGES[0]), ("h-2", EDGES[1]))
-        for i, o in enumerate(recording(subject, edge, subject[-1].encode()[0]))
-    ]
-    lake = open_lake(site.home, load_settings(site.home / "hub.toml", HubSettings))
-    lake.append(BRONZE, observation_rows(rows), app="test", version=1)
-    site.allow_at_hub(EDGES[0], "h-1")
-    site.allow_at_hub(EDGES[1], "h-2")
+    hold_back(site, {"h-1": EDGES[0], "h-2": EDGES[1]})
     site.hub.arguments = ["struck_hub", *site.hub.arguments[1:]]
     site.hub.environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     site.start_hub()
-    for i, name in enumerate(EDGES):
-        program = site.edge(name)
-        site.keep(name, recording(f"p-{i}", name, i))
-        program.start()
-        program.wait_ready(150)
-    (tmp_path / "study.toml").write_text(STUDY)
-    started = command("study", "start", str(tmp_path / "study.toml"), "--home", str(site.home))
-    assert started.returncode == 0, started.stderr
+    start_edges(site, EDGES)
+    start_study(site, command, tmp_path, STUDY)
     return site
 
 
