@@ -99,9 +99,10 @@ class Draining:
         self._record("change", "edge drained", who, edge=edge)
         with self._lock:
             self._said.pop(edge, None)
-            self._put({**self._drains, edge: Drain(edge, who, self._clock.now_us())})
+            one = Drain(edge, who, self._clock.now_us())
+            self._put({**self._drains, edge: one})
         self._happened(f"{edge} is drained", f"by {who}: it gets no more work")
-        return f"{edge} gets no more work. {self.of(edge).words}"
+        return f"{edge} gets no more work. {self._drained(one).words}"
 
     def end(self, edge: str, who: str) -> str:
         """Give it work again; words.
@@ -172,7 +173,8 @@ class Draining:
 
     def all(self) -> tuple[Drained, ...]:
         """Every edge that is drained, by name."""
-        return tuple(self.of(edge) for edge in sorted(self._drains))
+        drains = self._drains  # as they stand: one may end meanwhile
+        return tuple(self._drained(drains[edge]) for edge in sorted(drains))
 
     def of(self, edge: str) -> Drained:
         """One of them.
@@ -183,6 +185,9 @@ class Draining:
         one = self._drains.get(edge)
         if one is None:
             raise WardroundError(f"{edge} is not drained", remedy=f"`wardround edge drain {edge}` begins")
+        return self._drained(one)
+
+    def _drained(self, one: Drain) -> Drained:
         stage, words = self._standing(one)
         return Drained(one.edge, one.who, one.since_us, stage, words)
 

@@ -149,6 +149,22 @@ def test_an_edge_that_is_revoked_is_no_longer_drained(site):
     assert site.draining.all() == ()
 
 
+def test_a_drain_that_ends_while_it_is_looked_at_takes_nobody_with_it(site):
+    site.draining.begin(EDGE, "olga")
+
+    def rounds(edge):  # another thread, at the worst moment
+        if site.draining.why_not(edge):
+            site.draining.end(edge, "olga")
+        return ()
+
+    site.joins("icu-b")
+    site.attached.add("icu-b")
+    site.draining.begin("icu-b", "olga")
+    site.draining._rounds = lambda edge: [*rounds(EDGE), *rounds("icu-b")]
+    assert [one.edge for one in site.draining.all()] == [EDGE, "icu-b"]
+    assert site.draining.all() == ()
+
+
 def test_the_rounds_of_an_edge():
     assert rounds_of("a", {"x": (3, ("a", "b")), "y": (4, ("b",))}) == {"round 3 of x"}
 
