@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable
 
 from wardround.clock import Clock
@@ -51,13 +50,12 @@ def put_new_study(store: Store, text: str, study: Study, now_us: int) -> None:
     Raises:
         StudyError: one of this name is there already.
     """
-    _check_new(store, study)
-    store.put_study(StudyRecord(study.name, text, "requested", "", now_us, now_us))
+    if not store.add_study(StudyRecord(study.name, text, "requested", "", now_us, now_us)):
+        raise _taken(study)
 
 
-def _check_new(store: Store, study: Study) -> None:
-    if any(s.name == study.name for s in store.studies()):
-        raise StudyError(f"a study called {study.name!r} is there already", remedy="give this one another name")
+def _taken(study: Study) -> StudyError:
+    return StudyError(f"a study called {study.name!r} is there already", remedy="give this one another name")
 
 
 class StudyStarting:
@@ -66,7 +64,6 @@ class StudyStarting:
     def __init__(self, store: Store, clock: Clock, *, check: Callable[[str, Act], None], record: Callable[..., None]) -> None:
         """`check(who, act)` raises NotAllowed; `record` makes an entry of the audit log."""
         self._store, self._clock, self._check, self._record = store, clock, check, record
-        self._lock = threading.Lock()  # of two that start a study of one name at once, one is told
 
     def tasks(self) -> tuple[tuple[str, str], ...]:
         """What a study can learn: name and title."""
@@ -91,7 +88,7 @@ class StudyStarting:
         """
         self._check(who, Act.STUDIES)
         study = self._holds(text)
-        _check_new(self._store, study)
+        self._check_new(study)
         edges = sum(e.revoked_us is None for e in self._store.edges())
         return StartingStudy(study.name, _words(study, edges))
 
@@ -104,12 +101,15 @@ class StudyStarting:
         """
         self._check(who, Act.STUDIES)
         study = self._holds(text)
-        with self._lock:
-            _check_new(self._store, study)
-            sha256 = hashlib.sha256(text.encode()).hexdigest()
-            self._record("change", "study started at the console", who, study=study.name, sha256=sha256)
-            put_new_study(self._store, text, study, self._clock.now_us())
+        self._check_new(study)
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        self._record("change", "study started at the console", who, study=study.name, sha256=sha256)
+        put_new_study(self._store, text, study, self._clock.now_us())
         return study.name
+
+    def _check_new(self, study: Study) -> None:
+        if self._store.study(study.name) is not None:
+            raise _taken(study)
 
     def _holds(self, text: str) -> Study:
         if len(text) > TEXT_MAX:

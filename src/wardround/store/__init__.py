@@ -285,6 +285,12 @@ class Store:
 
     # -- studies and rounds
 
+    def add_study(self, study: StudyRecord) -> bool:
+        """Add a study, unless there is one of this name, whoever else adds one meanwhile; whether it was added."""
+        with self._engine.begin() as db:
+            insert = self._insert(schema.studies).values(**_values(study)).on_conflict_do_nothing()
+            return db.execute(insert.returning(schema.studies.c.name)).first() is not None
+
     def put_study(self, study: StudyRecord) -> None:
         """Add a study, or note its new state."""
         self._upsert(schema.studies, ["name"], _values(study))
@@ -486,9 +492,11 @@ class Store:
         with self._engine.begin() as db:
             db.execute(self._put(table, keys, values if isinstance(values, list) else [dict(values)]))
 
+    def _insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        return postgresql.insert(table) if self._engine.dialect.name == "postgresql" else sqlite.insert(table)
+
     def _put(self, table: sa.Table, keys: list[str], rows: list[dict[str, Any]]) -> sa.Executable:
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(table).values(rows)
+        statement = self._insert(table).values(rows)
         changed = {k: statement.excluded[k] for k in rows[0] if k not in keys}
         return statement.on_conflict_do_update(index_elements=keys, set_=changed)
 

@@ -212,6 +212,13 @@ def test_jobs_are_asked_for_taken_once_and_their_runs_forgotten(store: Store, mo
     assert store.remove_node("x") is False
 
 
+def test_of_two_who_start_a_study_of_one_name_one_does(store: Store) -> None:
+    asked = [replace(STUDY, toml=f"# {k}") for k in range(8)]
+    added = at_once(*((lambda one=one: store.add_study(one)) for one in asked))
+    assert sorted(map(str, added)) == ["False"] * 7 + ["True"]
+    assert store.studies() == [asked[added.index(True)]]
+
+
 def test_models_in_use_are_named_by_study(store: Store) -> None:
     rows = [("a", 1, "current"), ("a", 2, "candidate"), ("b", 1, "canary"), ("c", 1, "expired")]
     store.put_models([ModelRecord(study, n, "m", "", stage, n, 1, 1, {}) for study, n, stage in rows])
