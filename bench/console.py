@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing as mp
 import os
 import shutil
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,31 +207,6 @@ def live(seen: Page, pressed: Page, address: str, times: int) -> list[float]:
     return found
 
 
-@contextmanager
-def attached(home: Path, port: int, count: int) -> Iterator[None]:
-    """So many of the edges, in processes of their own."""
-    names = [f"edge-{k:04d}" for k in range(count)]
-    running: list[tuple[Any, Connection]] = []
-    context = mp.get_context("spawn")
-    try:
-        for start in range(0, count, hub_memory.GROUP):
-            ours, theirs = context.Pipe()
-            group = names[start : start + hub_memory.GROUP]
-            one = context.Process(target=hub_memory.edges_main, args=(home, group, 1, port, theirs), daemon=True)
-            one.start()
-            theirs.close()
-            running.append((one, ours))
-            if problem := ours.recv():
-                raise RuntimeError(problem)
-        yield
-    finally:
-        for _, pipe in running:
-            pipe.close()
-        for one, _ in running:
-            one.join(30)
-            one.kill()
-
-
 def measure(home: Path, own: argparse.Namespace) -> dict[str, Any]:
     """Every page and the live update."""
     ports = {name: free_port() for name in ("grpc", "enrolment", "console")}
@@ -244,13 +216,15 @@ def measure(home: Path, own: argparse.Namespace) -> dict[str, Any]:
     create_home(hub, text, parse_settings(text, HubSettings, where="bench")).close()
     passwords = fill(hub, own.edges, own.patients)
     (home / "edges").mkdir()
-    hub_memory.join(hub, home / "edges", [f"edge-{k:04d}" for k in range(own.attached)])
+    names = [f"edge-{k:04d}" for k in range(own.attached)]
+    hub_memory.join(hub, home / "edges", names)
     program = Program("hub", ["wardround.cli.main", "hub", "run", "--home", str(hub)], home / "hub.log", hub / "ready.json")
     program.start()
     chromium = os.environ.get("WARDROUND_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     try:
         program.wait_ready(hub_memory.READY_S)
-        with attached(home / "edges", ports["grpc"], own.attached), sync_playwright() as playwright:
+        with hub_memory.Fleet(home / "edges", ports["grpc"], 1) as fleet, sync_playwright() as playwright:
+            fleet.attach(names)
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             pages = {}
             for name in passwords:

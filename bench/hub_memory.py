@@ -45,6 +45,7 @@ GOALS_MB = {1_000: 600, 5_000: 2_000}  # most edges, most memory
 GROUP = 250  # edges of one process
 HEARTBEAT_S = 2.0
 READY_S = ATTACH_S = 600.0
+GROUP_S = 1_200.0
 AT_ONCE = 25  # edges of one process that connect at the same time
 
 
@@ -66,6 +67,43 @@ def join(hub: Path, home: Path, names: Sequence[str]) -> None:
 
 
 # -- the edges
+
+
+class Fleet:
+    """Edges in processes of their own, until the block ends."""
+
+    def __init__(self, home: Path, port: int, devices: int) -> None:
+        """`home` has their identities (`join`), `port` is the hub's."""
+        self._home, self._port, self._devices = home, port, devices
+        self._context = mp.get_context("spawn")
+        self._running: list[tuple[Any, Connection]] = []
+
+    def attach(self, names: Sequence[str]) -> None:
+        """Have these attached too, GROUP in a process.
+
+        Raises:
+            RuntimeError: one is not, and why.
+        """
+        for start in range(0, len(names), GROUP):
+            ours, theirs = self._context.Pipe()
+            group = names[start : start + GROUP]
+            arguments = (self._home, group, self._devices, self._port, theirs)
+            one = self._context.Process(target=edges_main, args=arguments, daemon=True)
+            one.start()
+            theirs.close()
+            self._running.append((one, ours))
+            if problem := ours.recv() if ours.poll(GROUP_S) else f"{len(group)} edges were not attached in {GROUP_S:.0f} s":
+                raise RuntimeError(problem)
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _one, pipe in self._running:
+            pipe.close()
+        for one, _pipe in self._running:
+            one.join(30)
+            one.kill()
 
 
 def edges_main(home: Path, names: Sequence[str], devices: int, port: int, pipe: Connection) -> None:
@@ -152,38 +190,30 @@ def weigh(home: Path, counts: Sequence[int], devices: int, hold_s: float) -> lis
     join(hub, home / "edges", names)
     program = Program("hub", ["wardround.cli.main", "hub", "run", "--home", str(hub)], home / "hub.log", hub / "ready.json")
     program.start()
-    context = mp.get_context("spawn")
-    running: list[tuple[Any, Connection]] = []
     try:
         program.wait_ready(READY_S)
         process = psutil.Process(program.process.pid if program.process else 0)
         rows = [{"edges": 0, "devices": 0, **_held(process, hold_s, 0)}]
         attached = 0
-        for count in sorted(counts):
-            began = time.monotonic()
-            while attached < count:
-                group = names[attached : min(attached + GROUP, count)]
-                ours, theirs = context.Pipe()
-                arguments = (home / "edges", group, devices, ports["grpc"], theirs)
-                one = context.Process(target=edges_main, args=arguments, daemon=True)
-                one.start()
-                theirs.close()
-                running.append((one, ours))
-                if problem := ours.recv():
-                    raise RuntimeError(f"{problem}\n{program.tail()}")
-                attached += len(group)
-            row = {"edges": count, "devices": count * devices, "attached_s": time.monotonic() - began}
-            rows.append({**row, **_held(process, hold_s, _connections(process, ports["grpc"]))})
-            if rows[-1]["connections"] < count:
-                raise RuntimeError(f"{rows[-1]['connections']} of {count} edges are connected\n{program.tail()}")
-        return rows
+        with Fleet(home / "edges", ports["grpc"], devices) as fleet:
+            for count in sorted(counts):
+                began = time.monotonic()
+                fleet.attach(names[attached:count])
+                attached = count
+                row = {"edges": count, "devices": count * devices, "attached_s": time.monotonic() - began}
+                rows.append({**row, **_held(process, hold_s, _connections(process, ports["grpc"]))})
+                _check_connected(rows[-1], count)
+    except RuntimeError as error:
+        error.add_note(program.tail())
+        raise
     finally:
-        for _, pipe in running:
-            pipe.close()
-        for one, _ in running:
-            one.join(30)
-            one.kill()
         program.stop(30.0)
+    return rows
+
+
+def _check_connected(row: dict[str, Any], count: int) -> None:
+    if row["connections"] < count:
+        raise RuntimeError(f"{row['connections']} of {count} edges are connected")
 
 
 def _connections(process: psutil.Process, port: int) -> int:
