@@ -246,6 +246,8 @@ def run_bare(core: int, per_s: float, seconds: float) -> Load:
     rival.start()
     assert rival.pid is not None
     try:
+        if not told.poll(DEADLINE_S):
+            sys.exit(f"the bare route has not told its port in {DEADLINE_S:.0f} s")
         return measure(rival.pid, told.recv(), ["/"], "", per_s, seconds)
     finally:
         rival.terminate()
