@@ -239,13 +239,13 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def where(self, mask: NDArray[np.bool_]) -> Examples:
-        """The rows where `mask`, shape (n,), is true."""
+    def where(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
+        """The rows where a mask, shape (n,), is true; or the rows of these numbers, in their order."""
         return Examples(
-            features=self.features[mask],
-            labels=self.labels[mask],
-            subjects=self.subjects[mask],
-            t_us=self.t_us[mask],
+            features=self.features[rows],
+            labels=self.labels[rows],
+            subjects=self.subjects[rows],
+            t_us=self.t_us[rows],
             feature_names=self.feature_names,
         )
 

@@ -18,7 +18,6 @@ from wardround.collect.gateway import Gateway
 from wardround.collect.storage import Storage
 from wardround.errors import DecodeError, Unreadable
 from wardround.trust.at_rest import PLAIN, Place, Seal
-from wardround.trust.compaction import compact
 
 BATCHES_MAX = 64  # in the queue
 BATCH_READINGS, BATCH_BYTES = 100, 500_000
@@ -41,7 +40,7 @@ class Batch:
     readings: list[Reading]
 
 
-class Imports:
+class Imports(sealed_rows.SealableFile):
     """Safe to use from several threads, and from several processes."""
 
     def __init__(self, storage: Storage, seal: Seal = PLAIN, owner: Callable[[str], str] = lambda _device: "") -> None:
@@ -132,29 +131,8 @@ class Imports:
                     self._db.execute("UPDATE batches SET readings = ? WHERE number = ?", (sealed, number))
             return int(rows[-1][0]) if rows else None
 
-    def is_sealed(self) -> bool:
-        """Whether no batch from before the home was encrypted is left."""
-        with self._lock:
-            return sealed_rows.is_noted(self._db)
-
-    def note_sealed(self) -> None:
-        """None is."""
-        with self._lock:
-            sealed_rows.note(self._db)
-            self._plain = False
-
     def _sealed(self, ticket: str, device: str, data: bytes) -> bytes:
         return self._seal.seal(self._owner(device), _place(ticket, device), data) if self._seal.on else data
-
-    def compact(self) -> bool:
-        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
-        with self._lock:
-            return compact(self._db)
-
-    def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._db.close()
 
 
 def _place(ticket: str, device: str) -> Place:

@@ -22,7 +22,6 @@ from wardround.collect.storage import Storage
 from wardround.errors import KeyRefused, StorageFull
 from wardround.records import Observation, decode_joined, decode_observation
 from wardround.trust.at_rest import PLAIN, Seal
-from wardround.trust.compaction import compact
 
 TAKE_OVER_ROWS = 2_000
 DECODE_ROWS = 1_000  # as many as the processor's cache holds: twice as fast as a batch at once
@@ -115,7 +114,7 @@ class Gap:
     reason: str
 
 
-class Inbox:
+class Inbox(sealed_rows.SealableFile):
     """Safe to use from several threads."""
 
     def __init__(self, storage: Storage, seal: Seal = PLAIN) -> None:
@@ -258,16 +257,6 @@ class Inbox:
         with self._lock:
             return int(self._db.execute("SELECT coalesce(sum(n_rows), 0) FROM batches").fetchone()[0])
 
-    def compact(self) -> bool:
-        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
-        with self._lock:
-            return compact(self._db)
-
-    def close(self) -> None:
-        """Close the database; what is not committed is gone."""
-        with self._lock:
-            self._db.close()
-
     def seal_some(self, after: int) -> int | None:
         """Seal a batch from before the home was encrypted, in one transaction; where to go on, None: nowhere.
 
@@ -289,17 +278,6 @@ class Inbox:
                 except sqlite3.OperationalError as exc:
                     raise StorageFull(f"the inbox's disk refused: {exc}", remedy="free the hub's disk") from exc
             return batch.number
-
-    def is_sealed(self) -> bool:
-        """Whether no batch from before the home was encrypted is left."""
-        with self._lock:
-            return sealed_rows.is_noted(self._db)
-
-    def note_sealed(self) -> None:
-        """None is."""
-        with self._lock:
-            sealed_rows.note(self._db)
-            self._plain = False
 
     # -- how
 

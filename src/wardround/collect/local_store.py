@@ -16,7 +16,6 @@ from wardround.collect.storage import Storage
 from wardround.errors import StorageFull, Unreadable
 from wardround.records import Observation, decode_observation, encode_observation
 from wardround.trust.at_rest import PLAIN, Place, Seal
-from wardround.trust.compaction import compact
 
 log = structlog.get_logger(__name__)
 BATCH = 10_000
@@ -32,7 +31,7 @@ CREATE INDEX IF NOT EXISTS kept_by_subject ON kept (subject, code);
 _PLACED = "number, device, boot, seq, idx, data"
 
 
-class LocalStore:
+class LocalStore(sealed_rows.SealableFile):
     """Safe to use from several threads."""
 
     def __init__(self, storage: Storage, seal: Seal = PLAIN) -> None:
@@ -194,17 +193,6 @@ class LocalStore:
                 raise _full(exc) from exc
             return int(rows[-1][1])
 
-    def is_sealed(self) -> bool:
-        """Whether no row from before the home was encrypted is left."""
-        with self._lock:
-            return sealed_rows.is_noted(self._db)
-
-    def note_sealed(self) -> None:
-        """None is."""
-        with self._lock:
-            sealed_rows.note(self._db)
-            self._plain = False
-
     def _opened(self, rows: Iterable[tuple[int, str, str, int, int, bytes]]) -> Iterator[Observation]:
         """What can be read; a row that does not open stays where it is, and is said."""
         for number, device, boot, seq, idx, data in rows:
@@ -224,16 +212,6 @@ class LocalStore:
                 return self._db.execute(f"DELETE FROM kept WHERE {where}", values).rowcount  # noqa: S608 - our own words
             except sqlite3.OperationalError as exc:  # to delete takes room in the write-ahead log
                 raise _full(exc) from exc
-
-    def compact(self) -> bool:
-        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
-        with self._lock:
-            return compact(self._db)
-
-    def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._db.close()
 
 
 def _place(device: str, boot: str, seq: int, idx: int) -> Place:

@@ -16,7 +16,6 @@ from wardround.collect import sealed_rows
 from wardround.collect.storage import Storage
 from wardround.errors import Unreadable
 from wardround.trust.at_rest import PLAIN, Place, Seal
-from wardround.trust.compaction import compact
 
 ROWS_MAX = 20_000
 PAYLOAD_MAX = 65_536
@@ -63,7 +62,7 @@ class SetAside:
         return REPLAY + hashlib.sha256(head + self.payload).hexdigest()[:24]
 
 
-class Quarantine:
+class Quarantine(sealed_rows.SealableFile):
     """Rows beyond ROWS_MAX push out the oldest. Safe to use from several threads, and from several processes."""
 
     def __init__(self, storage: Storage, seal: Seal = PLAIN, owner: Callable[[str], str] = lambda _device: "") -> None:
@@ -132,16 +131,6 @@ class Quarantine:
         with self._lock:
             return sum(self._db.execute("DELETE FROM aside WHERE device = ?", (device,)).rowcount for device in devices)
 
-    def compact(self) -> bool:
-        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
-        with self._lock:
-            return compact(self._db)
-
-    def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self._db.close()
-
     def seal_some(self, after: int) -> int | None:
         """Seal some of the rows from before the home was encrypted, in one transaction; where to go on, None: nowhere."""
         query = f"SELECT {_COLUMNS} FROM aside WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608 - our own names
@@ -158,16 +147,6 @@ class Quarantine:
                             "UPDATE OR REPLACE aside SET detail = ?, payload = ?, kept = ? WHERE number = ?", (*sealed, number)
                         )
             return int(rows[-1][9])
-
-    def is_sealed(self) -> bool:
-        """Whether no row from before the home was encrypted is left."""
-        with self._lock:
-            return sealed_rows.is_noted(self._db)
-
-    def note_sealed(self) -> None:
-        """None is."""
-        with self._lock:
-            sealed_rows.note(self._db)
 
     def _sealed(
         self, device: str, boot: str, seq: int, part: int, reason: str, detail: str, payload: bytes

@@ -19,6 +19,7 @@ import structlog
 
 from wardround.errors import KeyRefused, StorageFull, Unreadable
 from wardround.trust.at_rest import MARK, Place, Seal
+from wardround.trust.compaction import compact
 
 log = structlog.get_logger(__name__)
 STEP_ROWS = 500  # sealed in one transaction
@@ -142,3 +143,32 @@ def is_noted(db: sqlite3.Connection) -> bool:
 def note(db: sqlite3.Connection) -> None:
     """No plain row is left in this file."""
     db.execute("INSERT OR IGNORE INTO sealed VALUES (1)")
+
+
+class SealableFile:
+    """What the durable queues have alike: one SQLite file under a lock, of which every plain row may be sealed, step by step."""
+
+    _db: sqlite3.Connection
+    _lock: contextlib.AbstractContextManager[object]
+    _plain = True  # whether rows from before the home was encrypted may be here
+
+    def is_sealed(self) -> bool:
+        """Whether no row from before the home was encrypted is left, and no free page that held one."""
+        with self._lock:
+            return is_noted(self._db)
+
+    def note_sealed(self) -> None:
+        """None is, from now on."""
+        with self._lock:
+            note(self._db)
+            self._plain = False
+
+    def compact(self) -> bool:
+        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
+        with self._lock:
+            return compact(self._db)
+
+    def close(self) -> None:
+        """Close the database; what is not committed is gone."""
+        with self._lock:
+            self._db.close()

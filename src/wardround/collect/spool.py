@@ -29,7 +29,6 @@ from wardround.malformed import MALFORMED
 from wardround.records import decode_observation, head_of
 from wardround.settings import SpoolSettings
 from wardround.trust.at_rest import OVERHEAD, PLAIN, Place, Seal
-from wardround.trust.compaction import compact
 
 LOOK_ROWS = 2_000
 FORGET_ROWS = 200  # in one transaction, when the disk is full
@@ -149,7 +148,7 @@ DROP TABLE facts;
 """
 
 
-class Spool:
+class Spool(sealed_rows.SealableFile):
     """Safe to use from several threads; each call is one transaction."""
 
     def __init__(self, storage: Storage, settings: SpoolSettings, seal: Seal = PLAIN) -> None:
@@ -327,17 +326,6 @@ class Spool:
         except MALFORMED:
             return self._seal.seal("", _place(key), data)
 
-    def is_sealed(self) -> bool:
-        """Whether no row from before the home was encrypted is left."""
-        with self._lock:
-            return sealed_rows.is_noted(self._db)
-
-    def note_sealed(self) -> None:
-        """None is."""
-        with self._lock:
-            sealed_rows.note(self._db)
-            self._plain = False
-
     def _empty(self, keys: list[tuple[int]]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -370,11 +358,6 @@ class Spool:
                 self._db.executemany(f"DELETE FROM {table} WHERE device = ?", [(device,) for device in devices])  # noqa: S608
             self._marks = {key: mark for key, mark in self._marks.items() if key[0] not in devices}
         return count
-
-    def compact(self) -> bool:
-        """Write the file anew without what was deleted; False when a reader kept the write-ahead log."""
-        with self._lock:
-            return compact(self._db)
 
     def acknowledge(self, boot: str, seq: int) -> None:
         """The hub has everything of a lane up to `seq`: forget it. An older acknowledgement changes nothing.
@@ -432,11 +415,6 @@ class Spool:
         """What was given up for the byte cap."""
         with self._lock:
             return [Dropped(*row) for row in self._db.execute("SELECT * FROM dropped ORDER BY subject, code, hour_us")]
-
-    def close(self) -> None:
-        """Close the database; what is not committed is gone."""
-        with self._lock:
-            self._db.close()
 
     def clocks(self) -> dict[str, int]:
         """The corrections of devices' clocks that were in force, microseconds."""

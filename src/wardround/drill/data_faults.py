@@ -59,7 +59,7 @@ class CovariateDrift(Fault):
         z = np.clip(_standard(scene, examples)[:, feature], -4, 4)
         weights = np.exp(TILT * z)  # exponential tilting moves a normal distribution's mean, and leaves what follows from x
         rows = scene.rng("covariate", edge, scene.number).choice(len(z), len(z), p=weights / weights.sum())
-        return _rows(examples, np.sort(rows))
+        return examples.where(np.sort(rows))
 
 
 class DeadSensor(Fault):
@@ -116,13 +116,3 @@ def _changed(scene: Scene, examples: Examples, change: Callable[[Vector], Vector
     z = (features[:, feature].astype(np.float64) - scene.mean[feature]) / scene.std[feature]
     features[:, feature] = (scene.mean[feature] + scene.std[feature] * change(z)).astype(np.float32)
     return msgspec.structs.replace(examples, features=features)
-
-
-def _rows(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Examples:
-    return Examples(
-        features=examples.features[rows],
-        labels=examples.labels[rows],
-        subjects=examples.subjects[rows],
-        t_us=examples.t_us[rows],
-        feature_names=examples.feature_names,
-    )

@@ -39,14 +39,4 @@ def split_by_label(examples: Examples, edges: int, *, alpha: float, seed: int) -
         owner[rows] = np.repeat(np.arange(edges), counts)
     order = np.argsort(owner, kind="stable")
     bounds = np.searchsorted(owner[order], np.arange(edges + 1))
-    return {name: _rows(examples, np.sort(order[bounds[i] : bounds[i + 1]])) for i, name in enumerate(edge_names(edges))}
-
-
-def _rows(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Examples:
-    return Examples(
-        features=examples.features[rows],
-        labels=examples.labels[rows],
-        subjects=examples.subjects[rows],
-        t_us=examples.t_us[rows],
-        feature_names=examples.feature_names,
-    )
+    return {name: examples.where(np.sort(order[bounds[i] : bounds[i + 1]])) for i, name in enumerate(edge_names(edges))}
