@@ -36,8 +36,7 @@ def tracing(exporter):
 
 @pytest.fixture
 def hub(tracing):
-    made = Hub()
-    made.coordinator._spans = tracing.study("s")
+    made = Hub(spans=tracing.study("s"))
     made.attach("a", "b")
     made.round("a", "b")  # the statistics
     return made

@@ -7,9 +7,8 @@ Round 0 adds up federated sums for the scaling; rounds 1 to `count` train. Every
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
@@ -17,10 +16,11 @@ from wardround.clock import Clock
 from wardround.errors import StudyError, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.abilities import in_words
-from wardround.learn.announcements import check_signed, signed_announcement
+from wardround.learn.arrivals import Arrivals
 from wardround.learn.blobs import Blobs
 from wardround.learn.condition import Condition
 from wardround.learn.extensions import Extensions
+from wardround.learn.in_progress import InProgress
 from wardround.learn.journal import (
     Accepted,
     Committed,
@@ -37,6 +37,7 @@ from wardround.learn.journal import (
 from wardround.learn.making import Making, Reference, weighted_metrics
 from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters
+from wardround.learn.opening import Opening
 from wardround.learn.pace import NOBODY, Abilities, Held, Pace
 from wardround.learn.privacy.blind import Masking, make_blind
 from wardround.learn.privacy.central import Central
@@ -51,25 +52,11 @@ from wardround.learn.spans import NO_SPANS, Spans, span
 from wardround.learn.strategies import Strategy
 from wardround.learn.study import Study
 from wardround.learn.survey import SurveySettings
-from wardround.learn.triage import Screen, Verdict, examples_counted, examples_most
+from wardround.learn.triage import Screen, Verdict, examples_most
 from wardround.records import EdgeId, ModelDigest
 
 log = structlog.get_logger(__name__)
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
-
-LATE = UploadReceipt(accepted=False, reason="late", detail="the round was over when the update was complete")
-
-
-@dataclass(slots=True)
-class _Arrived:
-    """A checked update whose bytes are on disk: it waits to count, with others that came at the same time."""
-
-    edge: EdgeId
-    upload: Upload
-    norm: float
-    receipt: UploadReceipt = LATE
-    error: BaseException | None = None
-    settled: bool = False
 
 
 class Coordinator:
@@ -137,11 +124,23 @@ class Coordinator:
             central=self._central,
         )
         self._lock = threading.RLock()
-        self._arrived: deque[_Arrived] = deque()  # at most one an upload under way
         self._attached: set[EdgeId] = set()
-        self._open: OpenRound | None = None
-        self._state: rounds.RoundState | None = None
+        self._now = InProgress(journal)
         self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights, abilities, held)
+        self._opening = Opening(
+            study, journal, self._pace, clock, surveys=survey is not None, blind=self._blind, central=self._central
+        )
+        self._arrivals = Arrivals(
+            study,
+            lock=self._lock,
+            now=self._now,
+            reception=self._reception,
+            journal=journal,
+            clock=clock,
+            spans=spans,
+            emit=self._emit,
+            carry_out=self._do,
+        )
         self._commit_later, self._due = commit_later, tuple[EdgeId, ...]()
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
@@ -201,7 +200,7 @@ class Coordinator:
         with self._lock:
             if declined:
                 self._pace.declined(edge, reason[:200])
-            if self._asked(edge)[0] == round_number:
+            if self._now.asked(edge)[0] == round_number:
                 if not declined:
                     self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, "failed", "training", reason[:200]))
                 self._spans.end("order", round_number, edge, outcome="declined" if declined else "failed", reason=reason[:200])
@@ -222,7 +221,7 @@ class Coordinator:
                 if error.reason == "session":  # of an attempt that is over
                     return
                 facts = ("refused", f"masks-{error.reason}", str(error)[:300])
-                self._journal.refuse(Refusal(self._clock.now_us(), self._next_number(), edge, *facts))
+                self._journal.refuse(Refusal(self._clock.now_us(), self._now.next_number, edge, *facts))
                 self._emit("refused", edge=edge, reason=f"masks-{error.reason}", detail=str(error))
                 if error.reason != "order":
                     self._blind.fail(edge)
@@ -231,7 +230,7 @@ class Coordinator:
 
     def _go_on(self) -> None:
         """Move the masked half of the round, if there is something to move."""
-        if self._blind is None or self._state is None:
+        if self._blind is None or self._now.state is None:
             return
         try:
             out = self._blind.progress()
@@ -240,7 +239,7 @@ class Coordinator:
             return
         for edge in out:
             self._step(rounds.Failed(edge, "masks: no answer in time"))
-        if self._blind.opened and self._state is not None and self._state.phase is rounds.Phase.COMMITTED:
+        if self._blind.opened and self._now.state is not None and self._now.state.phase is rounds.Phase.COMMITTED:
             self._due = self._blind.survivors
             if not self._commit_later:
                 self.advance()
@@ -248,10 +247,10 @@ class Coordinator:
     def _give_up(self, reason: str) -> None:
         """A masked round that cannot go on. Where edges may have opened its sum already, they will not open another of this
         round: it is over without a fold. Else it is tried again."""
-        open_ = self._open
+        open_ = self._now.open
         assert open_ is not None  # noqa: S101 - a round that is given up was open
         spent = self._blind is not None and self._blind.asked_to_open
-        cancelled = self._state.outstanding & self._state.attached if self._state is not None else frozenset[EdgeId]()
+        cancelled = self._now.state.outstanding & self._now.state.attached if self._now.state is not None else frozenset[EdgeId]()
         for edge in sorted(cancelled):
             self._send(edge, rounds.Cancel(edge, reason))
         self._abandon(reason)
@@ -263,7 +262,7 @@ class Coordinator:
             done = Committed(open_.number, ModelDigest(open_.base), open_.base, now_us, seconds, {}, ())
             self._journal.commit_round(done, self._screen.state())
             self._without_fold += 1
-            self._open = None
+            self._now.open = None
 
     @property
     def due(self) -> bool:
@@ -274,14 +273,14 @@ class Coordinator:
         """Commit the round that has all it needs. With `commit_later` the shell calls this once the receipt is on its way."""
         with self._lock:
             edges, self._due = self._due, ()
-            if edges and self._state is not None and self._state.phase is rounds.Phase.COMMITTED:
+            if edges and self._now.state is not None and self._now.state.phase is rounds.Phase.COMMITTED:
                 self._commit_or_abandon(edges)
 
     def tick(self) -> None:
         """Look at the clock: a deadline, or a round that may open. Call it a few times a second."""
         self.advance()
         with self._lock:
-            if self._state is not None:
+            if self._now.state is not None:
                 if self._clock.monotonic_s() >= self._deadline_s:
                     self._step(rounds.Deadline())
                 self._go_on()
@@ -290,9 +289,7 @@ class Coordinator:
 
     def position(self, edge: EdgeId, upload: Upload) -> tuple[int, bool]:
         """How many bytes of an upload are here, and whether it has been accepted already."""
-        if self._journal.has(edge, upload.round_number):
-            return upload.size, True
-        return self._reception.size(edge, upload), False
+        return self._arrivals.position(edge, upload)
 
     def begin(self, edge: EdgeId, upload: Upload, offset: int = -1) -> None:
         """Check what an upload announces; at offset 0 it starts anew, whatever was here.
@@ -300,16 +297,11 @@ class Coordinator:
         Raises:
             UpdateRefused: it cannot count, whatever its bytes are.
         """
-        check_signed(edge, upload)
-        with self._lock:
-            self._check_order(edge, upload, self._state)
-        self._spans.end("train", upload.round_number, edge)
-        self._spans.begin("upload", upload.round_number, edge, bytes=upload.size)
-        self._reception.announce(edge, upload, offset)
+        self._arrivals.begin(edge, upload, offset)
 
     def append(self, edge: EdgeId, upload: Upload, offset: int, data: bytes | memoryview) -> int:
         """Keep bytes of an upload; how many are here now."""
-        return self._reception.append(edge, upload, offset, data)
+        return self._arrivals.append(edge, upload, offset, data)
 
     def finish(self, edge: EdgeId, upload: Upload) -> UploadReceipt:
         """Check a whole upload, make it durable, count it. Refusals are answers here, not errors.
@@ -317,27 +309,7 @@ class Coordinator:
         Raises:
             StorageFull: the hub's disk refused; the edge keeps its update and tries again.
         """
-        with self._reception.alone(edge):
-            if self._journal.has(edge, upload.round_number):  # asked twice, perhaps when its round is long over
-                return UploadReceipt(accepted=True)
-            try:
-                self.begin(edge, upload)
-                self._spans.end("upload", upload.round_number, edge)
-                with span(self._spans, "triage", upload.round_number, edge):
-                    norm = self._reception.check(edge, upload, self._journal.past_norms(edge, upload.round_number))
-            except UpdateRefused as error:
-                self._reception.drop(edge, upload)
-                self._refused(edge, upload, error)
-                return UploadReceipt(accepted=False, reason=error.reason, detail=str(error))
-            self._reception.sync(edge, upload)  # without the study's lock: the disk takes several at once
-            arrived = _Arrived(edge, upload, norm)
-            self._arrived.append(arrived)
-            with self._lock:
-                if not arrived.settled:
-                    self._count()
-        if arrived.error is not None:
-            raise arrived.error
-        return arrived.receipt
+        return self._arrivals.finish(edge, upload)
 
     def release(self, edge: EdgeId) -> bool:
         """Let an edge that was set aside count again, from its next update on; its trial, if it is on one, is over."""
@@ -352,7 +324,7 @@ class Coordinator:
     def quarantine(self, edge: EdgeId, rounds_: int, reason: str, *, until: int = -1) -> int:
         """Set an edge's updates aside from now on, for some rounds or `until` one; the last round for which this holds."""
         with self._lock:
-            until = until if until >= 0 else self._next_number() + rounds_ - 1
+            until = until if until >= 0 else self._now.next_number + rounds_ - 1
             self._journal.quarantine(edge, until, reason)
             return until
 
@@ -369,7 +341,7 @@ class Coordinator:
             check_allowed(self.study)
             if self.finished:
                 raise StudyError(f"{self.study.name} has all its rounds: none is left to count in", remedy="start another study")
-            number = self._next_number()
+            number = self._now.next_number
             kept = find(self._journal, self._blobs, self.study, edge, round_number, number)
             self._judge_again(kept, self._journal.last())
             replay = new_replay(kept, asked, self._clock.now_us())
@@ -404,7 +376,7 @@ class Coordinator:
             known = [r.number for r in self._rollbacks if asked.request and r.request == asked.request]
             if known:
                 return self._journal.committed_at(known[0])[0]
-            number, now_us = self._next_number(), self._clock.now_us()
+            number, now_us = self._now.next_number, self._clock.now_us()
             accepted = self._journal.accepted(number)
             rule = self._strategy.rule
             done, rollback = prepare(self._journal, self._blobs, asked, rule, number=number, now_us=now_us, accepted=accepted)
@@ -460,9 +432,9 @@ class Coordinator:
         """Pause, and give the round in progress up; what had arrived counts if the study ever goes on."""
         with self._lock:
             self._paused = True
-            if self._state is not None:
+            if self._now.state is not None:
                 self._drop_round("the study was stopped")
-                self._end_masks(self._next_number())
+                self._end_masks(self._now.next_number)
                 self._emit("abandoned", reason="the study was stopped")
 
     def pin(self, models: Collection[str]) -> None:
@@ -477,12 +449,12 @@ class Coordinator:
 
     def _drop_round(self, reason: str) -> None:
         """Tell those at work that it is over."""
-        if self._state is not None:
-            for edge in sorted(self._state.outstanding & self._state.attached):
+        if self._now.state is not None:
+            for edge in sorted(self._now.state.outstanding & self._now.state.attached):
                 self._send(edge, rounds.Cancel(edge, reason))
-        if self._open is not None:
-            self._spans.end("round", self._open.number, outcome="dropped", reason=reason)
-        self._open = self._state = None
+        if self._now.open is not None:
+            self._spans.end("round", self._now.open.number, outcome="dropped", reason=reason)
+        self._now.over()
 
     def model(self, digest_: str, offset: int = 0, size: int = -1) -> bytes:
         """The bytes of a model from an offset on, at most `size` of them.
@@ -509,7 +481,7 @@ class Coordinator:
     def open_round(self) -> tuple[OpenRound, rounds.RoundState] | None:
         """The round in progress."""
         with self._lock:
-            return (self._open, self._state) if self._open is not None and self._state is not None else None
+            return (self._now.open, self._now.state) if self._now.open is not None and self._now.state is not None else None
 
     def committed(self) -> list[Committed]:
         """Every round that is over."""
@@ -517,35 +489,31 @@ class Coordinator:
 
     def quarantined(self) -> dict[EdgeId, str]:
         """Who is set aside now, and why."""
-        return self._journal.quarantined(self._next_number())
+        return self._journal.quarantined(self._now.next_number)
 
     def set_aside(self, edge: EdgeId) -> tuple[int, str] | None:
         """Until which round an edge is set aside, and why; None when it counts."""
         found = {e: (until, why) for e, until, why in self._journal.set_aside()}.get(edge)
-        return found if found is not None and found[0] >= self._next_number() else None
+        return found if found is not None and found[0] >= self._now.next_number else None
 
     # -- opening
-
-    def _next_number(self) -> int:
-        last = self._journal.last()
-        return 0 if last is None else last.number + 1
 
     def _resume(self) -> None:
         """Take up the round that a kill interrupted."""
         open_ = self._journal.current()
         if open_ is None or (self._central is not None and not self._central.fits()):
             return
-        self._open = open_
+        self._now.open = open_
         delivered = frozenset(self._journal.accepted(open_.number))
         self._deadline_s = self._clock.monotonic_s() + self.study.rounds.deadline_s
-        carry = self._carries(open_.number)
+        carry = self._opening.carries(open_.number)
         state = rounds.RoundState(frozenset(open_.participants), open_.quorum, open_.wanted, carry, delivered=delivered)
-        self._state = state
+        self._now.state = state
         self._spans.begin("round", open_.number, edges_asked=len(open_.participants), attempt=open_.attempt)
         if self._blind is not None:
             self._blind.open(open_, self._settings)
             if self._blind.survivors:  # the list is said: no update comes any more
-                self._state = replace(state, phase=rounds.Phase.COMMITTED)
+                self._now.state = replace(state, phase=rounds.Phase.COMMITTED)
                 return
         self._emit("opened", participants=open_.participants, detail="taken up again")
         if len(delivered) >= open_.wanted:
@@ -557,7 +525,7 @@ class Coordinator:
                 delivered=delivered,
                 carry=carry,
             )
-            self._state = state
+            self._now.state = state
             self._do(commands)
 
     def _maybe_open(self) -> None:
@@ -568,55 +536,37 @@ class Coordinator:
             self._say_spent()
             return
         settings = self.study.rounds
-        eligible = self._eligible()
+        number = self._now.next_number
+        eligible = self._opening.eligible(self._attached, number)
         if len(eligible) < settings.edges_min:
             self._quorum_since_s = None
             return
         if self._quorum_since_s is None:
             self._quorum_since_s = now
-        number = self._next_number()
         if number == 0 and now - self._quorum_since_s < SETTLE_S:
             return
         if self._begins_alone and number == 0:
             self._begin_alone()
             return
-        participants, wanted, quorum = self._chosen(eligible, number)
-        if not participants:
+        planned = self._opening.plan(eligible, number, self._now.open)
+        if planned is None:
             self._pace.abandoned(1, ())
             return
-        delivered = frozenset(self._journal.accepted(number))  # of an abandoned attempt: acknowledged, so they count
-        last = self._journal.last()
-        previous = self._open
-        owed = self._owed(number)
-        if delivered or owed:
-            participants = tuple(sorted(delivered.union(participants, (EdgeId(e) for e in owed))))
-        if delivered:
-            wanted = len(participants) if settings.edges_max == 0 and not self._carries(number) else max(wanted, len(delivered))
-        attempt = previous.attempt + 1 if previous is not None and previous.number == number else 1
-        self._open = OpenRound(
-            number=number,
-            attempt=attempt,
-            task="survey" if self._survey is not None else "train" if last is not None and last.model else "statistics",
-            base="" if last is None else last.model,
-            participants=participants,
-            quorum=quorum,
-            wanted=wanted,
-            opened_us=self._clock.now_us(),
-            owed=owed,
-        )
-        self._journal.open_round(self._open)
+        open_, delivered = planned
+        self._now.open = open_
+        self._journal.open_round(open_)
         if self._blind is not None:
-            self._blind.open(self._open, self._settings)
+            self._blind.open(open_, self._settings)
         self._deadline_s = now + settings.deadline_s
-        self._spans.begin("round", number, edges_asked=len(participants), attempt=attempt)
-        self._emit("opened", participants=participants)
-        self._state, commands = rounds.open_round(
-            frozenset(participants),
+        self._spans.begin("round", number, edges_asked=len(open_.participants), attempt=open_.attempt)
+        self._emit("opened", participants=open_.participants)
+        self._now.state, commands = rounds.open_round(
+            frozenset(open_.participants),
             frozenset(self._attached),
-            quorum=quorum,
-            wanted=wanted,
+            quorum=open_.quorum,
+            wanted=open_.wanted,
             delivered=delivered,
-            carry=self._carries(number),
+            carry=self._opening.carries(number),
         )
         self._do(commands)
 
@@ -624,23 +574,6 @@ class Coordinator:
     def _begins_alone(self) -> bool:
         """Whether round 0 asks nobody."""
         return self.study.begins_public
-
-    def _eligible(self) -> list[EdgeId]:
-        """Who may be asked now."""
-        held_back = self.study.score.held_back_edges
-        eligible = sorted(e for e in self._attached if e not in held_back and not self._pace.why_not(e))
-        if self._blind is not None or self._central is not None:  # whose update nobody can set aside is not asked for one
-            quarantined = self._journal.quarantined(self._next_number())
-            eligible = [e for e in eligible if e not in quarantined]
-        return eligible if self._blind is None else self._blind.eligible(eligible)
-
-    def _chosen(self, eligible: Sequence[EdgeId], number: int) -> tuple[tuple[EdgeId, ...], int, int]:
-        """Who is asked, how many deliveries are enough, and without how many the round comes to nothing."""
-        quorum = self.study.rounds.edges_min
-        if self._central is None:
-            return *self._pace.choose(eligible, number), quorum
-        drawn = self._central.choose(eligible) if self._central.enough(eligible) else ()
-        return drawn, len(drawn), min(quorum, len(drawn))
 
     def _say_spent(self) -> None:
         """A budget that a kill in the middle of a release has used up ends a study between two rounds."""
@@ -656,30 +589,12 @@ class Coordinator:
         self._emit("committed", round_number=0, model=done.model, base="", seconds=0.0, participants=())
         self._pace.committed(())
 
-    def _carries(self, number: int) -> bool:
-        """Whether edges at work when this round ends go on: sums of round 0 have no older base to be stale of."""
-        return self.study.rounds.mode == "buffered" and number > 0
-
-    def _asked(self, edge: EdgeId) -> tuple[int, str]:
-        """The round and the base that an edge is asked for; -1 when it is not asked."""
-        if self._open is None or edge not in self._open.participants:
-            return -1, ""
-        return self._open.owed.get(edge, (self._open.number, self._open.base))
-
-    def _owed(self, number: int) -> dict[str, tuple[int, str]]:
-        """Edges that still work on an older order, which is the one they are asked for; none is older than the study allows."""
-        if not self._carries(number):
-            return {}
-        limit = self.study.rounds.staleness_max
-        owed = {edge: order for edge, order in self._journal.owed().items() if number - order[0] <= limit}
-        return {edge: order for edge, order in owed.items() if not self._journal.has(EdgeId(edge), order[0])}
-
     # -- moving
 
     def _step(self, event: rounds.Event) -> None:
-        if self._state is None:
+        if self._now.state is None:
             return
-        self._state, commands = rounds.step(self._state, event)
+        self._now.state, commands = rounds.step(self._now.state, event)
         self._do(commands)
 
     def _do(self, commands: Sequence[rounds.Command]) -> None:
@@ -700,21 +615,21 @@ class Coordinator:
 
     def _order(self, edge: EdgeId) -> Order:
         """What an edge is asked for: this round's work, or the older work that it has in hand."""
-        assert self._open is not None  # noqa: S101 - a dispatch belongs to an open round
-        number, base = self._asked(edge)
-        train = self._open.task == "train"
+        assert self._now.open is not None  # noqa: S101 - a dispatch belongs to an open round
+        number, base = self._now.asked(edge)
+        train = self._now.open.task == "train"
         parent = EdgeId(self.study.relay.parent(edge)) if train else EdgeId("")
         children = self.study.relay.children.get(edge, ()) if train else ()
-        relay = parent if parent in self._attached and parent in self._open.participants else ""
+        relay = parent if parent in self._attached and parent in self._now.open.participants else ""
         return Order(
             study=self.study.name,
             round_number=number,
-            attempt=self._open.attempt,
-            task=self._open.task,
+            attempt=self._now.open.attempt,
+            task=self._now.open.task,
             base=base,
             settings=self._settings,
             deadline_s=self.study.rounds.deadline_s,
-            model=self._models.inline(base) if train and not relay and not children and number == self._open.number else b"",
+            model=self._models.inline(base) if train and not relay and not children and number == self._now.open.number else b"",
             relay=relay,
             children=children,
             kept_since=self._rollbacks[-1].number if self._rollbacks and is_paired(self._strategy.rule) else 0,
@@ -723,12 +638,12 @@ class Coordinator:
 
     def _abandon(self, reason: str) -> None:
         self._emit("abandoned", reason=reason)
-        assert self._open is not None  # noqa: S101 - a round that is given up was open
-        self._spans.end("round", self._open.number, outcome="abandoned", reason=reason)
-        assert self._state is not None  # noqa: S101
-        self._pace.abandoned(self._open.attempt, self._state.participants - self._state.delivered)
-        self._state = None
-        self._end_masks(self._open.number)
+        assert self._now.open is not None  # noqa: S101 - a round that is given up was open
+        self._spans.end("round", self._now.open.number, outcome="abandoned", reason=reason)
+        assert self._now.state is not None  # noqa: S101
+        self._pace.abandoned(self._now.open.attempt, self._now.state.participants - self._now.state.delivered)
+        self._now.state = None
+        self._end_masks(self._now.open.number)
 
     def _end_masks(self, number: int) -> None:
         """A masked attempt came to nothing: its updates are noise for ever, and go. Where a budget is kept they go too: who was
@@ -759,7 +674,7 @@ class Coordinator:
 
     def _commit(self, edges: Sequence[EdgeId]) -> None:
         """Screen, fold, keep the model, and move the study to it."""
-        open_ = self._open
+        open_ = self._now.open
         assert open_ is not None  # noqa: S101
         accepted = self._weighed(open_, {e: a for e, a in self._journal.accepted(open_.number).items() if e in edges})
         with span(self._spans, "screen", open_.number):
@@ -798,7 +713,7 @@ class Coordinator:
             screen={str(e): verdict.score for e, verdict in judged.items() if verdict.threshold},
         )
         self._spans.end("round", open_.number, outcome="committed", edges=len(folded), aside=len(aside), model=name)
-        self._open = self._state = None
+        self._now.over()
         if self._blind is not None:
             self._blind.close()
         self._pace.committed(open_.participants)
@@ -839,9 +754,9 @@ class Coordinator:
 
     def _at_work(self, open_: OpenRound) -> dict[str, tuple[int, str]]:
         """Who goes on after this round of a buffered study, and on which order."""
-        if self._state is None or not self._carries(open_.number):
+        if self._now.state is None or not self._opening.carries(open_.number):
             return {}
-        return {str(e): open_.owed.get(e, (open_.number, open_.base)) for e in self._state.outstanding}
+        return {str(e): open_.owed.get(e, (open_.number, open_.base)) for e in self._now.state.outstanding}
 
     def _forget(self, number: int) -> None:
         """Updates are kept for two rounds, for a look; what was set aside for longer, as it may be replayed."""
@@ -853,98 +768,11 @@ class Coordinator:
         else:
             self._blobs.delete(f"updates/{number}")
         self._asides.prune(number + 2)
-        horizon = self.study.rounds.staleness_max if self._carries(number) else 0
+        horizon = self.study.rounds.staleness_max if self._opening.carries(number) else 0
         if number >= horizon:
             self._blobs.delete(f"partial/{number - horizon}")
 
-    # -- checking
-
-    def _count(self) -> None:
-        """Let every update that has arrived count: one sync of the folder and one of the journal, however many they are."""
-        batch = [self._arrived.popleft() for _ in range(len(self._arrived))]
-        try:
-            self._accept(batch)
-        except BaseException as error:  # noqa: BLE001 - the disk's, as a rule; each edge's own call raises it
-            for arrived in batch:
-                arrived.error = error
-        finally:
-            for arrived in batch:
-                arrived.settled = True
-
-    def _accept(self, batch: Sequence[_Arrived]) -> None:
-        """Record those whose order stands, then move the round and answer them.
-
-        Raises:
-            StorageFull: the disk refused; nothing has changed.
-        """
-        open_, state = self._open, self._state
-        commands: list[rounds.Command] = []
-        counted: dict[EdgeId, tuple[_Arrived, Accepted]] = {}
-        late: list[_Arrived] = []
-        for arrived in batch:
-            edge, upload = arrived.edge, arrived.upload
-            if edge in counted or self._journal.has(edge, upload.round_number):
-                arrived.receipt = UploadReceipt(accepted=True)
-                continue
-            try:
-                self._check_order(edge, upload, state)  # the round may have moved on while the bytes were looked at
-            except UpdateRefused:
-                late.append(arrived)
-                continue
-            assert state is not None  # noqa: S101 - there is an order, so there is a round
-            state, more = rounds.step(state, rounds.Delivered(edge))
-            commands += more
-            examples = examples_counted(upload.examples, self._journal.registered(edge), self.study.triage)
-            update = Accepted(edge, upload.sha256, examples, arrived.norm, upload.metrics, upload.round_number)
-            counted[edge] = arrived, update
-        if counted:
-            assert open_ is not None  # noqa: S101
-            self._reception.keep({edge: arrived.upload for edge, (arrived, _) in counted.items()}, open_.number)
-            now_us = self._clock.now_us()
-            updates = [(u, signed_announcement(a.upload, now_us)) for a, u in counted.values()]
-            self._journal.accept(open_.number, updates, {edge: a.upload.rows for edge, (a, _) in counted.items()})
-            self._state = state
-        for edge, (arrived, update) in counted.items():
-            arrived.receipt = UploadReceipt(accepted=True)
-            self._spans.end("order", update.based_on, edge, outcome="accepted", examples=update.examples)
-            self._emit("accepted", edge=edge, metrics=update.metrics)
-        self._do(commands)
-        for arrived in late:
-            self._note_refusal(arrived.edge, arrived.upload, UpdateRefused(LATE.reason, LATE.detail))
-
-    def _check_order(self, edge: EdgeId, upload: Upload, state: rounds.RoundState | None) -> None:
-        """Whether an upload answers an order that stands."""
-        open_ = self._open
-        if upload.study != self.study.name:
-            raise UpdateRefused("study", f"this hub runs {self.study.name}, the update is for {upload.study[:60]!r}")
-        if open_ is None or state is None or state.phase is not rounds.Phase.OPEN:
-            raise UpdateRefused("round", f"round {upload.round_number} is not open")
-        number, base = self._asked(edge) if edge in open_.participants else (open_.number, open_.base)
-        if upload.round_number != number:
-            raise UpdateRefused("round", f"round {upload.round_number} is not open")
-        if edge not in open_.participants:
-            raise UpdateRefused("participant", f"{edge} was not asked in round {open_.number}")
-        if upload.base != base or upload.task != open_.task:
-            raise UpdateRefused("base", f"the update is not based on model {base[:12] or '(none)'} of this round")
-
-    def _refused(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
-        with self._lock:
-            self._note_refusal(edge, upload, error)
-            if error.reason == "round":  # late: known, answered, nobody's fault
-                return
-            self._emit("refused", edge=edge, reason=error.reason, detail=str(error))
-            if self._asked(edge)[0] == upload.round_number:
-                self._step(rounds.Failed(edge, error.reason))
-
-    def _note_refusal(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
-        verdict = "late" if error.reason in ("round", "late") else "refused"
-        self._spans.end("order", upload.round_number, edge, outcome=verdict, reason=error.reason)
-        facts = (verdict, error.reason, str(error)[:300], upload.sha256, upload.examples)
-        asked = verdict == "late" or upload.round_number == self._asked(edge)[0]
-        number = upload.round_number if asked else self._next_number()  # what an edge claims its round to be hides no refusal
-        self._journal.refuse(Refusal(self._clock.now_us(), min(number, self._next_number()), edge, *facts))
-
     def _emit(self, kind: str, *, round_number: int | None = None, **facts: object) -> None:
-        number = round_number if round_number is not None else self._open.number if self._open else self._next_number()
+        number = round_number if round_number is not None else self._now.open.number if self._now.open else self._now.next_number
         event = RoundEvent(kind, self.study.name, number, self._clock.now_us(), **facts)  # type: ignore[arg-type]  # its fields
         self._on_event(event)

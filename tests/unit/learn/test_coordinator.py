@@ -17,6 +17,7 @@ from wardround.learn.coordinator import SETTLE_S, Coordinator
 from wardround.learn.journal import Journal
 from wardround.learn.messages import Order, Upload
 from wardround.learn.models import decode_model, encode_model
+from wardround.learn.spans import NO_SPANS, Spans
 from wardround.learn.strategies import make_strategy
 from wardround.learn.study import LearnerSettings, StrategySettings, parse_study
 from wardround.learn.triage import Screen
@@ -38,13 +39,13 @@ examples_min = 1
 class Hub:
     """A coordinator over storage that outlives it."""
 
-    def __init__(self, tmp_path=None, screen: Screen | None = None, text: str = ""):
+    def __init__(self, tmp_path=None, screen: Screen | None = None, text: str = "", spans: Spans = NO_SPANS):
         self.storage = MemoryStorage() if tmp_path is None else FolderStorage(tmp_path)
         self.blobs = MemoryBlobs() if tmp_path is None else FolderBlobs(tmp_path)
         self.clock = ManualClock()
         self.orders: dict[str, Order] = {}
         self.events = []
-        self.screen, self.text = screen, text
+        self.screen, self.text, self.spans = screen, text, spans
         self.start()
 
     def start(self):
@@ -60,6 +61,7 @@ class Hub:
             clock=self.clock,
             send=lambda edge, message: self.orders.update({edge: message}) if isinstance(message, Order) else None,
             on_event=self.events.append,
+            spans=self.spans,
             weights=lambda: {edge: own.weight for edge, own in standing(Journal(self.storage.connect)).items()},
         )
 

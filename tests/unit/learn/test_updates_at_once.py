@@ -65,7 +65,7 @@ def together(hub, *uploads):
             until(lambda: len(synced) == len(uploads))
             with hub.coordinator._lock:
                 gate.set()
-                until(lambda: len(hub.coordinator._arrived) == len(uploads))
+                until(lambda: len(hub.coordinator._arrivals._arrived) == len(uploads))
             return [future.result(WAIT_S) for future in answers]
     finally:
         hub.blobs.sync = sync
@@ -136,7 +136,7 @@ def test_an_update_is_synced_before_it_has_its_name_and_named_before_it_is_recor
     hub.blobs.sync = lambda partial: (order.append("sync"), sync(partial))
     hub.blobs.name = lambda files: (order.append("name"), name(files))
     hub.coordinator._journal.accept = lambda *given: (order.append("record"), accept(*given))
-    hub.coordinator._emit = lambda kind, **_facts: order.append(kind)
+    hub.coordinator._on_event = lambda event: order.append(event.kind)
     assert hub.coordinator.finish(*sent(hub, "a")).accepted
     assert order == ["sync", "name", "record", "accepted"]
 
