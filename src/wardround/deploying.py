@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wardround.errors import SettingsError
-from wardround.settings import EdgeSettings, HubSettings, load_settings
+from wardround.settings import EdgeSettings, HubSettings, LogSettings, load_settings
 from wardround.store.opening import elsewhere
 
 RESTART_S = 5
@@ -55,13 +55,18 @@ def render(home: Path, templates: Path, *, python: str, user: str, image: str, v
         settings = load_settings(home / "hub.toml", HubSettings)
         name, kek = settings.name, settings.at_rest.kek
         listeners = _hub_listeners(settings)
-        writes = [str(home), *([settings.backup.folder] if settings.backup.folder else []), *_lake(settings)]
+        writes = [
+            str(home),
+            *([settings.backup.folder] if settings.backup.folder else []),
+            *_lake(settings),
+            *_log(home, settings.log),
+        ]
         standby = elsewhere(home / "hub.sqlite") is not None
     else:
         edge = load_settings(home / "edge.toml", EdgeSettings)
         name, kek = edge.name, edge.at_rest.kek
         listeners = _edge_listeners(edge)
-        writes, standby = [str(home)], False
+        writes, standby = [str(home), *_log(home, edge.log)], False
     listeners = [listener for listener in listeners if listener.port]
     _check(home, name, python, user, image, *writes)
     unit = f"wardround-{role}" if hub else f"wardround-edge-{name}"
@@ -119,6 +124,11 @@ def _lake(settings: HubSettings) -> list[str]:
     return [lake] if lake and "://" not in lake else []
 
 
+def _log(home: Path, log: LogSettings) -> list[str]:
+    folder = (home / log.file).parent.resolve()
+    return [str(folder)] if log.file and not folder.is_relative_to(home) else []
+
+
 def _credential(kek: str) -> str:
     kind, _, name = kek.partition(":")
     return f"LoadCredentialEncrypted={name}" if kind == "credential" else ""
@@ -133,7 +143,7 @@ def _notes(role: str, home: Path, listeners: list[Listener], kek: str, writes: l
     notes.append(f"containers run as user 10001: `chown -R 10001:10001 {home}` once; the systemd unit's user must own it instead")
     if kek:
         notes.append(f"at_rest.kek is {kek.partition(':')[0]}:...: containers need that file or program mounted as well")
-    if role == "hub" and len(writes) > 1:
+    if len(writes) > 1:
         notes.append(f"containers need these mounted as well: {', '.join(writes[1:])}")
     return notes
 

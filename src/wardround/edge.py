@@ -65,6 +65,7 @@ from wardround.learn.receipts import HubAnswer
 from wardround.learn.schedule import check_schedule, lacks
 from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
+from wardround.log_lines import chosen_log
 from wardround.ready import write_ready
 from wardround.records import Consent, Observation
 from wardround.settings import EdgeSettings, load_settings
@@ -704,6 +705,7 @@ async def run_edges(homes: Sequence[Path], alter: dict[str, Alter] | None = None
     with contextlib.ExitStack() as held:
         for home in opened:
             held.enter_context(home.held(HOLD_S))
+        held.enter_context(chosen_log(opened[0].path, opened[0].settings.log))
         await _run_edges(opened, alter or {})
 
 

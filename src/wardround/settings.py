@@ -25,6 +25,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The base of every settings record."""
 
 
+class LogSettings(Settings, frozen=True, kw_only=True):
+    """Where a program's log lines go, and how they look; the audit log is another thing."""
+
+    file: str = ""  # from the home, or absolute; empty: standard error
+    json: bool = False  # an object a line, for programs that read it
+    bytes_max: int = 10_000_000  # then it is NAME.1, and a new one begins
+    files_kept: int = 5  # older ones, beside it
+
+    def __post_init__(self) -> None:
+        if self.bytes_max < 10_000 or not 0 <= self.files_kept <= 1_000:
+            raise ValueError("log.bytes_max is 10000 at least, and log.files_kept between 0 and 1000")
+
+
 class SpoolSettings(Settings, frozen=True, kw_only=True):
     """How an edge keeps observations until the hub has them."""
 
@@ -213,6 +226,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     privacy: EdgePrivacySettings = EdgePrivacySettings()
     flower: FlowerSettings = FlowerSettings()
     bedside: BedsideSettings = BedsideSettings()
+    log: LogSettings = LogSettings()
     notify: tuple[NotifySettings, ...] = ()  # who is told of this edge's own alerts
     public_url: str = ""  # what they open to see more
     metered_interfaces: tuple[str, ...] = ("wwan*", "ppp*", "rmnet*")  # patterns of networks that cost by the byte
@@ -336,6 +350,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     public_url: str = ""  # of the console, for people who are told of an alert
     notify: tuple[NotifySettings, ...] = ()
     tracing: TracingSettings = TracingSettings()
+    log: LogSettings = LogSettings()
     at_rest: AtRestSettings = AtRestSettings()
     backup: BackupSettings = BackupSettings()
     store: StoreSettings = StoreSettings()

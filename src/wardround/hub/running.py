@@ -46,6 +46,7 @@ from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
+from wardround.log_lines import chosen_log
 from wardround.memory import run_giving_back
 from wardround.minutes import Minutes
 from wardround.naming import Naming
@@ -657,7 +658,8 @@ async def run_hub(home: Path, *, standby: bool = False) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with turn(home, stop, standby=standby) as ours:
         if ours:
-            await _run_until(await asyncio.to_thread(Hub, home), home, stop)
+            with chosen_log(home, load_settings(home / "hub.toml", HubSettings).log):  # a standby has none: a file has one writer
+                await _run_until(await asyncio.to_thread(Hub, home), home, stop)
 
 
 async def _run_until(hub: Hub, home: Path, stop: asyncio.Event) -> None:

@@ -67,6 +67,14 @@ def test_a_hub_gets_a_unit_a_quadlet_and_a_pod_with_its_own_ports_and_paths(tmp_
     assert "PublishPort=7443:7443\nPublishPort=7444:7444\nPublishPort=7480:7480\n" in quadlet
 
 
+@pytest.mark.parametrize(("file", "more"), [("log/a.log", ""), ("/var/log/wardround/a.log", " /var/log/wardround")])
+@pytest.mark.parametrize(("role", "text"), [("hub", HUB.replace("/mnt/backups", "")), ("edge", EDGE)])
+def test_a_log_file_outside_of_the_home_may_be_written(tmp_path, role, text, file, more):
+    files = rendered(tmp_path, role, f'{text}[log]\nfile = "{file}"\n')
+    (service,) = [unit(text)["Service"] for name, text in files.items() if name.endswith(".service")]
+    assert service["ReadWritePaths"] == f"{tmp_path}/{role}{more}"
+
+
 def test_an_edge_gets_its_own_and_a_hub_with_postgresql_stands_by(tmp_path):
     edge = rendered(tmp_path, "edge", EDGE)
     assert sorted(edge)[0] == "wardround-edge-icu-a.container"

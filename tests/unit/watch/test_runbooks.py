@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import msgspec
+import yaml
 
 from wardround.settings import RespondSettings
 from wardround.watch import bedside, live_model
@@ -41,10 +42,32 @@ def kinds():
     return found.union(*NAMED.values())
 
 
+def runbooks() -> dict[str, str]:
+    """Each section by its kind."""
+    _, *parts = re.split(r"^## ([a-z0-9-]+)$", (ROOT / "docs/runbooks.md").read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
 def test_every_kind_has_a_runbook():
-    sections = set(re.findall(r"^## ([a-z0-9-]+)$", (ROOT / "docs/runbooks.md").read_text(), re.MULTILINE))
+    sections = set(runbooks())
     assert {"edge-silent", "update-poisoned", "sensor-dead", "edge-loss", "news2", "certificate", "job-late"} <= kinds()
     assert kinds() <= sections
+
+
+def test_every_alert_of_prometheus_has_a_runbook_of_its_own_kind():
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/wardround.rules.yml").read_text())["groups"][0]["rules"]
+    alerts = {rule["alert"]: rule["annotations"].get("runbook_url", "") for rule in rules if "alert" in rule}
+    assert len(alerts) > 5
+    pages = {name: url.partition("#")[2] for name, url in alerts.items()}
+    assert set(pages.values()) <= set(runbooks())
+    assert "test" not in pages.values()
+
+
+def test_a_runbook_says_what_to_do():
+    """A section that only repeats what the alert says helps nobody at three in the morning."""
+    asks = re.compile(r"wardround [a-z]|^1\. |\b(?:Look|Ask|Change|Have|See)\b|Was it meant|is to be done|call when", re.MULTILINE)
+    thin = [kind for kind, text in runbooks().items() if not asks.search(text)]
+    assert thin == []
 
 
 def test_no_finding_has_a_kind_that_this_test_does_not_know():
