@@ -83,8 +83,16 @@ test-browser: $(VENV)/.dev  ## the whole story in a real browser, with hub and e
 	@scripts/install-packages chromium
 	@WARDROUND_STORY=1 scripts/test tests/browser/test_story.py $(ARGS)
 
+.PHONY: test-docs
+test-docs: $(VENV)/.dev  ## the commands of README.md and docs/ that want a hub and an edge that run, or minutes
+	@WARDROUND_DOCS=1 scripts/test tests/integration/test_docs.py $(ARGS)
+
+.PHONY: test-deploy
+test-deploy: $(VENV)/.dev podman  ## the image, and what `deploy render` writes: hub and edge as pods that join, are killed and go on (root, Debian)
+	@WARDROUND_DEPLOY=1 scripts/test tests/deploy $(ARGS)
+
 .PHONY: test-newcomer
-test-newcomer: $(VENV)/.dev  ## docs/first-study.md as a newcomer types it, from the installation in a new environment on (minutes)
+test-newcomer: $(VENV)/.dev  ## docs/first-study.md as a newcomer types it: in a clean container, or without Podman or root in a new environment
 	@WARDROUND_NEWCOMER=1 scripts/test tests/integration/test_first_study.py $(ARGS)
 
 check: $(VENV)/.dev  ## lint, types, import rules

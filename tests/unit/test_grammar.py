@@ -10,17 +10,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from docs_under_test import PAGES, lines
 from wardround.cli import grammar
 from wardround.cli.completion import Shell
 from wardround.cli.examples import EXAMPLES
 from wardround.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(r"^```([a-z]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-TYPED = {"", "sh", "bash", "text", "console"}
 INLINE = re.compile(r"`{1,2}wardround +([^`\n]+)`")
-REMARK = re.compile(r"\s{2,}|\s#")  # after two blanks our pages say what a command does
 WORD = re.compile(r"[a-z][a-z-]*")
 
 
@@ -76,26 +73,6 @@ def test_every_command_shows_an_example_of_itself_that_the_parser_takes(parser, 
     assert {" ".join(words) for words in shown(parser)} >= set(EXAMPLES)  # none is of a command that is gone
 
 
-def lines(text: str) -> list[list[str]]:
-    """The commands of ours in the blocks of a page, as words; what a shell does around them is left out."""
-    found = []
-    for language, block in FENCE.findall(text):
-        for line in block.replace("\\\n", " ").splitlines():
-            if language not in TYPED or "wardround " not in line:
-                continue
-            typed = REMARK.split(line.strip().removeprefix("$ "))[0]
-            lexer = shlex.shlex(typed, posix=True, punctuation_chars="|&;<>")
-            lexer.whitespace_split, words = True, []
-            for word in [*lexer, ";"]:
-                if set(word) <= set("|&;<>"):
-                    if words[:1] == ["wardround"]:
-                        found.append(words[1:])
-                    words = []
-                else:
-                    words.append(word)
-    return found
-
-
 def parse(group, words: list[str]) -> None:
     """Raises what the parser raises; nothing is run, and no file is looked for."""
     context = group.make_context("wardround", list(words))
@@ -108,7 +85,8 @@ def test_the_commands_of_a_page_are_found():
     typed = "$ x && wardround study new activity > s.toml   # a remark\nwardround a --b 'c d'   words\n"
     page = f"```toml\na = 1\n```\n```sh\n{typed}```\n"
     assert lines(page) == [["study", "new", "activity"], ["a", "--b", "c d"]]
-    assert sum(len(lines(page.read_text())) for page in PAGES) > 80
+    assert lines("```sh install\nwardround a\n```\n```sh\nwardround b\n```\n") == [["a"], ["b"]]
+    assert sum(len(lines(page.read_text())) for page in PAGES) > 110
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

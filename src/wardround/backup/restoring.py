@@ -124,11 +124,12 @@ def _close_ledgers(home: Path, *patterns: str) -> None:
 
 
 def _as_edge(home: Path) -> None:
-    spool = home / "spool" / "spool.sqlite"
-    if spool.exists():
-        with closing(sqlite3.connect(spool)) as db, db:
+    """Also where nothing was spooled before the backup, or a spool was only looked at: its devices go on beyond it as others do."""
+    (home / "spool").mkdir(exist_ok=True)
+    with closing(sqlite3.connect(home / "spool" / "spool.sqlite")) as db, db:
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lanes'").fetchone():
             db.execute("UPDATE lanes SET live = 0")
-            db.execute("CREATE TABLE IF NOT EXISTS restored (one INTEGER PRIMARY KEY)")
+        db.execute("CREATE TABLE IF NOT EXISTS restored (one INTEGER PRIMARY KEY)")
 
 
 def _go_on(db: sqlite3.Connection, table: str, number: int) -> None:

@@ -202,6 +202,24 @@ def test_devices_of_a_restored_edge_go_on_after_receipts_of_the_edge_that_is_los
         part.close()
 
 
+@pytest.mark.parametrize("looked", [False, True])
+def test_an_edge_that_had_spooled_nothing_comes_back_and_its_devices_go_on(home, tmp_path, looked):
+    """`wardround edge status` of an edge that has never run leaves a spool without tables."""
+    shutil.rmtree(home / "spool")
+    shutil.rmtree(home / "local")
+    if looked:
+        assert "0.0 of" in wardround("edge", "status", "--home", home)
+    wardround("backup", tmp_path / "a.wrb", "--home", home)
+    new = tmp_path / "new"
+    wardround("restore", tmp_path / "a.wrb", "--home", new)
+    shutil.copy(home / "pseudonym.key", new)
+    spool = spool_of(new)
+    gateway, local, consents = gateway_of(new, spool)
+    assert send(gateway, 1_000) == [1_000]
+    for part in (spool, local, consents):
+        part.close()
+
+
 def test_devices_of_an_edge_that_was_never_restored_wait_for_what_is_missing(home):
     spool = spool_of(home)
     gateway, local, consents = gateway_of(home, spool)

@@ -65,7 +65,9 @@ def test_every_alert_of_prometheus_has_a_runbook_of_its_own_kind():
 
 def test_a_runbook_says_what_to_do():
     """A section that only repeats what the alert says helps nobody at three in the morning."""
-    asks = re.compile(r"wardround [a-z]|^1\. |\b(?:Look|Ask|Change|Have|See)\b|Was it meant|is to be done|call when", re.MULTILINE)
+    asks = re.compile(
+        r"wardround [a-z]|^1\. |\b(?:Look|Ask|Change|Have|See)\b|Was it meant|is to be done|call when", re.MULTILINE
+    )
     thin = [kind for kind, text in runbooks().items() if not asks.search(text)]
     assert thin == []
 
