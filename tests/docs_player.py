@@ -84,13 +84,9 @@ class Player:
         self.a_recording()
 
     def a_recording(self) -> None:
-        """What a Holter recorder leaves, in WFDB."""
-        import numpy as np
+        from wearable_under_test import record
 
-        samples = np.round(200 * np.sin(np.arange(500) / 20)).astype("<i2")
-        lead = f"recording.dat 16 200(0)/mV 16 0 {samples[0]} {samples.sum(dtype='<i2')} 0 MLII"
-        (self.folder / "recording.hea").write_text(f"recording 1 250 500 12:00:00 01/03/2026\n{lead}\n")
-        (self.folder / "recording.dat").write_bytes(samples.tobytes())
+        record(self.folder)
 
     def the_pseudonym(self) -> None:
         from wardround.edge import EdgeHome
