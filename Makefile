@@ -83,6 +83,10 @@ test-browser: $(VENV)/.dev  ## the whole story in a real browser, with hub and e
 	@scripts/install-packages chromium
 	@WARDROUND_STORY=1 scripts/test tests/browser/test_story.py $(ARGS)
 
+.PHONY: picture
+picture: $(VENV)/.dev  ## docs/images/overview.png made anew, from a demo in Chromium
+	@$(BIN)/python tests/browser/picture.py
+
 .PHONY: test-docs
 test-docs: $(VENV)/.dev  ## the commands of README.md and docs/ that want a hub and an edge that run, or minutes
 	@WARDROUND_DOCS=1 scripts/test tests/integration/test_docs.py $(ARGS)
