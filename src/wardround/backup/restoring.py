@@ -124,7 +124,7 @@ def _close_ledgers(home: Path, *patterns: str) -> None:
 
 
 def _as_edge(home: Path) -> None:
-    """Also where nothing was spooled before the backup, or a spool was only looked at: its devices go on beyond it as others do."""
+    """Also where nothing had been spooled, or a spool was only looked at: devices go on beyond the backup there as well."""
     (home / "spool").mkdir(exist_ok=True)
     with closing(sqlite3.connect(home / "spool" / "spool.sqlite")) as db, db:
         if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'lanes'").fetchone():
