@@ -7,7 +7,7 @@
       StorageFull          a disk or a byte cap is at its limit
       CollectError         DecodeError (a payload)
       ProcessError         a lake or a job
-      LearnError           StudyError, UpdateRefused
+      LearnError           StudyError, UpdateRefused, RoundGivenUp
       TrustError           JoinRefused, CertificateRefused, LoginRefused, NotAllowed, KeyRefused, Unreadable
 
 The command line prints `str(error)` and the remedy, and exits with `exit_code`; a traceback shows with --debug alone.
@@ -15,6 +15,7 @@ The command line prints `str(error)` and the remedy, and exits with `exit_code`;
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -90,6 +91,14 @@ class UpdateRefused(LearnError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, remedy="the update is set aside, the round goes on without it")
         self.reason = reason
+
+
+class RoundGivenUp(LearnError):
+    """A rehearsed round came to nothing in every attempt: the edges whose updates could not count, and those whose did."""
+
+    def __init__(self, message: str, remedy: str, attempts: int, spoilt: Collection[str], delivered: Collection[str]) -> None:
+        super().__init__(message, remedy=remedy)
+        self.attempts, self.spoilt, self.delivered = attempts, frozenset(spoilt), frozenset(delivered)
 
 
 class TrustError(WardroundError):

@@ -27,6 +27,7 @@ from wardround.watch.alerts import Alert, Finding, State
 from wardround.watch.respond import (
     BY_ITSELF,
     HOLDS,
+    NOT_BACK,
     Act,
     CannotUndo,
     Entry,
@@ -141,6 +142,7 @@ class Responding:
             last_good=good.number if good is not None else None,
             shown=running.watched.shown() if running.watched is not None and wanted else {},
             setting_aside=running.watched.setting_aside() if running.watched is not None else (0, 0),
+            abandoned=running.watched.abandoned_attempts() if running.watched is not None else 0,
             drifting=frozenset(a.finding.edge for a in firing if a.finding.kind in drift and a.finding.edge),
         )
 
@@ -200,10 +202,22 @@ class Responding:
         if entry.act is Act.ROLLBACK:
             return ask("rollback", study, who=BY_ITSELF, reason=why, to_round=entry.to_round, request_id=request)
         if entry.act is Act.PAUSE:
-            return ask("pause", study, who=BY_ITSELF, reason=why, request_id=request)
+            return self._pause(entry, why)
         if entry.act is Act.RETRAIN:
             return ask("retrain", study, who=BY_ITSELF, reason=why, to_round=entry.rounds, request_id=request)
         return self._learn_anew(running, entry)
+
+    def _pause(self, entry: Entry, why: str) -> str:
+        """Pause first, so that no round begins in between; then go back, if that is a part of it."""
+        ask, study = self._studies.ask, entry.study
+        said = ask("pause", study, who=BY_ITSELF, reason=why, request_id=entry.response_id)
+        if not entry.from_round:
+            return said
+        back = f"{entry.response_id}-back"  # a request of its own: each is carried out once
+        try:
+            return f"{said}; {ask('rollback', study, who=BY_ITSELF, reason=why, to_round=entry.to_round, request_id=back)}"
+        except WardroundError as error:  # the pause holds all the same, and can be undone
+            return f"{said}; {NOT_BACK}: {error}"
 
     def _undo(self, entry: Entry) -> str:
         """Raises WardroundError: it cannot be undone."""

@@ -328,6 +328,8 @@ class RunningStudy:
         return is_held_back(self.study.score, subject, self._edge_of(subject))
 
     def _event(self, event: RoundEvent) -> None:
+        if self.watched is not None:
+            self.watched.heard(event)
         if event.kind == "committed":
             if event.round_number > 0:
                 self._pending[event.model] = event

@@ -1,7 +1,8 @@
 """The watch of one live study: from a committed round to the watch of its training, and from there to alerts and thresholds.
 
 The coordinator's event is kept and looked at later, off its lock; at most QUEUE_MAX rounds wait. What the watch knows is saved
-when something begins or ends, and else every SAVE_S: a kill costs it the rounds since, and no alert.
+when something begins or ends, and else every SAVE_S: a kill costs it the rounds since, and no alert. Attempts at a round that
+come to nothing are heard of as well: those for which it was not the edges that were missing, but updates that could not count.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 import structlog
@@ -25,7 +26,7 @@ from wardround.watch.advisory import Advice, Advisory, make_advisory
 from wardround.watch.calibration import CalibrationReport
 from wardround.watch.detectors.screens import Screens
 from wardround.watch.detectors.seen import Standing
-from wardround.watch.model_watch import Deviation, EdgeSeen, ModelWatch, RoundSeen
+from wardround.watch.model_watch import Deviation, EdgeSeen, ModelWatch, RoundSeen, for_updates
 
 log = structlog.get_logger(__name__)
 QUEUE_MAX = 64
@@ -42,6 +43,13 @@ def report_name(study: str) -> str:
 def configuration(study: Study, features: Collection[str]) -> str:
     """A digest of what a study is: another one is another model, and is calibrated anew."""
     return hashlib.sha256(msgspec.json.encode([study, list(features)])).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """What happens between two committed rounds: an attempt at round `abandoned` came to nothing, or (0) the study went back."""
+
+    abandoned: int = 0
 
 
 class StudyWatch:
@@ -67,7 +75,10 @@ class StudyWatch:
         self._name, self._features = study.name, len(features)
         self._screens, self._store, self._clock, self._tell, self._is_well = screens, store, clock, tell, is_well
         self._lock = threading.Lock()
-        self._waiting: deque[RoundSeen] = deque(maxlen=QUEUE_MAX)
+        self._waiting: deque[RoundSeen | _Between] = deque(maxlen=QUEUE_MAX)
+        self._quorum, self._attempted = study.rounds.edges_min, 0
+        self._asked = frozenset[str]()  # in the attempt that is open
+        self._delivered, self._spoilt = set[str](), set[str]()  # and whose update counts, also of an earlier one, or cannot
         self._saved_s = -math.inf
         self._watch = ModelWatch(
             configuration(study, features), features=features, budget_per_1000=study.watch.false_alarms_per_1000
@@ -85,11 +96,35 @@ class StudyWatch:
         if not event.reported:
             return
         edges = {edge: self._edge(edge, own) for edge, own in event.reported.items()}
+        moved = not all(own.aside for own in edges.values())  # else the model is its base, and the newest step an older one
         if len(self._waiting) == QUEUE_MAX:
             log.warning("the watch has fallen behind: a round is not looked at", study=self._name)
         self._waiting.append(
-            RoundSeen(number=event.round_number, edges=edges, asked=len(event.participants), step_norm=self._screens.step_norm)
+            RoundSeen(
+                number=event.round_number,
+                edges=edges,
+                asked=len(event.participants),
+                step_norm=self._screens.step_norm if moved else None,
+            )
         )
+
+    def heard(self, event: RoundEvent) -> None:
+        """Something else has happened in a round. Returns at once."""
+        if event.kind == "opened":
+            if event.round_number != self._attempted:  # what an earlier attempt has delivered counts in this one
+                self._attempted, self._delivered = event.round_number, set()
+            self._spoilt, self._asked = set(), frozenset(event.participants)
+        elif event.kind == "accepted":
+            self._delivered.add(event.edge)
+            self._spoilt.discard(event.edge)
+        elif event.kind in ("refused", "failed") and event.edge in self._asked:
+            self._spoilt.add(event.edge)
+        elif event.kind == "abandoned" and event.round_number:
+            spoilt = self._spoilt - self._delivered
+            if for_updates(spoilt, self._delivered, self._quorum):
+                self._waiting.append(_Between(event.round_number))
+        elif event.kind == "rolled-back":
+            self._waiting.append(_Between())
 
     def look(self) -> bool:
         """Look at the rounds that wait; whether there were any."""
@@ -97,6 +132,9 @@ class StudyWatch:
             looked = False
             while self._waiting:
                 seen = self._waiting.popleft()
+                if isinstance(seen, _Between):
+                    self._between(seen)
+                    continue
                 deviations = self._watch.round(replace(seen, healthy=self._is_well(self._name)))
                 looked = True
                 self._tell(self._name, deviations, self._watch.standing())
@@ -107,6 +145,12 @@ class StudyWatch:
             if looked and self._clock.monotonic_s() - self._saved_s >= SAVE_S:
                 self._save()
             return looked
+
+    def _between(self, happened: _Between) -> None:
+        if happened.abandoned:
+            self._watch.abandoned(happened.abandoned)
+        else:
+            self._watch.went_back()
 
     def _ask_advisory(self, advisory: Advisory, seen: RoundSeen) -> None:
         """What joint detectors make of a round. An edge of which something else is known teaches them nothing."""
@@ -152,6 +196,11 @@ class StudyWatch:
         """The round that showed a cause last, by kind, of the causes that are not over."""
         with self._lock:
             return self._watch.shown()
+
+    def abandoned_attempts(self) -> int:
+        """How many attempts at the next round have come to nothing since the newest model, as updates could not count."""
+        with self._lock:
+            return self._watch.abandoned_attempts()
 
     def setting_aside(self) -> tuple[int, int]:
         """The first and the newest round of the newest run of edges that were set aside; 0, 0: there was none."""

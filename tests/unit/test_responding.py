@@ -10,8 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from responding_under_test import STUDY, Hub
-from wardround.errors import WardroundError
+from responding_under_test import EDGES, STUDY, Hub
+from wardround.errors import StudyError, WardroundError
+from wardround.learn.messages import RoundEvent
 from wardround.store import Request
 from wardround.trust.audit import AuditBroken
 from wardround.watch.respond import Act
@@ -84,6 +85,61 @@ def test_a_study_that_still_diverges_after_it_went_back_is_paused(tmp_path):
     assert hub.coordinator.paused
     assert hub.newest("model-diverged").response.what == "paused s"
     hub.close()
+
+
+def gone_back_in_vain(tmp_path):
+    """A hub whose study has gone back, and whose next model has diverged as well."""
+    hub = Hub(tmp_path, text=STUDY.replace('"stop-it"', '"model-diverged"'))
+    for _ in range(3):
+        hub.round()
+    hub.watch_rounds(120, first=-117)  # of which the newest is round 2
+    hub.alert("model-diverged")
+    hub.responding.look()
+    hub.round()
+    hub.watch_rounds(2, first=3, loss=5.0)
+    hub.responding.look()
+    assert [e.act for e in hub.entries()] == [Act.ROLLBACK]
+    return hub
+
+
+def no_update_counts(hub, number):
+    hub.running.watched.heard(RoundEvent("opened", "s", number, 0, participants=EDGES))
+    for edge in EDGES:
+        hub.running.watched.heard(RoundEvent("refused", "s", number, 0, edge=edge, reason="norm"))
+    hub.running.watched.heard(RoundEvent("abandoned", "s", number, 0, reason="too few edges can deliver"))
+    hub.running.watched.look()
+    hub.responding.look()
+
+
+def test_a_study_that_makes_no_model_any_more_after_it_went_back_is_paused_at_the_last_good_one(tmp_path):
+    hub = gone_back_in_vain(tmp_path)
+    no_update_counts(hub, 5)
+    assert not hub.coordinator.paused
+    no_update_counts(hub, 5)
+    assert hub.coordinator.paused
+    assert [e.act for e in hub.entries()] == [Act.PAUSE, Act.ROLLBACK]
+    assert [r.to_round for r in hub.coordinator.rollbacks()] == [1, 1]
+    assert hub.newest("model-diverged").response.what == "paused s and went back to the model of round 1"
+    assert hub.responding.undo("R-0002", "anna", "the setting is right again") == "rounds go on"
+    assert not hub.coordinator.paused
+    assert len(hub.coordinator.rollbacks()) == 2  # they go on from the good one
+    hub.close()
+
+
+def test_a_pause_holds_where_the_model_to_go_back_to_is_gone(tmp_path):
+    hub = gone_back_in_vain(tmp_path)
+    hub.running.releases.roll_back = refuse_to_go_back
+    no_update_counts(hub, 5)
+    no_update_counts(hub, 5)
+    assert hub.coordinator.paused
+    assert [e.state for e in hub.entries()] == [Stands.DONE, Stands.DONE]
+    assert "it could not go back: that model is not kept any more" in hub.entries()[0].answer
+    assert hub.newest("model-diverged").response.what == "paused s but could not go back to the model of round 1"
+    hub.close()
+
+
+def refuse_to_go_back(_asked):
+    raise StudyError("that model is not kept any more", remedy="choose a newer one")
 
 
 def test_a_study_in_which_edges_are_being_set_aside_is_paused_when_that_has_come_to_its_end(tmp_path):

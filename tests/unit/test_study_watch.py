@@ -15,6 +15,7 @@ from wardround.row_counts import RowCounts, encode_rows, input_counts
 from wardround.store import StudyRecord, open_store
 from wardround.study_watch import QUEUE_MAX, SAVE_S, StudyWatch
 from wardround.watch.detectors.screens import Screens
+from wardround.watch.detectors.seen import EdgeSeen, RoundSeen
 from wardround.watch.metrics import Facts, Metrics
 from wardround.watch.watcher import Watch
 
@@ -139,6 +140,77 @@ def test_rounds_while_another_alert_of_the_study_is_open_are_not_healthy(hub):
     hub.watch.round_committed("s")
     hub.play(range(50, 52))
     assert hub.watched.calibration().rounds == healthy + 2
+
+
+def attempt(hub, number, *, refused=(), delivered=(), failed=()):
+    def said(kind, **facts):
+        hub.watched.heard(RoundEvent(kind, "s", number, hub.clock.now_us(), **facts))
+
+    said("opened", participants=EDGES)
+    for edge in delivered:
+        said("accepted", edge=edge)
+    for edge in refused:
+        said("refused", edge=edge, reason="norm")
+    for edge in failed:
+        said("failed", edge=edge, reason="not finite")
+    said("abandoned", reason="too few edges can deliver")
+    hub.watched.look()
+    return hub.watched.abandoned_attempts()
+
+
+def diverge(hub, numbers, loss=9.0):
+    for number in numbers:
+        hub.watched._waiting.append(RoundSeen(number=number, edges={e: EdgeSeen(examples=9, loss=loss) for e in EDGES}))
+    hub.watched.look()
+
+
+def test_attempts_that_come_to_nothing_as_updates_cannot_count_show_that_a_diverged_model_still_is(hub):
+    hub.play(range(60))
+    diverge(hub, range(60, 63))
+    assert hub.watched.shown()["model-diverged"] == 62
+    assert attempt(hub, 63, refused=EDGES[:3], delivered=EDGES[3:4], failed=EDGES[4:]) == 1
+    assert hub.watched.shown()["model-diverged"] == 63
+    assert attempt(hub, 63, refused=EDGES[:3]) == 2  # e of the first attempt counts on
+    assert attempt(hub, 63, refused=EDGES[:3]) == 3
+    hub.watched.heard(RoundEvent("rolled-back", "s", 63, 0))
+    hub.watched.look()
+    assert hub.watched.abandoned_attempts() == 0
+    assert attempt(hub, 64, refused=EDGES) == 1
+    assert hub.watched.shown()["model-diverged"] == 64
+    diverge(hub, [64])
+    assert hub.watched.abandoned_attempts() == 0
+
+
+def test_attempts_for_which_edges_were_missing_or_one_alone_was_in_the_way_show_nothing(hub):
+    hub.play(range(60))
+    diverge(hub, range(60, 63))
+    assert attempt(hub, 63) == 0  # nobody came
+    assert attempt(hub, 63, refused=EDGES[:1]) == 0  # too few came for a quorum, whatever they sent
+    assert attempt(hub, 63, refused=EDGES[:1], delivered=EDGES[1:3]) == 0
+    assert attempt(hub, 0, refused=EDGES) == 0  # statistics have no model
+    hub.watched.heard(RoundEvent("refused", "s", 63, 0, edge="ward-z", reason="participant"))
+    assert attempt(hub, 64, refused=["ward-x", "ward-y", "ward-z"]) == 0  # nobody had asked them
+    assert hub.watched.shown()["model-diverged"] == 62
+
+
+def test_attempts_that_come_to_nothing_without_a_divergence_before_accuse_no_model(hub):
+    hub.play(range(60))
+    assert attempt(hub, 60, refused=EDGES) == 1
+    assert not hub.watched.shown()
+    hub.play(range(60, 62))
+    assert hub.open() == set()
+
+
+def test_a_round_in_which_every_update_is_set_aside_shows_it_too_and_moves_no_step(hub):
+    hub.play(range(60))
+    diverge(hub, range(60, 63))
+    said = {edge: Reported(9, {"loss_before": 9.0}, True, 1.0, b"") for edge in EDGES}
+    hub.screens.step_norm = 1e6
+    for number in range(63, 70):
+        hub.watched.committed(RoundEvent("committed", "s", number, 0, reported=said, participants=EDGES))
+        hub.watched.look()
+        assert hub.watched.shown()["model-diverged"] == number
+    assert hub.watched.scores()["step", ""][0] < 3.0
 
 
 def test_counts_that_cannot_be_read_leave_the_rest_of_the_round(hub):

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import msgspec
 
+from wardround.errors import RoundGivenUp
 from wardround.learn.fleet import Fleet
 from wardround.learn.models import Parameters
 from wardround.learn.study import Study
 from wardround.settings import RespondSettings, ResponseSettings
 from wardround.watch.alerts import Alert, State
 from wardround.watch.model_findings import finding
-from wardround.watch.model_watch import Deviation, ModelWatch
+from wardround.watch.model_watch import Deviation, ModelWatch, for_updates
 from wardround.watch.respond import Act, Entry, ResponseBook, Situation
 
 LOOKED_BACK = 3  # newest rounds that a divergence is told from (detectors/step.py): no model of theirs counts as good
@@ -44,12 +45,25 @@ class Remedy:
                 found = finding(self._study.name, deviation, number)
                 name = "/".join((*key, str(number)))
                 self._open[key] = Alert(alert_id=name, state=State.FIRING, finding=found, raised_us=number, changed_us=number)
+        return self._respond(number, watch)
+
+    def given_up(self, number: int, why: RoundGivenUp, watch: ModelWatch) -> list[Entry]:
+        """What is done when round `number` comes to nothing, attempt after attempt: nothing, if edges were missing."""
+        if not for_updates(why.spoilt, why.delivered, self._study.rounds.edges_min):
+            return []
+        for _ in range(why.attempts):
+            watch.abandoned(number)
+        return self._respond(number, watch)
+
+    def _respond(self, number: int, watch: ModelWatch) -> list[Entry]:
         done: list[Entry] = []
         for alert in self._open.values():
             now = self._situation(number, watch, paused=any(e.act is Act.PAUSE for e in done))
             entry = self._book.consider(alert, self._settings, now, number)
             if isinstance(entry, Entry):
                 done.append(self._do(entry, number))
+        if any(e.act is Act.ROLLBACK for e in done):
+            watch.went_back()
         return done
 
     def _situation(self, number: int, watch: ModelWatch, *, paused: bool) -> Situation:
@@ -62,6 +76,7 @@ class Remedy:
             last_good=max(0, number - LOOKED_BACK),
             shown=watch.shown(),
             setting_aside=watch.setting_aside(),
+            abandoned=watch.abandoned_attempts(),
         )
 
     def _do(self, entry: Entry, number: int) -> Entry:

@@ -16,7 +16,7 @@ from wardround.drill.hearing import Hearing
 from wardround.drill.meddling import Meddling
 from wardround.drill.remedy import Remedy
 from wardround.drill.wards import Wards
-from wardround.errors import LearnError
+from wardround.errors import LearnError, RoundGivenUp
 from wardround.learn.faults import Faults
 from wardround.learn.fleet import Fleet, RehearsedRound
 from wardround.learn.models import Parameters, TensorSource, is_buffer
@@ -117,13 +117,21 @@ def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_r
     for number in range(1, study.rounds.count + 1):
         try:
             done = next(rounds)
-        except LearnError:
+        except LearnError as error:
             if not meddling.at_work(number):
                 raise
             run.sightings.append(Sighting(number, "", "round-abandoned"))  # again and again: the study makes no model any more
-            run.scores = run.scores or _scores(fleet, metric, tried, before)
+            responses = remedy.given_up(number, error, watch) if isinstance(error, RoundGivenUp) else []
+            run.done += [(number, e.act) for e in responses]
+            if responses or not run.scores:
+                run.scores = _scores(fleet, metric, tried, before if remedy.held is None else remedy.held)
+            if not any(e.act is Act.ROLLBACK for e in responses):
+                run.rounds = number
+                yield run
+                return
+            before, rounds = fleet.model, fleet.go_on(number + 1)
             yield run
-            return
+            continue
         meddling.last_step = _step(before, done.model)
         before = done.model
         _note(run, heard, done)

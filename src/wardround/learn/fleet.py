@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from wardround.clock import ManualClock
-from wardround.errors import LearnError, UpdateRefused
+from wardround.errors import LearnError, RoundGivenUp, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.faults import Faults, condition_at, duration_s, struck
@@ -160,8 +160,16 @@ class Fleet:
         self._past_norms: dict[str, list[float]] = {}
         self._quarantined: dict[str, int] = {}
         self._circle = 0  # edges whose masks cancel, in a blind study
-        for number in range(1, self.study.rounds.count + 1):
-            yield self._round(number)
+        yield from self.go_on(1)
+
+    def go_on(self, number: int) -> Iterator[RehearsedRound]:
+        """The rounds from `number` on, from the model that stands: after one that was given up, as a hub goes on.
+
+        Raises:
+            LearnError: as `run`.
+        """
+        for each in range(number, self.study.rounds.count + 1):
+            yield self._round(each)
 
     def roll_back(self, number: int) -> Parameters:
         """Between two rounds: the model of round `number`, one of the newest MODELS_KEPT of a drill; the next starts from it.
@@ -237,9 +245,12 @@ class Fleet:
                 self._turns.add(participants - set(self._delivered))
                 reason = end.reason
             self._now_s += min(RETRY_S_MAX, RETRY_S * 2.0 ** (attempt - 1))
-        raise LearnError(
+        raise RoundGivenUp(
             f"round {number} was given up {ATTEMPTS_MAX} times: {reason}",
-            remedy="fewer faults, more edges, a lower rounds.edges_min, or a longer rounds.deadline_s",
+            "fewer faults, more edges, a lower rounds.edges_min, or a longer rounds.deadline_s",
+            attempts=ATTEMPTS_MAX,
+            spoilt=set(refused).difference(self._delivered),
+            delivered=self._delivered,
         )
 
     def _eligible(self) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ QUIET_ROUNDS = 5  # without an alarm, and a cause is over
 COMMON_SHARE, COMMON_ROUNDS, COMMON_EDGES_MIN = 0.25, 3, 3
 EDGE_LOSS = "edge-loss"
 COMMON = "federation-shift"  # the kind of what many edges show at once
+OF_THE_MODEL = (("model-diverged", ""), (COMMON, EDGE_LOSS))  # causes that show in updates that cannot count, whoever made them
 
 
 class _Cause(msgspec.Struct):
@@ -58,6 +59,14 @@ class _Saved(msgspec.Struct):
     present: list[list[str]]
     evidence: list[tuple[str, str, bytes | list[tuple[float, float]]]]  # sign, edge; as pairs, by an older version
     setting_aside: SettingAside = msgspec.field(default_factory=SettingAside)
+
+
+def for_updates(spoilt: Collection[str], delivered: Collection[str], quorum: int) -> bool:
+    """Whether an attempt came to nothing not for want of edges but as updates could not count: those of most who answered.
+
+    One edge that sends what nobody can use holds up a round, too, and says nothing of the model.
+    """
+    return len(set(spoilt)) > len(set(delivered)) and len({*spoilt, *delivered}) >= quorum
 
 
 def detectors(features: Sequence[str] = ()) -> list[Detector]:
@@ -84,16 +93,20 @@ class ModelWatch:
         self._evidence: dict[tuple[str, str], bytes] = {}  # by (sign, edge), newest last: pairs of round and score, as PAIR
         self._newest: dict[tuple[str, str], float] = {}
         self._setting_aside = SettingAside()
+        self._abandoned = 0  # attempts since the newest model
 
     def round(self, seen: RoundSeen) -> list[Deviation]:
         """What is wrong after a committed round: new causes, those that last, and those that are over."""
         self._rounds += 1
+        self._abandoned = 0
         found: dict[str, Mapping[str, Scored]] = {}
         for detector in self._detectors:
             found.update(detector.score(seen))
         self._keep(seen.number, found)
         self._present.append(sorted(seen.edges))
         above = self._above(found)
+        if seen.edges and all(own.aside for own in seen.edges.values()):  # the model is its base: nobody has moved it
+            self._still_shown(seen.number)
         deviations = self._told(seen.number, above)
         if seen.healthy and not self._causes:
             self._calibration.healthy({n: max(s.score for s in each.values()) for n, each in found.items() if each})
@@ -104,6 +117,20 @@ class ModelWatch:
         for detector in self._detectors:
             detector.learn(seen, accused)
         return deviations
+
+    def abandoned(self, number: int) -> None:
+        """An attempt at round `number` has come to nothing, as too few updates could count. It teaches nothing; but where the
+        model was seen to be wrong before, it still is."""
+        self._abandoned += 1
+        self._still_shown(number)
+
+    def went_back(self) -> None:
+        """The next round starts from an older model."""
+        self._abandoned = 0
+
+    def abandoned_attempts(self) -> int:
+        """How many attempts at the next round have come to nothing since the newest model, as `abandoned` has it."""
+        return self._abandoned
 
     def calibration(self) -> CalibrationReport:
         """How far calibration is, and the thresholds that hold."""
@@ -127,6 +154,11 @@ class ModelWatch:
     def setting_aside(self) -> tuple[int, int]:
         """The first and the newest round of the newest run in which edges were set aside, or others accused; 0, 0: none."""
         return self._setting_aside.since, self._setting_aside.last
+
+    def _still_shown(self, number: int) -> None:
+        for key in OF_THE_MODEL:
+            if (cause := self._causes.get(key)) is not None:
+                cause.last = max(cause.last, number)
 
     def _accused_by_loss(self) -> set[str]:
         """Edges at which the model is worse than it was, while that is not over: each alone, or many at once."""

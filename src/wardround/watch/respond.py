@@ -8,8 +8,10 @@
 A response is *planned* on disk before it is done and *done* after, so that a kill in between is made good once: whoever carries
 it out may be asked twice for the same id. Each kind of response has a limit that no sequence of alerts exceeds, a quarantine
 leaves the quorum and three quarters of the edges alone, and what a person has undone is not done again within its limit's span.
-Where a rollback has not helped within PATIENCE_ROUNDS, the next response that is allowed follows: in the end a pause. While edges
-are being set aside there is none: each of them may be the last, and in a study that is paused no further one is found.
+Where a rollback has not helped within PATIENCE_ROUNDS, the next response that is allowed follows: in the end a pause, which goes
+back once more, so that what has been learned meanwhile is not trained on. While edges are being set aside there is none: each of
+them may be the last, and in a study that is paused no further one is found. A model that is far off makes no rounds: every
+attempt that comes to nothing because updates cannot count is one more round in which it is still wrong.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ PATIENCE_ROUNDS = 3  # after a rollback; what is still wrong in the last of them
 LATE_ROUNDS = 2  # by which the watch may be behind the rounds: what it saw last before these is over
 NARROWING_ROUNDS_MAX = 30  # that edges are set aside in before a pause waits no longer: the first come back, as quarantine ends
 BY_ITSELF = "Wardround"  # who responds
+NOT_BACK = "it could not go back"  # in the answer of a pause that should have
 
 
 class Act(StrEnum):
@@ -71,8 +74,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     made_us: int
     made_round: int
     until_round: int = 0  # of a quarantine: the last round for which it holds
-    from_round: int = 0  # of a rollback: the newest model before it
-    to_round: int = 0  # of a rollback: the model it goes back to
+    from_round: int = 0  # of a rollback: the newest model before it; of a pause that goes back, too (0: it does not)
+    to_round: int = 0  # the model that these go back to
     rounds: int = 0  # of a retraining
     answer: str = ""  # what came of it, in the words of who did it
     ended_us: int = 0
@@ -100,7 +103,13 @@ class Situation:
     last_good: int | None = None  # round of the model that a rollback goes to
     shown: Mapping[str, int] = field(default_factory=dict)  # the round that showed a cause last, by kind, while it is not over
     setting_aside: tuple[int, int] = (0, 0)  # the first and the newest round of the newest run of edges that were set aside
+    abandoned: int = 0  # attempts at the next round, since the newest model, in which too few updates could count
     drifting: frozenset[str] = frozenset()  # edges with an open alert of a kind that calls for retraining
+
+    @property
+    def attempts_more(self) -> int:
+        """Rounds that the next one's attempts stand for, beside itself."""
+        return max(0, self.abandoned - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,7 @@ class ResponseBook:
         """What to do about an open alert: a new entry (planned, or a dry run), what is held back and why, or nothing (more)."""
         held: HeldBack | None = None
         cause = cause_of(alert)
+        from_there = False
         for act in Act:
             own: ResponseSettings = getattr(settings, act.value)
             if own.mode == "off" or alert.finding.kind not in own.kinds or not _concerns(act, own, now, alert.finding):
@@ -150,6 +160,7 @@ class ResponseBook:
             if standing and not all(_in_vain(e, now) for e in standing):
                 return None
             if standing:  # going back has not helped, and going back again would not: what goes wrong is still there
+                from_there = own.mode == "act" and now.newest > standing[-1].made_round  # and a model was made since
                 held = held or HeldBack(act, f"{standing[-1].response_id} has not helped in {PATIENCE_ROUNDS} rounds")
                 continue
             if before:  # it could not be done, and what could not is not tried again; the next one may help
@@ -157,7 +168,8 @@ class ResponseBook:
                 continue
             against = self._against(act, own, alert.finding, now, now_us)
             if against is None:
-                return self._enter(act, own, alert, now, now_us)
+                back = act is Act.ROLLBACK or (act is Act.PAUSE and from_there and _against_rollback(now) is None)
+                return self._enter(act, own, alert, now, now_us, back=back)
             held = held or against
             if against.covered:
                 return against
@@ -206,10 +218,9 @@ class ResponseBook:
             return HeldBack(Act.QUARANTINE, f"fewer edges than the quorum of {now.quorum} would count")
         return None
 
-    def _enter(self, act: Act, own: ResponseSettings, alert: Alert, now: Situation, now_us: int) -> Entry:
+    def _enter(self, act: Act, own: ResponseSettings, alert: Alert, now: Situation, now_us: int, *, back: bool) -> Entry:
         self._number += 1
         quarantined = isinstance(own, QuarantineResponse)
-        back = act is Act.ROLLBACK
         entry = Entry(
             response_id=f"R-{self._number:04d}",
             alert_id=alert.alert_id,
@@ -329,7 +340,8 @@ def _against_rollback(now: Situation) -> HeldBack | None:
 def _narrowing(now: Situation) -> bool:
     """Whether edges are being set aside just now, and that not for ever."""
     first, newest = now.setting_aside
-    return newest > 0 and now.round_number - newest <= PATIENCE_ROUNDS and newest - first <= NARROWING_ROUNDS_MAX
+    since = now.round_number + now.attempts_more - newest
+    return newest > 0 and since <= PATIENCE_ROUNDS and newest - first <= NARROWING_ROUNDS_MAX
 
 
 def _in_vain(entry: Entry, now: Situation) -> bool:
@@ -337,9 +349,11 @@ def _in_vain(entry: Entry, now: Situation) -> bool:
 
     An alert stays open for some quiet rounds, so that it is open says nothing.
     """
-    done = entry.act is Act.ROLLBACK and entry.state is State.DONE
-    shown = now.shown.get(entry.kind, 0)
-    return done and shown >= entry.made_round + PATIENCE_ROUNDS and shown >= now.round_number - LATE_ROUNDS
+    if entry.act is not Act.ROLLBACK or entry.state is not State.DONE or entry.kind not in now.shown:
+        return False
+    shown = now.shown[entry.kind]
+    lasted = shown + now.attempts_more >= entry.made_round + PATIENCE_ROUNDS
+    return lasted and shown >= now.round_number - LATE_ROUNDS
 
 
 def _holds(entry: Entry, now: Situation) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wardround.watch.alerts import Response
-from wardround.watch.respond import Act, Entry, HeldBack, State
+from wardround.watch.respond import NOT_BACK, Act, Entry, HeldBack, State
 
 UNDO = "response:"  # what stands before a response's id in the undo command of an alert
 NAMES = {
@@ -35,7 +35,9 @@ def what(entry: Entry) -> str:
     if entry.act is Act.ROLLBACK:
         return f"{'would go' if tried else 'went'} back to the model of round {entry.to_round} of {entry.study}"
     if entry.act is Act.PAUSE:
-        return f"{'would pause' if tried else 'paused'} {entry.study}"
+        went = "but could not go" if NOT_BACK in entry.answer else "and went" if not tried else "and go"
+        back = f" {went} back to the model of round {entry.to_round}" if entry.from_round else ""
+        return f"{'would pause' if tried else 'paused'} {entry.study}{back}"
     if entry.act is Act.RETRAIN:
         return f"{'would give' if tried else 'gave'} {entry.study} {entry.rounds} more rounds"
     return f"{'would let' if tried else 'let'} the detectors of {entry.study} learn anew what is usual"
@@ -90,7 +92,8 @@ def before_undo(entry: Entry, next_round: int) -> UndoWords:
             (f"That model predicts again, and round {next_round} trains on from it.", _NOT_AGAIN, kept),
         )
     if entry.act is Act.PAUSE:
-        words = ("A new round begins as soon as enough edges are there.", _NOT_AGAIN, kept)
+        base = f", from the model of round {entry.to_round}" if entry.from_round else ""
+        words = (f"A new round begins as soon as enough edges are there{base}.", _NOT_AGAIN, kept)
         return UndoWords(f"Resume {entry.study}?", f"Resume {entry.study}", "Keep it paused", words)
     if entry.act is Act.RETRAIN:
         return UndoWords(

@@ -120,6 +120,26 @@ def test_a_fault_that_ends_the_study_is_a_run_that_ends_and_was_seen():
     assert found.score is not None
 
 
+class OverstepsFar(ServerStep):
+    """Two rounds after the setting went wrong the model is so far off that no update is finite: no round comes to an end."""
+
+    name = "oversteps-far"
+
+    def updates(self, scene, updates):
+        everybody = replace(scene, struck=frozenset(updates))
+        return FAULTS["nan"].updates(everybody, updates) if scene.since >= 2 else {}
+
+
+def test_a_diverged_model_of_which_no_round_comes_to_an_end_is_gone_back_from_and_paused():
+    course = Course(synthetic_plan(54), [OverstepsFar()], [7], from_round=45)
+    for run in course.run():
+        last = run
+    (found,) = course.done.outcomes
+    assert found.done == ("rollback", "pause")
+    assert (last.rounds, last.sightings[-1].detector) == (47, "round-abandoned")
+    assert found.apart < 0.01
+
+
 def test_the_list_teaches_every_fault():
     shown = CliRunner().invoke(app, ["drill", "--list"])
     assert shown.exit_code == 0

@@ -143,6 +143,37 @@ def test_while_edges_are_being_set_aside_a_study_is_not_paused_but_not_for_ever(
         assert ResponseBook(book.save()).consider(diverged, ACT, changed(still, setting_aside=run), 3).act is Act.PAUSE
 
 
+def test_a_model_of_which_no_round_comes_to_an_end_after_a_rollback_is_paused_and_gone_back_from():
+    book, diverged = ResponseBook(), alert("diverged", "")
+    back = book.consider(diverged, ACT, NOW, 0)
+    book.settle(back.response_id, done=True, answer="", now_us=1)
+    stuck = changed(round_number=22, newest=21, shown={"diverged": 22}, abandoned=2)  # 20 is the rollback, and 21 was made
+    for waits in (
+        changed(stuck, abandoned=1),
+        changed(stuck, abandoned=9, shown={}),  # the cause is over: something else is in the way
+        changed(stuck, abandoned=9, shown={"something else": 22}),
+    ):
+        assert book.consider(diverged, ACT, waits, 2) is None
+    pause = ResponseBook(book.save()).consider(diverged, ACT, stuck, 3)
+    assert (pause.act, pause.from_round, pause.to_round) == (Act.PAUSE, 21, 12)
+    assert what(pause) == "paused s and went back to the model of round 12"
+    assert before_undo(pause, 23).consequences[0].endswith(", from the model of round 12.")
+    for now in (changed(stuck, newest=19), changed(stuck, last_good=21), changed(stuck, last_good=None)):  # it is there already
+        pause = ResponseBook(book.save()).consider(diverged, ACT, now, 3)
+        assert (pause.act, pause.from_round, what(pause)) == (Act.PAUSE, 0, "paused s")
+    quiet = msgspec.structs.replace(ACT, rollback=msgspec.structs.replace(ACT.rollback, mode="dry-run"))
+    assert ResponseBook(book.save()).consider(diverged, quiet, stuck, 3).from_round == 0
+
+
+def test_attempts_that_come_to_nothing_find_no_edge_that_could_be_set_aside():
+    book, diverged = ResponseBook(), alert("diverged", "")
+    back = book.consider(diverged, ACT, NOW, 0)
+    book.settle(back.response_id, done=True, answer="", now_us=1)
+    still = changed(round_number=24, shown={"diverged": 24}, setting_aside=(23, 23))
+    assert isinstance(book.consider(diverged, ACT, changed(still, abandoned=3), 2), HeldBack)
+    assert book.consider(diverged, ACT, changed(still, abandoned=4), 3).act is Act.PAUSE
+
+
 def test_a_rollback_that_has_not_helped_is_told_where_nothing_may_follow():
     book = ResponseBook()
     alone = msgspec.structs.replace(ACT, pause=PauseResponse(mode="off"))
