@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -251,8 +251,8 @@ class _Watched:
         self.reasons, self.refused, self.updates = Counter[str](), set[str](), 0
         self.last: TensorSource | None = None  # the hub's step
 
-    def judge_round(self, number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
-        verdicts = self._screens.judge_round(number, updates)
+    def judge_round(self, number: int, updates: Mapping[str, TensorSource], aside: Collection[str] = ()) -> Mapping[str, Verdict]:
+        verdicts = self._screens.judge_round(number, updates, aside)
         refused = [e for e, v in verdicts.items() if not v.accepted]
         self.refused.update(refused)
         self.reasons.update(verdicts[e].reason for e in refused)

@@ -6,7 +6,7 @@ until the run is over and is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,8 +74,10 @@ class _Heard:
         )
         self.said: list[Sighting] = []
 
-    def judge_round(self, round_number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
-        verdicts = self._screens.judge_round(round_number, updates)
+    def judge_round(
+        self, round_number: int, updates: Mapping[str, TensorSource], aside: Collection[str] = ()
+    ) -> Mapping[str, Verdict]:
+        verdicts = self._screens.judge_round(round_number, updates, aside)
         self.said += [
             Sighting(round_number, e, v.reason, v.score, v.threshold)
             for e, v in sorted(verdicts.items())

@@ -420,7 +420,7 @@ class Fleet:
         if self._screen is None or self._strategy.rule.trees or self._central is not None:
             return aside
         made = {e: w.made.tensors for e, w in accepted.items() if w.made is not None}
-        for edge, verdict in sorted(self._screen.judge_round(number, made).items()):
+        for edge, verdict in sorted(self._screen.judge_round(number, made, frozenset(aside)).items()):
             if not verdict.accepted and edge in accepted:
                 aside.add(edge)
                 if verdict.reason != ON_TRIAL:

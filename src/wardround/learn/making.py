@@ -103,8 +103,10 @@ class Making:
         with ExitStack() as opened:
             stored = {e: opened.enter_context(self._blobs.tensors(update_name(open_.number, e))) for e in sorted(accepted)}
             updates = {str(e): self._reception.decoded(tensors, open_.base) for e, tensors in stored.items()}
-            verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates)
-        before, until = self._journal.quarantined(open_.number), open_.number + self._study.triage.quarantine_rounds
+            before = self._journal.quarantined(open_.number)
+            aside = {str(e) for e, why in before.items() if why != ON_TRIAL}
+            verdicts: Mapping[str, Verdict] = self._screen.judge_round(open_.number, updates, aside)
+        until = open_.number + self._study.triage.quarantine_rounds
         for name, verdict in sorted(verdicts.items()):
             edge = EdgeId(name)
             if edge not in accepted:

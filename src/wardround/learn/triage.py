@@ -47,8 +47,11 @@ class Verdict(Protocol):
 class Screen(Protocol):
     """Compares the updates of a round with each edge's own history, before they are folded."""
 
-    def judge_round(self, round_number: int, updates: Mapping[str, TensorSource]) -> Mapping[str, Verdict]:
-        """A verdict for each edge. One whose reason is ON_TRIAL sets the update aside and no edge."""
+    def judge_round(
+        self, round_number: int, updates: Mapping[str, TensorSource], aside: Collection[str] = ()
+    ) -> Mapping[str, Verdict]:
+        """A verdict for each edge. One whose reason is ON_TRIAL sets the update aside and no edge. Those of `aside` are set aside
+        already, for more than their trial: they are judged, and what they send does not become their usual."""
         ...
 
     def admit(self, edge: str) -> None:

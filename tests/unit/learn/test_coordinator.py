@@ -273,10 +273,10 @@ def test_an_update_that_was_acknowledged_counts_in_the_next_attempt_though_its_e
 class BrokenScreen(OwnHistory):
     broken = True
 
-    def judge_round(self, round_number, updates):
+    def judge_round(self, round_number, updates, aside=()):
         if self.broken:
             raise RuntimeError("a bug in a detector")
-        return super().judge_round(round_number, updates)
+        return super().judge_round(round_number, updates, aside)
 
 
 def test_a_fault_in_the_hub_abandons_the_round_and_says_so():

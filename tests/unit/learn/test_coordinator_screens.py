@@ -21,6 +21,7 @@ from wardround.learn.study_checks import check
 from wardround.process.transforms import TASKS
 from wardround.records import EdgeId
 from wardround.simulation.toy import CLASSES, FEATURES, signed, toy_training
+from wardround.watch.detectors.own_history import OwnHistory
 from wardround.watch.detectors.screens import Screens
 
 EDGES = ["a", "b", "c", "d", "e", "f"]
@@ -108,6 +109,20 @@ def test_who_sends_the_hubs_last_step_back_does_not_count(hub, killed):
         hub.start()
     assert hub.round(lambda updates: updates | {"c": 0.7 * hub.last_step()}) == (set(EDGES) - {"c"}, {"c"})
     assert [(e.edge, e.reason) for e in hub.events if e.kind == "quarantined"] == [("c", "twins-stale")]
+
+
+def test_what_who_is_set_aside_sends_does_not_become_its_own_history(hub, monkeypatch):
+    said = []
+    judge = OwnHistory.judge
+
+    def heard(self, number, updates, refused=()):
+        said.append(set(refused))
+        return judge(self, number, updates, refused)
+
+    monkeypatch.setattr(OwnHistory, "judge", heard)
+    hub.coordinator.quarantine(EdgeId("a"), 30, "edge-loss")
+    hub.round()
+    assert said == [{"a"}]
 
 
 class Trial(Hub):

@@ -167,10 +167,11 @@ class Trusting:
     """A screen that refuses whom it is told to, from a round on."""
 
     def __init__(self, refused=(), since=0):
-        self._refused, self._since, self.judged, self.steps = set(refused), since, [], 0
+        self._refused, self._since, self.judged, self.aside, self.steps = set(refused), since, [], [], 0
 
-    def judge_round(self, number, updates):
+    def judge_round(self, number, updates, aside=()):
         self.judged.append(set(updates))
+        self.aside.append(set(aside))
         return {e: Said(e not in self._refused or number < self._since) for e in updates}
 
     def stepped(self, _step):
@@ -194,6 +195,7 @@ def test_whom_the_screen_refuses_is_set_aside_and_stays_so():
     assert screen.steps == 4
     others = {n: e for n, e in EDGES.items() if n != "edge-03"}
     assert screen.judged[1] == {*others, "edge-03"}
+    assert screen.aside == [set(), set(), {"edge-03"}, {"edge-03"}]  # what it sends from then on is not its usual
 
 
 def test_a_round_that_fails_is_tried_again_and_what_arrived_counts():
@@ -269,7 +271,7 @@ def moved(model, other):
 @pytest.mark.parametrize("strategy", ["fedavg", "fedadam"])
 def test_a_blind_rehearsal_gives_the_clear_model_to_rounding_and_no_screen_looks(strategy):
     class Refuses(Screens):
-        def judge_round(self, round_number, updates):
+        def judge_round(self, round_number, updates, aside=()):
             raise AssertionError("a blind hub has no update to look at")
 
     clear = [r.model for r in Fleet(study(strategy), EDGES, classes=CLASSES).run()]

@@ -13,8 +13,8 @@ from wardround.watch.detectors.own_history import OwnHistory
 DIMENSIONS, EDGES = 400, 6
 
 
-def judge(screen, number, updates):
-    return screen.judge_round(number, {edge: MemoryTensors(u) for edge, u in updates.items()})
+def judge(screen, number, updates, aside=()):
+    return screen.judge_round(number, {edge: MemoryTensors(u) for edge, u in updates.items()}, aside)
 
 
 def healthy(rng, round_number, edges=EDGES):
@@ -72,6 +72,26 @@ def test_what_it_refused_teaches_it_nothing():
         updates["e2"] = {"w": -8 * updates["e2"]["w"]}
         assert not judge(screen, number, updates)["e2"].accepted
     assert judge(screen, 20, healthy(rng, 20))["e2"].accepted
+
+
+def test_what_an_edge_sends_while_it_is_set_aside_does_not_become_usual():
+    """Set aside for its loss, by a person or another screen: here nothing is refused, as a study's threshold is high."""
+    scores = {}
+    for aside in ((), ("e2",)):
+        screen, rng = OwnHistory("seed", threshold=50.0), np.random.default_rng(0)
+        for number in range(1, 30):
+            updates = healthy(rng, number)
+            if number > 12:
+                updates["e2"] = {"w": -updates["e2"]["w"]}
+            last = judge(screen, number, updates, aside if number > 12 else ())
+            assert all(v.accepted for v in last.values())
+        scores[aside] = last["e2"].score
+    assert scores["e2",] > 6.0 > scores[()]  # it is judged all the while, and comes back as one that has turned round
+
+
+def test_an_edge_that_was_set_aside_early_and_is_as_honest_as_the_others_counts_afterwards():
+    for seed in range(2):
+        assert settling(8, seed, rounds=60, aside=("e02", range(6, 37))) == set()
 
 
 def test_its_history_survives_a_restart():
@@ -216,7 +236,7 @@ def test_when_the_hub_steps_too_far_no_edge_is_accused_of_it_and_history_begins_
     assert wards.round(lambda u, _: -u) == {"e03", "e07"}
 
 
-def settling(edges, seed, rounds=150, creeping=()):
+def settling(edges, seed, rounds=150, creeping=(), aside=("", ())):
     """A study that comes to its end: each edge has a loss of its own, steeper than others' in directions of its own.
 
     Its update is the way down that loss, so every edge's update turns as the model moves, and one turns more than another.
@@ -231,7 +251,8 @@ def settling(edges, seed, rounds=150, creeping=()):
         if number > 60:
             usual = np.linalg.norm(made, axis=1).mean() / np.sqrt(DIMENSIONS)
             updates |= {e: updates[e] + 0.03 * (number - 60) * usual * bias for e in creeping}
-        verdicts = judge(screen, number, {e: {"w": u.astype(np.float32)} for e, u in updates.items()})
+        out = {aside[0]} if number in aside[1] else set()
+        verdicts = judge(screen, number, {e: {"w": u.astype(np.float32)} for e, u in updates.items()}, out)
         named |= {e for e, v in verdicts.items() if not v.accepted}
         model = model + np.mean([u for e, u in updates.items() if verdicts[e].accepted], axis=0)
     return named

@@ -92,9 +92,9 @@ class OwnHistory:
         self._steps: list[float] = []
         self._unsettled = False
 
-    def judge_round(self, round_number: int, updates: Mapping[str, Tensors]) -> dict[str, Verdict]:
+    def judge_round(self, round_number: int, updates: Mapping[str, Tensors], aside: Collection[str] = ()) -> dict[str, Verdict]:
         """A verdict for each edge; each update is read once, a block at a time."""
-        return self.judge(round_number, {edge: self._sketcher.sketch(update) for edge, update in updates.items()})
+        return self.judge(round_number, {edge: self._sketcher.sketch(update) for edge, update in updates.items()}, aside)
 
     def judge(self, round_number: int, updates: Mapping[str, Sketched], refused: Collection[str] = ()) -> dict[str, Verdict]:
         """As judge_round, of sketches; those of `refused` are judged and teach nothing."""

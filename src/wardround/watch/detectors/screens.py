@@ -5,7 +5,7 @@ Implements learn.triage.Screen, which it does not import: the roots hand it over
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
@@ -44,15 +44,15 @@ class Screens:
         self.step_norm: float | None = None  # of the newest step; of a large model an estimate, as all that sketches say
         self._peers, self._trial = Peers(), Trial(trial_rounds)
 
-    def judge_round(self, round_number: int, updates: Mapping[str, Tensors]) -> dict[str, Verdict]:
+    def judge_round(self, round_number: int, updates: Mapping[str, Tensors], aside: Collection[str] = ()) -> dict[str, Verdict]:
         """A verdict for each edge: the refusal if there is one, of twins before peers before own history before the trial; else
-        own history's."""
+        own history's. What those of `aside` send, who are set aside already, becomes no edge's own history."""
         sketched = {edge: self._sketcher.sketch(update) for edge, update in updates.items()}
         beside = self._peers.judge(round_number, sketched) | {
             edge: verdict for edge, verdict in self._twins.judge(round_number, sketched).items() if not verdict.accepted
         }
         refused = {edge: verdict for edge, verdict in beside.items() if not verdict.accepted}
-        verdicts = self._own_history.judge(round_number, sketched, refused) | refused
+        verdicts = self._own_history.judge(round_number, sketched, {*refused, *aside}) | refused
         refused_by_any = {edge for edge, verdict in verdicts.items() if not verdict.accepted}
         on_trial = self._trial.judge(round_number, sketched, refused_by_any)
         return verdicts | {edge: verdict for edge, verdict in on_trial.items() if edge not in refused_by_any}

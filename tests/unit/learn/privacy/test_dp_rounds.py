@@ -50,7 +50,7 @@ EDGES = ("a", "b", "c")
 class NoScreen:
     """Nobody may be compared with anybody."""
 
-    def judge_round(self, round_number, updates):
+    def judge_round(self, round_number, updates, aside=()):
         raise AssertionError("a screen was asked")
 
     def stepped(self, step):
