@@ -49,6 +49,7 @@ def drill(
         int, typer.Option(min=0, max=1_000_000, help="Rounds without any fault beside: what is said in them is a false alarm.")
     ] = 0,
     as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as docs/drill.md has it.")] = False,
 ) -> None:
     """Put faults into a rehearsal on purpose: does the watch see each, how soon, whom does it name, and what is done about it?
 
@@ -58,6 +59,7 @@ def drill(
     """
     from wardround.drill.catalogue import FAULTS, FROM_THE_START, chosen  # noqa: PLC0415 - JAX and SciPy, about two seconds
     from wardround.drill.course import ROUNDS_AFTER, Course, synthetic_plan  # noqa: PLC0415
+    from wardround.drill.page import markdown  # noqa: PLC0415
 
     if list_:
         _list(as_json=as_json)
@@ -78,6 +80,8 @@ def drill(
     done = course.done
     if as_json:
         typer.echo(json.dumps({"study": plan.words, "seeds": numbers, **done.facts()}, indent=2))
+    elif as_markdown:
+        typer.echo(markdown(done.facts()))
     else:
         _report(done, plan.words)
     if done.missed:
@@ -139,48 +143,25 @@ def _list(*, as_json: bool) -> None:
 
 
 def _report(done: Drilled, words: str) -> None:
+    from wardround.drill.page import sentences  # noqa: PLC0415
+
     console, facts = Console(highlight=False), done.facts()
     since = f"from round {done.from_round} on" if done.from_round else "from the start"
     if done.outcomes:
         console.print(f"{words}; each fault {since}", soft_wrap=True)
         console.print(_table(facts))
-        totals = facts["totals"]
-        delay = "-" if totals["delay_median"] is None else f"{totals['delay_median']:g}"
-        console.print(
-            f"{totals['detected']} of {totals['runs']} runs detected, after {delay} rounds in the median (creeping ones apart); "
-            f"{totals['named']} of {totals['struck']} edges named; {totals['others_named']} others named, "
-            f"{totals['innocent_aside']} of them set aside",
-            soft_wrap=True,
-        )
-    if done.healthy_rounds:
-        own = facts["healthy"]
-        console.print(
-            f"{own['rounds']:,} healthy rounds: {own['false_alarms']} false alarms, {own['per_1000']:.2g} in 1,000 {own['by']}",
-            soft_wrap=True,
-        )
+    for said in sentences(facts):
+        console.print(said, soft_wrap=True)
     for name in done.missed:
         console.print(f"[b]not seen in every run: {name}[/b]")
 
 
 def _table(facts: Mapping[str, Any]) -> Table:
+    from wardround.drill.page import HEADINGS, cells  # noqa: PLC0415
+
     table = Table(box=None, pad_edge=False)
-    table.add_column("fault")
-    for heading in ("seen", "after", "named", "others", "set aside", "innocent", "score"):
-        table.add_column(heading, justify="right")
-    table.add_column("done")
-    table.add_column("by")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in (HEADINGS[0], *HEADINGS[-2:]) else "right")
     for row in facts["faults"]:
-        worse = row["score_worse_by"]
-        table.add_row(
-            row["fault"],
-            f"{row['detected']}/{row['runs']}",
-            "-" if row["delay_median"] is None else f"{row['delay_median']:g}",
-            f"{row['named']}/{row['struck']}" if row["struck"] else "-",
-            str(row["others_named"]),
-            str(row["struck_aside"]) if row["struck"] else "-",
-            str(row["innocent_aside"]),
-            "-" if worse is None else f"{-worse:+.4f}",
-            ", ".join(f"{act} {times}" for act, times in row["done"].items()) or "-",
-            ", ".join(row["by"]),
-        )
+        table.add_row(*cells(row))
     return table

@@ -16,6 +16,7 @@ from wardround.drill.faults import Fault
 from wardround.drill.fleet_faults import ServerStep
 from wardround.drill.meddling import Meddling
 from wardround.drill.outcome import Drilled, alarms, look_at
+from wardround.drill.page import markdown
 from wardround.drill.run import Run, Sighting
 from wardround.settings import PauseResponse, RespondSettings, RollbackResponse
 
@@ -96,6 +97,18 @@ def test_the_command_says_what_was_not_seen_and_ends_with_1(monkeypatch):
     assert seen.exit_code == 0
     assert "1/1" in seen.stdout
     assert "triage-not-finite" in seen.stdout
+
+
+def test_the_table_of_a_page_has_the_figures_of_the_command():
+    asked = ["drill", "--seeds", "0", "--from-round", "4", "--rounds", "10", "--fault", "nan"]
+    said = CliRunner().invoke(app, [*asked, "--markdown"]).stdout.splitlines()
+    assert said[0].startswith("| fault | seen | after |")
+    assert said[2].startswith("| `nan` | 1/1 | ")
+    assert {line.count("|") for line in said[:3]} == {11}
+    assert said[-1].startswith("1 of 1 runs detected")
+    quiet = Drilled(10, [])
+    quiet.add_healthy(a_run("", ()))
+    assert markdown(quiet.facts()) == "20 healthy rounds: 0 false alarms, 0 in 1,000"
 
 
 class Ruin(Fault):
