@@ -40,9 +40,28 @@ def report_name(study: str) -> str:
     return f"calibration/{study}"
 
 
+# What decides which losses, steps, durations and answers are usual; not who may respond, be released, or be told.
+OF_THRESHOLDS = ("name", "kind", "task", "learner", "rounds", "schedule", "strategy", "relay", "privacy", "compression")
+
+
 def configuration(study: Study, features: Collection[str]) -> str:
-    """A digest of what a study is: another one is another model, and is calibrated anew."""
-    return hashlib.sha256(msgspec.json.encode([study, list(features)])).hexdigest()[:16]
+    """A digest of what a study is: another one is another model, and is calibrated anew.
+
+    Of its settings those that depart from the default count: one that a newer version has, and that nobody has set, is no change.
+    """
+    said = {name: _departs(getattr(study, name)) for name in OF_THRESHOLDS}
+    return hashlib.sha256(msgspec.json.encode([said, list(features)], order="sorted")).hexdigest()[:16]
+
+
+def _departs(value: object) -> object:
+    if not isinstance(value, msgspec.Struct):
+        return value
+    own = {field.name: (field, getattr(value, field.name)) for field in msgspec.structs.fields(value)}
+    return {name: _departs(given) for name, (field, given) in own.items() if given != _default(field)}
+
+
+def _default(field: msgspec.structs.FieldInfo) -> object:
+    return field.default_factory() if callable(field.default_factory) else field.default
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import msgspec
 import numpy as np
 import pytest
@@ -10,10 +12,10 @@ from typer.testing import CliRunner
 from wardround.cli.main import app
 from wardround.clock import ManualClock
 from wardround.learn.messages import Reported, RoundEvent
-from wardround.learn.study import parse_study
+from wardround.learn.study import LearnerSettings, Study, parse_study
 from wardround.row_counts import RowCounts, encode_rows, input_counts
 from wardround.store import StudyRecord, open_store
-from wardround.study_watch import QUEUE_MAX, SAVE_S, StudyWatch
+from wardround.study_watch import QUEUE_MAX, SAVE_S, StudyWatch, configuration
 from wardround.watch.detectors.screens import Screens
 from wardround.watch.detectors.seen import EdgeSeen, RoundSeen
 from wardround.watch.metrics import Facts, Metrics
@@ -128,6 +130,24 @@ def test_another_configuration_is_calibrated_anew(hub):
     assert hub.watched.calibration().rounds_seen == 0
     hub.restart()
     assert hub.watched.calibration().rounds_seen == 30
+
+
+def test_what_has_no_part_in_thresholds_and_what_nobody_has_set_calibrates_nothing_anew():
+    def digest(text="", kind=Study):
+        return configuration(msgspec.convert(tomllib.loads(TEXT + text), kind), NAMES)
+
+    newer = msgspec.defstruct("Newer", [("a_newer_setting", int, 5)], bases=(Study,), frozen=True, kw_only=True)
+    assert digest(kind=newer) == digest()
+    for same in (
+        '[respond.pause]\nmode = "act"\n',
+        "[release]\nhold_rounds = 9\n",
+        "[watch]\nfalse_alarms_per_1000 = 1.0\n",
+        f"[learner]\nlearning_rate = {LearnerSettings().learning_rate}\n",
+    ):
+        assert digest(same) == digest()
+    others = ("[learner]\nlearning_rate = 0.5\n", "[learner.dp_sgd]\nnoise = 3.0\n", "[rounds]\nedges_max = 7\n")
+    assert len({digest(), *map(digest, others)}) == 4
+    assert configuration(parse_study(TEXT, where="test"), ("rate",)) != digest()
 
 
 def test_rounds_while_another_alert_of_the_study_is_open_are_not_healthy(hub):
