@@ -12,7 +12,8 @@ import contextlib
 import ctypes
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ import wardround
 from wardround.errors import CertificateRefused, PortTaken, TrustError
 from wardround.records import EdgeId
 from wardround.trust.certificates import HUB_NAME, describe, load_key, public_key_of, signed_by
+from wardround.trust.open_streams import OpenStreams
 
 log = structlog.get_logger(__name__)
 MESSAGE_BYTES_MAX = 8 * 1024 * 1024
@@ -63,7 +65,6 @@ _EDGE_OPTIONS = [
     ("grpc.use_local_subchannel_pool", 1),
 ]
 Handlers = dict[str, Any]
-Check = Callable[[], Awaitable[None]]
 
 
 def few_arenas() -> None:
@@ -101,6 +102,20 @@ def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
     return bytes(pem[0])
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call that has opened. To check its peer again asks gRPC nothing about the call: whoever reads a stream may still do so
+    for a moment when the call is over."""
+
+    ends: Callable[[], str]  # why the peer gets no answer now; empty: it does
+    refuse: Callable[[str], Awaitable[Any]]
+
+    async def check(self) -> None:
+        """Raises AbortError: the call is refused."""
+        if reason := self.ends():
+            await self.refuse(reason)
+
+
 class _Peer(NamedTuple):
     """Who is on the other side of a call."""
 
@@ -125,6 +140,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         """`denied(name, serial)` answers from memory: it is asked for every message. With an `issuer` (PEM, one or more), who was
         issued by another under the same root gets no answer: an edge of another hub."""
         self._denied, self._issuer = denied, issuer
+        self._streams = OpenStreams(DENY_CHECK_S)  # a revoked edge's open stream ends, however quiet it is
 
     async def intercept_service(
         self,
@@ -137,62 +153,58 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             return handler
         return self._wrap(handler)
 
-    async def _opened(self, context: Any) -> Check:
-        """Check the peer of a call that opens. What it answers checks it again, and asks gRPC nothing about the call: whoever
-        reads a stream may still do so for a moment when the call is over."""
+    async def _opened(self, context: Any) -> _Call:
+        """Check the peer of a call that opens."""
         try:
             peer = _peer(context)
         except CertificateRefused as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise
+        foreign = bool(self._issuer) and not _of_issuer(peer.certificate, self._issuer)
+        call = _Call(partial(self._against, peer, foreign), partial(context.abort, grpc.StatusCode.UNAUTHENTICATED))
+        await call.check()
+        return call
 
-        async def check() -> None:
-            if reason := self._against(peer):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, reason)
-
-        await check()
-        return check
-
-    def _against(self, peer: _Peer) -> str:
+    def _against(self, peer: _Peer, foreign: bool) -> str:
         """Why this peer gets no answer now; empty: it does."""
         if peer.not_after_us < time.time_ns() // 1_000:
             return f"the certificate of {peer.name} has expired"
-        if self._issuer and not _of_issuer(peer.certificate, self._issuer):
+        if foreign:
             return f"the certificate of {peer.name} is of another hub"
         return f"{peer.name} is revoked" if self._denied(peer.name, peer.serial) else ""
 
     def _wrap(self, handler: Any) -> Any:
-        async def incoming(requests: AsyncIterator[Any], check: Check) -> AsyncIterator[Any]:
+        async def incoming(requests: AsyncIterator[Any], call: _Call) -> AsyncIterator[Any]:
             async for request in requests:
-                await check()
+                await call.check()
                 yield request
 
         if handler.request_streaming and handler.response_streaming:
 
             async def stream_stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-                async with _watched(await self._opened(context)) as check:
-                    with _told():
-                        async for response in handler.stream_stream(incoming(requests, check), context):
-                            await check()
-                            yield response
+                call = await self._opened(context)
+                with self._streams.watched(call.ends, call.refuse), _told():
+                    async for response in handler.stream_stream(incoming(requests, call), context):
+                        await call.check()
+                        yield response
 
             return grpc.stream_stream_rpc_method_handler(stream_stream, handler.request_deserializer, handler.response_serializer)
         if handler.request_streaming:
 
             async def stream_unary(requests: AsyncIterator[Any], context: Any) -> Any:
-                async with _watched(await self._opened(context)) as check:
-                    with _told():
-                        return await handler.stream_unary(incoming(requests, check), context)
+                call = await self._opened(context)
+                with self._streams.watched(call.ends, call.refuse), _told():
+                    return await handler.stream_unary(incoming(requests, call), context)
 
             return grpc.stream_unary_rpc_method_handler(stream_unary, handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
 
             async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                async with _watched(await self._opened(context)) as check:
-                    with _told():
-                        async for response in handler.unary_stream(request, context):
-                            await check()
-                            yield response
+                call = await self._opened(context)
+                with self._streams.watched(call.ends, call.refuse), _told():
+                    async for response in handler.unary_stream(request, context):
+                        await call.check()
+                        yield response
 
             return grpc.unary_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
 
@@ -217,31 +229,6 @@ def _told() -> Iterator[None]:
     except Exception:
         log.exception("a call failed in its handler")
         raise
-
-
-class _watched:  # noqa: N801 - a context manager, used as a statement
-    """Check the peer of a stream that is open, while it is quiet, every half second: a revoked edge's open stream ends."""
-
-    def __init__(self, check: Check) -> None:
-        self._check = check
-
-    async def __aenter__(self) -> Check:
-        self._call = asyncio.current_task()
-        self._task = asyncio.create_task(self._watch())
-        return self._check
-
-    async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(DENY_CHECK_S)
-            try:
-                await self._check()
-            except Exception:  # noqa: BLE001 - abort raises; the call's own task must end too
-                if self._call is not None:
-                    self._call.cancel()
-                return
 
 
 async def start_hub_listener(
@@ -290,7 +277,7 @@ async def start_listener(
     return server, bound
 
 
-@lru_cache(maxsize=4096)  # asked for every message of a stream
+@lru_cache(maxsize=4096)  # asked whenever a call opens
 def _of_issuer(pem: bytes, issuer: bytes) -> bool:
     leaf = x509.load_pem_x509_certificate(pem)
     return any(signed_by(leaf, authority) for authority in x509.load_pem_x509_certificates(issuer))
