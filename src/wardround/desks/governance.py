@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -179,10 +178,11 @@ class Governance:
                 if edge in edges:
                     subjects.add(subject)
                     register.append(RegisterRow(subject, edge, max(r.version for r in choices), self._says(choices)))
-        signals = []
-        for title, code in SIGNALS:
-            counts = collections.Counter(self._consents.choose(subject, code)[0] for subject in subjects)
-            signals.append(SignalConsent(title, counts[Consent.RAW], counts[Consent.LOCAL], counts[Consent.NONE]))
+        counted = self._consents.tally(subjects, [code for _, code in SIGNALS])
+        signals = [
+            SignalConsent(title, counts[Consent.RAW], counts[Consent.LOCAL], counts[Consent.NONE])
+            for (title, _), counts in zip(SIGNALS, counted, strict=True)
+        ]
         return tuple(signals), tuple(sorted(register, key=lambda r: (-r.version, r.subject)))
 
     def _says(self, choices: Sequence[ConsentRecord]) -> str:

@@ -37,6 +37,7 @@ CREATE TABLE IF NOT EXISTS erased (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS taken (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL);
 """
 _Rules = dict[tuple[str, str], tuple[Consent, int]]  # (purpose, code) -> choice, version
+_Question = tuple[str, str, str | None]  # code, purpose, edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,13 @@ class ConsentRegister:
         self._generation = 0
         self._seen = -1
         self._choices: dict[str, dict[str, _Rules]] = {}  # by subject and edge
+        self._subjects: dict[str, set[str]] = {}  # by edge
         self._wishes: dict[str, list[tuple[str, Wish]]] = {}  # by subject: edge and wish, oldest first
+        self._wishes_of: dict[str, list[Wish]] = {}  # by edge, oldest first
         self._taken = 0
         self._erased: frozenset[bytes] = frozenset()
-        self._cache: dict[tuple[str, str, str, str | None], tuple[Consent, int]] = {}
+        self._cache: dict[str, dict[_Question, tuple[Consent, int]]] = {}  # by subject
+        self._cached = 0
         self.refresh()
 
     # -- asking
@@ -92,14 +96,16 @@ class ConsentRegister:
             purpose: what the data are wanted for; None: the widest of all purposes, for who only carries or keeps them.
             edge: whose copy; None: the strictest of all edges that know the subject.
         """
-        key = (subject, code, purpose.value if purpose is not None else "", edge)
-        found = self._cache.get(key)
+        key = (code, purpose.value if purpose is not None else "", edge)
+        known = self._cache.get(subject)
+        found = known.get(key) if known is not None else None
         if found is None:
             with self._lock:
                 found = self._choose(subject, code, list(Purpose) if purpose is None else [purpose], edge)
-                if len(self._cache) >= CACHE_MAX:
-                    self._cache.clear()
-                self._cache[key] = found
+                if self._cached >= CACHE_MAX:
+                    self._cache, self._cached = {}, 0
+                self._cache.setdefault(subject, {})[key] = found
+                self._cached += 1
         return found
 
     def allows(self, subject: str, codes: Collection[str], purpose: Purpose, choice: Consent) -> bool:
@@ -128,8 +134,8 @@ class ConsentRegister:
         with self._lock:
             return [
                 ConsentRecord(subject, code, choice, version, purpose)
-                for subject, owners in sorted(self._choices.items())
-                for (purpose, code), (choice, version) in sorted(owners.get(edge, {}).items())
+                for subject in sorted(self._subjects.get(edge, ()))
+                for (purpose, code), (choice, version) in sorted(self._choices[subject][edge].items())
             ]
 
     def by_subject(self) -> dict[str, dict[str, list[ConsentRecord]]]:
@@ -143,6 +149,24 @@ class ConsentRegister:
                 }
                 for subject, owners in self._choices.items()
             }
+
+    def tally(self, subjects: Iterable[str], codes: Sequence[str]) -> list[dict[Consent, int]]:
+        """Of how many subjects which choice is in force, for each code: as `choose` says of each, but asked once of all who have
+        chosen alike."""
+        alike: dict[object, list[str]] = {}
+        with self._lock:
+            for subject in subjects:
+                if subject in self._wishes or self.erased(subject):
+                    alike[subject] = [subject]
+                    continue
+                owners = self._choices.get(subject, {}).values()
+                said = frozenset(frozenset((asked, r[0]) for asked, r in rules.items()) for rules in owners)
+                alike.setdefault(said, []).append(subject)
+        counts: list[dict[Consent, int]] = [dict.fromkeys(Consent, 0) for _ in codes]
+        for group in alike.values():
+            for code, found in zip(codes, counts, strict=True):
+                found[self.choose(group[0], code)[0]] += len(group)
+        return counts
 
     def edges_of(self, subject: str) -> list[str]:
         """The edges that know a subject."""
@@ -188,20 +212,23 @@ class ConsentRegister:
         Args:
             taken: the edge has taken over every wish up to this number; they are forgotten here.
         """
-        changed = 0
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            for r in records:
-                if self.erased(r.subject):
-                    continue
-                known = self._choices.get(r.subject, {}).get(edge, {}).get((r.purpose, r.code))
-                if known is None or known[1] < r.version:
-                    self._put(edge, r)
-                    changed += 1
-            changed += self._db.execute("DELETE FROM wishes WHERE edge = ? AND number <= ?", (edge, taken)).rowcount
-        if changed:
-            self._load()
-        return changed
+        new: list[ConsentRecord] = []
+        with self._lock:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                for r in records:
+                    if self.erased(r.subject):
+                        continue
+                    known = self._choices.get(r.subject, {}).get(edge, {}).get((r.purpose, r.code))
+                    if known is None or known[1] < r.version:
+                        self._put(edge, r)
+                        new.append(r)
+                gone = self._db.execute("DELETE FROM wishes WHERE edge = ? AND number <= ?", (edge, taken)).rowcount
+            if gone:
+                self._load()
+            elif new and not self.refresh():
+                self._take_in(edge, new)
+        return len(new) + gone
 
     def wish(self, subject: str, code: str, choice: Consent, purpose: str = ANY) -> list[str]:
         """Note at the hub what a subject has said; the edges that it goes to (none: nobody knows this subject)."""
@@ -218,7 +245,7 @@ class ConsentRegister:
     def wishes(self, edge: str) -> list[Wish]:
         """What an edge has not taken over yet, oldest first."""
         with self._lock:
-            return sorted((w for own in self._wishes.values() for e, w in own if e == edge), key=lambda w: w.number)[:WISHES_MAX]
+            return self._wishes_of.get(edge, [])[:WISHES_MAX]
 
     def take(self, wishes: Sequence[Wish]) -> int:
         """At the edge: make wishes of the hub its own choices, each once and in order; how many were new."""
@@ -295,18 +322,32 @@ class ConsentRegister:
     def _load(self) -> None:
         with self._lock:
             choices: dict[str, dict[str, _Rules]] = {}
+            subjects: dict[str, set[str]] = {}
             rows = self._db.execute("SELECT edge, subject, purpose, code, choice, version FROM choices")
             for edge, subject, purpose, code, choice, version in rows:
                 choices.setdefault(subject, {}).setdefault(edge, {})[purpose, code] = (Consent(choice), int(version))
+                subjects.setdefault(edge, set()).add(subject)
             wishes: dict[str, list[tuple[str, Wish]]] = {}
+            wishes_of: dict[str, list[Wish]] = {}
             rows = self._db.execute("SELECT number, edge, subject, purpose, code, choice FROM wishes ORDER BY number")
             for number, edge, subject, purpose, code, choice in rows:
-                wishes.setdefault(subject, []).append((edge, Wish(number, subject, purpose, code, Consent(choice))))
+                wish = Wish(number, subject, purpose, code, Consent(choice))
+                wishes.setdefault(subject, []).append((edge, wish))
+                wishes_of.setdefault(edge, []).append(wish)
             found = self._db.execute("SELECT number FROM taken").fetchone()
             self._erased = frozenset(digest for (digest,) in self._db.execute("SELECT digest FROM erased"))
             self._choices, self._wishes, self._taken = choices, wishes, int(found[0]) if found else 0
+            self._subjects, self._wishes_of = subjects, wishes_of
             self._generation += 1
-            self._cache = {}
+            self._cache, self._cached = {}, 0
+
+    def _take_in(self, edge: str, records: Sequence[ConsentRecord]) -> None:
+        """What has just been written of an edge, nothing else being new: as `_load`, whose work grows with everybody on file."""
+        for r in records:
+            self._choices.setdefault(r.subject, {}).setdefault(edge, {})[r.purpose, r.code] = (r.choice, r.version)
+            self._subjects.setdefault(edge, set()).add(r.subject)
+            self._cached -= len(self._cache.pop(r.subject, ()))
+        self._generation += 1
 
     def _take_over_first_form(self) -> None:
         """A register from before there were purposes."""

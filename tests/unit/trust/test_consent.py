@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wardround.records import Consent, Purpose
 from wardround.trust.consent import ConsentRecord, ConsentRegister
+from wardround.trust.erasures import digest_of
 
 HEART_RATE = "loinc:8867-4"
 
@@ -147,3 +149,66 @@ def test_all_on_file_in_one_pass_is_what_each_edge_has(register):
     found = register.by_subject()
     for edge in ("a", "b"):
         assert [r for own in sorted(found) for r in found[own].get(edge, [])] == register.records_of(edge)
+
+
+SUBJECTS, EDGES = ["s1", "s2", "s3"], ["a", "b"]
+KINDS = st.sampled_from(list(Consent))
+RECORDS = st.builds(
+    ConsentRecord,
+    subject=st.sampled_from(SUBJECTS),
+    code=st.sampled_from(["*", HEART_RATE]),
+    choice=KINDS,
+    version=st.integers(1, 4),
+    purpose=st.sampled_from(["*", Purpose.CARE.value]),
+)
+ACTS = st.one_of(
+    st.tuples(st.just("apply"), st.lists(RECORDS, max_size=4), st.sampled_from(EDGES), st.integers(0, 3)),
+    st.tuples(st.just("wish"), st.sampled_from(SUBJECTS), st.just("*"), KINDS),
+    st.tuples(st.just("erase"), st.sampled_from(SUBJECTS).map(digest_of)),
+    st.tuples(st.just("refresh")),
+)
+
+
+def everything(register):
+    asked = [
+        (s, code, p, e) for s in SUBJECTS for code in ("*", HEART_RATE) for p in (None, Purpose.CARE) for e in (None, *EDGES)
+    ]
+    return (
+        register.records(),
+        [register.records_of(edge) for edge in EDGES],
+        [register.wishes(edge) for edge in EDGES],
+        [register.edges_of(s) for s in SUBJECTS],
+        [register.choose(*question) for question in asked],
+        register.tombstones(),
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(acts=st.lists(st.tuples(st.booleans(), ACTS), max_size=8))
+def test_what_a_register_has_taken_in_piece_by_piece_is_what_one_reads_that_opens_it_anew(acts, tmp_path_factory):
+    """Written by two processes in turn, and asked after each act, so that no answer of before is given later."""
+    path = tmp_path_factory.mktemp("register") / "consent.sqlite"
+    pair = [ConsentRegister(path) for _ in range(2)]
+    for second, (act, *arguments) in acts:
+        getattr(pair[second], act)(*arguments)
+        for register in pair:
+            register.refresh()
+        anew = ConsentRegister(path)
+        assert everything(pair[0]) == everything(pair[1]) == everything(anew)
+        for register, code in ((r, c) for r in pair for c in ("*", HEART_RATE)):
+            counted = Counter(register.choose(s, code)[0] for s in SUBJECTS)
+            assert register.tally(SUBJECTS, [code]) == [{choice: counted[choice] for choice in Consent}]
+        anew.close()
+    for register in pair:
+        register.close()
+
+
+def test_what_an_edge_says_is_taken_in_without_reading_what_others_have_said(register, monkeypatch):
+    register.apply([ConsentRecord("s", "*", Consent.RAW, 1)], "a")
+    assert register.choose("s", HEART_RATE) == (Consent.RAW, 1)
+    before = register.generation
+    monkeypatch.setattr(register, "_load", lambda: pytest.fail("everything was read again"))
+    assert register.apply([ConsentRecord("s", "*", Consent.LOCAL, 2), ConsentRecord("t", "*", Consent.RAW, 1)], "a") == 2
+    assert register.choose("s", HEART_RATE) == (Consent.LOCAL, 2)
+    assert register.choose("t", HEART_RATE) == (Consent.RAW, 1)
+    assert register.generation > before
