@@ -28,7 +28,7 @@ KNOWN_MAX = 100_000  # records: an edge that has more keeps what it has of the r
 
 @dataclass
 class _Told:
-    """What an attached edge has been told: the newest wish, erasure, and head."""
+    """What an attached edge has been told: up to which wish, erasure (as far as it owes them) and head."""
 
     wish: int = 0
     erasure: int = 0
@@ -53,7 +53,7 @@ class Duties:
         self._consents, self._erasures, self._audit, self._certificate = consents, erasures, audit, certificate
         self._clock, self._on_erased, self._on_head = clock, on_erased, on_head
         self._told: dict[str, _Told] = {}
-        self._head = Head(0, b"")
+        self._head, self._certified = Head(0, b""), b""
         self._head_s = float("-inf")
 
     def attached(self, edge: str) -> None:
@@ -65,23 +65,28 @@ class Duties:
         self._consents.refresh()
         if attached and self._clock.monotonic_s() - self._head_s >= HEAD_S:
             self._head, self._head_s = self._audit.head(), self._clock.monotonic_s()
+            self._certified = self._certificate()
         for gone in set(self._told) - set(attached):
             self._told.pop(gone, None)
-        return [(edge, message) for edge in sorted(attached) for message in self._for(edge)]
+        newest = self._erasures.newest()
+        return [(edge, message) for edge in sorted(attached) for message in self._for(edge, newest)]
 
-    def _for(self, edge: str) -> list[pb.HubMessage]:
+    def _for(self, edge: str, newest: int) -> list[pb.HubMessage]:
+        """Asked of every edge every second: of one that owes nothing it reads nothing from the disk. `newest` is the newest
+        erasure's number."""
         new = edge not in self._told and self._erasures.has_joined(edge)
         told = self._told.setdefault(edge, _Told())
         wishes = [w for w in self._consents.wishes(edge) if w.number > told.wish]
-        owed = [e for e in self._erasures.owed(edge) if e.number > told.erasure]
+        owed = [e for e in self._erasures.owed(edge) if e.number > told.erasure] if newest > told.erasure else []
         messages = known_to_wire(self._consents.records_of(edge)) if new else []
         messages += [wishes_to_wire(wishes)] if wishes else []
         messages += [erasure_to_wire(e) for e in owed]
         if self._head.entries > told.head:
-            messages.append(pb.HubMessage(audit_head=head_to_wire(self._head, self._certificate())))
-        self._told[edge] = _Told(
-            max([told.wish, *(w.number for w in wishes)]), max([told.erasure, *(e.number for e in owed)]), self._head.entries
-        )
+            messages.append(pb.HubMessage(audit_head=head_to_wire(self._head, self._certified)))
+        # In place: of an edge that attaches anew meanwhile it is dropped, and everything is said again.
+        told.wish = max([told.wish, *(w.number for w in wishes)])
+        told.erasure = max([newest, told.erasure, *(e.number for e in owed)])
+        told.head = self._head.entries
         return messages
 
     def answered(self, edge: str, message: pb.EdgeMessage) -> None:

@@ -133,6 +133,11 @@ class ErasureBook:
         with self._lock:
             return self._db.execute("SELECT 1 FROM joins WHERE edge = ?", (edge,)).fetchone() is not None
 
+    def newest(self) -> int:
+        """The number of the newest request; 0 where there was none."""
+        with self._lock:
+            return int(self._db.execute("SELECT coalesce(max(number), 0) FROM erasures").fetchone()[0])
+
     def owed(self, edge: str) -> list[Erasure]:
         """What an edge has not answered yet, or not since it last joined, oldest first."""
         with self._lock:

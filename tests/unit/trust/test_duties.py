@@ -71,6 +71,33 @@ def test_an_erasure_goes_to_every_edge_without_the_pseudonym_until_each_has_answ
     assert hub.says("a", "b", "c") == [("b", "erasure"), ("c", "erasure")]
 
 
+def test_of_edges_that_owe_nothing_nothing_is_read(hub, monkeypatch):
+    number = hub.erasures.ask("secret-subject", "dora", "", 0)
+    assert hub.says("a", "b") == [("a", "erasure"), ("b", "erasure")]
+    monkeypatch.setattr(hub.erasures, "owed", lambda edge: pytest.fail(f"what {edge} owes was read again"))
+    assert hub.says("a", "b") == []
+    monkeypatch.undo()
+    hub.duties.answered("a", erased_to_wire(number, Receipt(place="a", t_us=0, known=True, removed={}, seconds=0.1)))
+    hub.duties.attached("a")
+    hub.erasures.ask("another-subject", "dora", "", 0)
+    assert hub.says("a", "b") == [("a", "erasure"), ("b", "erasure")]  # each the newer one alone
+
+
+def test_an_edge_that_attaches_while_it_is_looked_at_is_told_again(hub, monkeypatch):
+    hub.consents.wish("s", "*", Consent.NONE)
+    assert hub.says("a") == [("a", "wishes")]
+    wishes = hub.consents.wishes
+
+    def attaches_meanwhile(edge):
+        hub.duties.attached(edge)
+        return wishes(edge)
+
+    monkeypatch.setattr(hub.consents, "wishes", attaches_meanwhile)
+    assert hub.says("a") == []
+    monkeypatch.undo()
+    assert hub.says("a") == [("a", "wishes")]
+
+
 def test_a_head_goes_out_when_the_log_has_grown_and_not_too_often(hub):
     hub.audit.add("change", "something", "x")
     hub.clock.advance(HEAD_S)
