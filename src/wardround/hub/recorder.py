@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,8 @@ class Recorder:
         self._clock = clock
         self.audit = open_log(home, clock)
         self._denials_s: dict[str, float] = {}  # when somebody was last denied something
+        self._lock = threading.Lock()
+        self._kept: dict[str, Head] = {}  # by edge: said, and not looked at yet
 
     def record(self, kind: str, what: str, who: str, **facts: object) -> None:
         """An entry of the audit log.
@@ -67,14 +70,30 @@ class Recorder:
             log.error("what happened could not be recorded", error=str(error))
 
     def head_kept(self, edge: str, head: Head) -> None:
-        """An edge has attached and says which head of the audit log it keeps."""
+        """An edge has attached and says which head of the audit log it keeps: `look_at_heads` does what follows from it."""
+        with self._lock:
+            self._kept[edge] = head
+
+    def look_at_heads(self) -> None:
+        """Note what edges have said that they keep, and hold the log beside all of it at once: after a hub's start thousands say
+        so within a minute, and each look reads the whole log. Call it about once a second, in a thread."""
+        with self._lock:
+            kept, self._kept = self._kept, {}
+        if not kept:
+            return
         heads = msgspec.json.decode(self._store.load_state(HEADS_STATE) or b"{}", type=dict[str, KeptHead])
-        heads[edge] = KeptHead(head.entries, head.hash.hex(), self._clock.now_us())
+        now_us = self._clock.now_us()
+        heads |= {edge: KeptHead(head.entries, head.hash.hex(), now_us) for edge, head in kept.items()}
         self._store.save_state(HEADS_STATE, msgspec.json.encode(heads))
-        wrong = verify_log(self._home, [head]).wrong
-        if wrong:
-            log.critical("the audit log does not hold", edge_id=edge, found=wrong)
-            self.happened("The audit log does not hold", f"against the head that {edge} keeps: {wrong[0]}")
+        try:
+            if not verify_log(self._home, list(kept.values())).wrong:
+                return
+            for edge, head in kept.items():  # whose is it?
+                if wrong := verify_log(self._home, [head]).wrong:
+                    log.critical("the audit log does not hold", edge_id=edge, found=wrong)
+                    self.happened("The audit log does not hold", f"against the head that {edge} keeps: {wrong[0]}")
+        except (WardroundError, OSError) as error:
+            log.error("the audit log could not be verified", error=str(error))
 
     def erased(self, number: int, receipt: Receipt) -> None:
         """A place says that a subject is gone from it."""

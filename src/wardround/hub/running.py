@@ -501,8 +501,9 @@ class Hub:
     async def _views(self) -> None:
         """The read model of the console: every second, and at once when something has happened."""
         while True:
+            began_s = self.clock.monotonic_s()
             await asyncio.to_thread(self.desk.refresh)
-            await self.changes.wait(LOOK_S)
+            await self.changes.wait(LOOK_S, took_s=self.clock.monotonic_s() - began_s)
 
     async def _slow_views(self) -> None:
         while True:
@@ -529,6 +530,7 @@ class Hub:
 
     def _ask_edges(self) -> None:
         """Say to attached edges what subjects have said at the hub, who is to be erased, and how the audit log stands."""
+        self.recorder.look_at_heads()
         if self.link is not None:
             attached = self.link.attached
             for edge, message in (*self.duties.due(attached), *self.naming.due(attached)):

@@ -198,7 +198,9 @@ def verify(data: bytes, check: Callable[[bytes, bytes, bytes, int], None], ancho
         anchors: heads that were kept elsewhere; the log must reach each of them, and have its hash there.
     """
     wrong: list[str] = []
-    wanted = {a.entries: a.hash for a in anchors}
+    wanted: dict[int, set[bytes]] = {}
+    for anchor in anchors:
+        wanted.setdefault(anchor.entries, set()).add(anchor.hash)
     digest, number, checkpoints, unsigned = FIRST, 0, 0, 0
     lines = data.split(b"\n")
     if lines.pop():
@@ -218,7 +220,7 @@ def verify(data: bytes, check: Callable[[bytes, bytes, bytes, int], None], ancho
             why = _refused(entry, Head(number - 1, before), check)
             wrong += [f"the checkpoint at entry {entry.n} does not hold: {why}"] if why else []
             checkpoints, unsigned = checkpoints + 1, 0
-        if wanted.get(number, digest) != digest:
+        if wanted.get(number, {digest}) != {digest}:
             wrong.append(f"the log up to entry {number - 1} is not the one whose head was kept elsewhere")
     if not wrong and any(n > number for n in wanted):
         wrong.append(

@@ -92,6 +92,15 @@ def test_that_the_end_was_cut_off_is_seen_against_a_head_kept_elsewhere(log, wro
     assert "cut off" in wrong(cut)[0]
 
 
+def test_of_two_heads_of_as_many_entries_each_is_looked_at(log, wrong):
+    kept = log.head()
+    other = Head(kept.entries, bytes(32))
+    data = log.path.read_bytes()
+    assert not wrong(data, (kept, kept))  # the control
+    assert "not the one whose head was kept" in wrong(data, (other, kept))[0]
+    assert "not the one whose head was kept" in wrong(data, (kept, other))[0]
+
+
 def test_a_log_that_was_written_anew_with_good_hashes_is_seen(log, wrong, tmp_path, pki):
     """Whoever can write the file but not sign: the checkpoints are those of other lines, or of another's key."""
     for name in ("hub.key", "hub.pem"):

@@ -1,0 +1,75 @@
+"""What a hub writes down: the heads of its audit log that edges keep are held beside the log, many at once."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from wardround.clock import ManualClock
+from wardround.hub import recorder as module
+from wardround.hub.recorder import Recorder
+from wardround.store import open_store
+from wardround.trust.audit import Head
+from wardround.trust.audit_files import HEADS_STATE, KeptHead
+from wardround.trust.certificates import Authority, key_pem, new_key, write_private
+
+
+@pytest.fixture
+def made(tmp_path):
+    (tmp_path / "hub.toml").write_text("")
+    authority, key = Authority.create(tmp_path / "pki", "hub"), new_key()
+    write_private(tmp_path / "pki" / "hub.key", key_pem(key))
+    write_private(tmp_path / "pki" / "hub.pem", authority.issue_hub("hub", key.public_key(), ["127.0.0.1"], 24.0), 0o644)
+    store = open_store(tmp_path / "hub.sqlite")
+    recorder = Recorder(tmp_path, store, ManualClock())
+    for number in range(3):
+        recorder.record("change", "something", "x", number=number)
+    yield recorder, store
+    recorder.close()
+    store.close()
+
+
+def kept(store):
+    return msgspec.json.decode(store.load_state(HEADS_STATE) or b"{}", type=dict[str, KeptHead])
+
+
+def happened(store):
+    return [(h.title, h.detail) for h in store.happenings()]
+
+
+def test_heads_of_many_edges_are_noted_and_held_beside_the_log_in_one_go(made, monkeypatch):
+    recorder, store = made
+    looks, verify = [], module.verify_log
+    monkeypatch.setattr(module, "verify_log", lambda home, heads: looks.append(len(heads)) or verify(home, heads))
+    head = recorder.audit.head()
+    for number in range(20):
+        recorder.head_kept(f"edge-{number}", head)
+    recorder.look_at_heads()
+    recorder.look_at_heads()  # there is nothing new
+    assert looks == [20]
+    assert {(h.entries, h.hash) for h in kept(store).values()} == {(3, head.hash.hex())}
+    assert len(kept(store)) == 20
+    assert happened(store) == []
+
+
+def test_the_edge_is_named_whose_head_the_log_does_not_reach(made):
+    recorder, store = made
+    head = recorder.audit.head()
+    recorder.head_kept("sound-a", head)
+    recorder.head_kept("robbed", Head(7, bytes(32)))
+    recorder.head_kept("deceived", Head(head.entries, bytes(32)))
+    recorder.head_kept("sound-b", head)
+    recorder.look_at_heads()
+    found = {detail.partition(":")[0]: title for title, detail in happened(store)}
+    assert found == dict.fromkeys(
+        ["against the head that robbed keeps", "against the head that deceived keeps"], "The audit log does not hold"
+    )
+    assert set(kept(store)) == {"sound-a", "sound-b", "robbed", "deceived"}
+
+
+def test_a_log_that_cannot_be_read_does_not_end_the_hub(made):
+    recorder, store = made
+    recorder.head_kept("a", recorder.audit.head())
+    recorder.audit.path.unlink()
+    recorder.look_at_heads()
+    assert set(kept(store)) == {"a"}
