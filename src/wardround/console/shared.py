@@ -12,6 +12,7 @@ from wardround.clock import Clock
 
 T = TypeVar("T")
 APART_S, LOOK_S = 0.15, 0.05  # between two read models at least; between two looks for news
+REST = 4.0  # times as long as the last one took
 
 
 class Changes:
@@ -24,10 +25,16 @@ class Changes:
         """Something has happened. May be called from any thread."""
         self._there.set()
 
-    async def wait(self, seconds: float) -> None:
-        """Until something happens, for so many seconds at most, and for a moment at least: news may come in storms."""
-        await asyncio.sleep(min(APART_S, seconds))
-        for _ in range(round((seconds - APART_S) / LOOK_S)):
+    async def wait(self, seconds: float, *, took_s: float = 0.0) -> None:
+        """Until something happens, for so many seconds at most, and for a moment at least: news may come in storms.
+
+        Args:
+            took_s: how long it took to make something of the news; four times as long it rests, so that no storm has more than a
+                fifth of a core for it.
+        """
+        rest_s = min(max(APART_S, REST * took_s), seconds)
+        await asyncio.sleep(rest_s)
+        for _ in range(round((seconds - rest_s) / LOOK_S)):
             if self._there.is_set():
                 break
             await asyncio.sleep(LOOK_S)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,11 @@ class Store:
 
     def edges(self) -> list[EdgeRecord]:
         """Every edge, by name."""
-        return sorted((EdgeRecord(**row) for row in self._rows(sa.select(schema.edges))), key=lambda r: r.name)
+        table = schema.edges
+        columns = [table.c[name] for name in EdgeRecord.__slots__]
+        with self._engine.connect() as db:  # some thousand of them, asked for several times a second
+            found = [EdgeRecord(*row) for row in db.execute(sa.select(*columns))]
+        return sorted(found, key=attrgetter("name"))
 
     def joined(self, certificate: CertificateRecord) -> None:
         """An edge has joined with a token, perhaps again: it is no longer revoked, and what it held before is."""
