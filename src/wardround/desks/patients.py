@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from wardround.api.fhir import Row
 from wardround.clock import Clock
 from wardround.collect.devices.fhir_export import resource_id, resources, time_of
 from wardround.process.lake import Lake
-from wardround.process.tables import BRONZE, OBSERVATIONS, rows_to_observations
+from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, rows_to_observations, start_of
 from wardround.records import Consent, Purpose
 from wardround.trust.audit import subject_ref
 from wardround.trust.consent import ConsentRegister
@@ -73,14 +73,32 @@ class PatientRecords:
         """
         if after is not None:
             since_us = max(int(after[0]), since_us) if since_us is not None else int(after[0])
-        table = self._lake.read(BRONZE, columns=KEYS, subjects=[subject], codes=codes, since_us=since_us, until_us=until_us)
-        table = self._shown(table, subject)
-        if since_us is not None:
-            table = table.filter(pc.field("t0_us") >= since_us)
-        if after is not None:
-            table = table.filter(_after(tuple(after)))
-        first = table.sort_by([(name, "ascending") for name in ORDER]).slice(0, count).to_pylist()
-        return [Row((row["t0_us"], row["edge"], row["boot"], row["edge_seq"]), row["code"]) for row in first]
+        found: list[Row] = []
+        for begin_us, end_us in self._stretches(subject, codes, since_us, until_us):
+            table = self._lake.read(BRONZE, columns=KEYS, subjects=[subject], codes=codes, since_us=begin_us, until_us=end_us)
+            table = self._shown(table, subject).filter(pc.field("t0_us") >= begin_us)  # not one that only reaches into it
+            if after is not None:
+                table = table.filter(_after(tuple(after)))
+            first = table.sort_by([(name, "ascending") for name in ORDER]).slice(0, count - len(found)).to_pylist()
+            found += [Row((row["t0_us"], row["edge"], row["boot"], row["edge_seq"]), row["code"]) for row in first]
+            if len(found) >= count:
+                break
+        return found
+
+    def _stretches(
+        self, subject: str, codes: Sequence[str] | None, since_us: int | None, until_us: int | None
+    ) -> Iterator[tuple[int, int]]:
+        """The time of a search piece by piece, a day with rows first, then twice as many each time: a page is at its beginning,
+        and of a patient who was measured for a year the rest is not read for it."""
+        days = self._lake.days(BRONZE, subjects=[subject], codes=codes, since_us=since_us, until_us=until_us)
+        n = 1
+        while days:
+            some, days, n = days[:n], days[n:], 2 * n
+            begin_us, end_us = start_of(some[0]), start_of(some[-1]) + DAY_US
+            begin_us = begin_us if since_us is None else max(begin_us, since_us)
+            end_us = end_us if until_us is None else min(end_us, until_us)
+            if begin_us < end_us:
+                yield begin_us, end_us
 
     def resources(self, subject: str, rows: Sequence[Row]) -> Sequence[Mapping[str, Any]]:
         """Observation resources of these rows, in their order."""

@@ -144,20 +144,7 @@ class Lake:
         Raises:
             ProcessError: a file cannot be read.
         """
-        schema = SCHEMAS[table]
-        last = "t1_us" if "t1_us" in schema.names else "t_us"
-        first = "t0_us" if "t0_us" in schema.names else "t_us"
-        wanted: list[Condition] = []
-        if subjects is not None:
-            wanted.append(Condition("bucket", "in", sorted({bucket_of(s) for s in subjects})))
-            wanted.append(Condition("subject", "in", list(subjects)))
-        if since_us is not None:
-            wanted += [Condition("day", ">=", day_of(since_us - RUN_MAX_US)), Condition(last, ">=", since_us)]
-        if until_us is not None:
-            wanted += [Condition("day", "<=", day_of(until_us)), Condition(first, "<", until_us)]
-        for name, among in (("bucket", buckets), ("code", codes), ("job", jobs)):
-            if among is not None:
-                wanted.append(Condition(name, "in", list(among)))
+        wanted = _conditions(table, subjects, since_us, until_us, {"bucket": buckets, "code": codes, "job": jobs})
         if made_after is not None:
             wanted.append(Condition("made", ">", made_after))
         expression = rows_where(wanted)
@@ -172,6 +159,19 @@ class Lake:
                     raise ProcessError(f"a file of {table} cannot be read: {exc}", remedy=remedy) from exc
                 parts.append(self._readable(table, dataset, names, expression, broken))
         return pa.concat_tables(parts) if len(parts) > 1 else parts[0]
+
+    def days(
+        self,
+        table: str,
+        *,
+        subjects: Collection[str] | None = None,
+        codes: Collection[str] | None = None,
+        since_us: int | None = None,
+        until_us: int | None = None,
+    ) -> list[str]:
+        """Days on which rows that `read` would find with this may begin, oldest first: from the log alone, no file is opened."""
+        files = self._listed(table, None)
+        return files.days(_conditions(table, subjects, since_us, until_us, {"code": codes})) if files is not None else []
 
     def _readable(
         self, table: str, dataset: ds.Dataset, columns: list[str] | None, expression: Any, broken: list[BrokenFile]
@@ -352,8 +352,15 @@ class Lake:
         return handle
 
     def _datasets(self, table: str, version: int | None, wanted: Sequence[Condition]) -> Iterator[ds.Dataset]:
-        """Those files of a version that may hold what is wanted. What the log says of the newest few versions is kept: reading
-        it is most of the work. Writes nothing."""
+        """Those files of a version that may hold what is wanted. Writes nothing."""
+        files, where = self._listed(table, version), f"{self._uri}/{table}"
+        if files is None:
+            return iter([ds.dataset(SCHEMAS[table].empty_table())])
+        return files.datasets(SCHEMAS[table], functools.partial(_reader_files, where, self._options), wanted)
+
+    def _listed(self, table: str, version: int | None) -> Files | None:
+        """The files of a version, the newest by default; None: there is no such table yet. What the log says of the newest few
+        versions is kept: reading it is most of the work."""
         where = f"{self._uri}/{table}"
         with self._locks[table]:
             newest = None
@@ -361,7 +368,7 @@ class Lake:
                 newest = self._readers.get(table)
                 if newest is None:
                     if not DeltaTable.is_deltatable(where, self._options):
-                        return iter([ds.dataset(SCHEMAS[table].empty_table())])
+                        return None
                     self._readers[table] = newest = DeltaTable(where, storage_options=self._options)
                 newest.update_incremental()
                 version = newest.version()
@@ -372,7 +379,28 @@ class Lake:
                 self._files[table, version] = found
                 while len(self._files) > VERSIONS_MAX:
                     self._files.pop(next(iter(self._files)), None)
-        return found.datasets(SCHEMAS[table], functools.partial(_reader_files, where, self._options), wanted)
+        return found
+
+
+def _conditions(
+    table: str,
+    subjects: Collection[str] | None,
+    since_us: int | None,
+    until_us: int | None,
+    among: Mapping[str, Collection[Any] | None],
+) -> list[Condition]:
+    """What `read` asks of rows."""
+    names = SCHEMAS[table].names
+    first, last = ("t0_us", "t1_us") if "t1_us" in names else ("t_us", "t_us")
+    wanted: list[Condition] = []
+    if subjects is not None:
+        wanted.append(Condition("bucket", "in", sorted({bucket_of(s) for s in subjects})))
+        wanted.append(Condition("subject", "in", list(subjects)))
+    if since_us is not None:
+        wanted += [Condition("day", ">=", day_of(since_us - RUN_MAX_US)), Condition(last, ">=", since_us)]
+    if until_us is not None:
+        wanted += [Condition("day", "<=", day_of(until_us)), Condition(first, "<", until_us)]
+    return wanted + [Condition(name, "in", list(values)) for name, values in among.items() if values is not None]
 
 
 def _reader_files(where: str, options: dict[str, str] | None, sizes: dict[str, int] | None = None) -> fs.FileSystem:

@@ -84,6 +84,10 @@ class Files:
             ]
             yield ds.FileSystemDataset(fragments, schema, _FORMAT, files)
 
+    def days(self, conditions: Sequence[Condition]) -> list[str]:
+        """The days of the files that may hold a row which fulfils every condition, oldest first."""
+        return sorted({str(day) for day in pc.unique(self._needed(conditions).column("day")).to_pylist()})
+
     def _needed(self, conditions: Sequence[Condition]) -> pa.Table:
         table = self._table
         if not table.num_rows:
