@@ -14,7 +14,8 @@ from wardround import __version__
 from wardround.api import fhir, fhir_ingest, problems
 from wardround.api.callers import Callers, Tokens
 from wardround.api.draining import Drains, make_drain_router
-from wardround.api.events import Streams, add_events
+from wardround.api.events import Streams, add_events, is_stream
+from wardround.api.one_thread import OneThread, here
 from wardround.api.repeats import Repeats
 from wardround.api.routes import Desk, Records, make_router
 from wardround.clock import Clock
@@ -51,10 +52,10 @@ def make_api(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_exception_handler(problems.Refused, problems.on_refused)
-    app.add_exception_handler(WardroundError, problems.on_failed)
-    app.add_exception_handler(RequestValidationError, problems.on_invalid)
-    app.add_exception_handler(HTTPException, problems.on_http)
+    app.add_exception_handler(problems.Refused, here(problems.on_refused))
+    app.add_exception_handler(WardroundError, here(problems.on_failed))
+    app.add_exception_handler(RequestValidationError, here(problems.on_invalid))
+    app.add_exception_handler(HTTPException, here(problems.on_http))
     callers = Callers(tokens, clock)
     app.include_router(make_router(desk, records, callers, Repeats(clock)))
     if drains is not None:
@@ -78,11 +79,17 @@ def make_api(
     return _Guard(app, callers)
 
 
+def _waits(scope: Scope) -> bool:
+    """Whether a call is answered on the loop: a stream, and a Bundle that is waited for to its end."""
+    return is_stream(scope) or fhir_ingest.is_large(scope)
+
+
 class _Guard:
     """Has the whole body, bounded and in time, before a route is asked; puts its headers on every answer."""
 
     def __init__(self, app: ASGIApp, callers: Callers) -> None:
-        self._app, self._callers, self._large = app, callers, 0
+        self._app, self._answers = app, OneThread(app, _waits)
+        self._callers, self._large = callers, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -101,7 +108,7 @@ class _Guard:
             if fhir_ingest.is_large(scope):
                 await self._large_one(request, receive, framed)
             else:
-                await self._app(scope, await whole_body(receive), framed)
+                await self._answers(scope, await whole_body(receive), framed)
         except HungUp:
             return
         except BodyTooSlow as slow:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from fastapi import Request
 
+from wardround.api.one_thread import here
 from wardround.api.problems import Refused
 from wardround.clock import Clock
 from wardround.errors import LoginRefused, NotAllowed
@@ -73,8 +74,12 @@ class Callers:
         self._tokens, self._clock = tokens, clock
         self._calls, self._wrong = Buckets(clock, PER_S, BURST), Buckets(clock, WRONG_PER_S, WRONG_BURST)
 
-    def may(self, act: Act) -> Callable[[Request], Caller]:
-        """A dependency of a route: the caller, when token and role cover the act."""
+    def may(self, act: Act) -> Callable[[Request], Awaitable[Caller]]:
+        """A dependency of a route that is answered in one thread: the caller, when token and role cover the act."""
+        return here(self.may_on_loop(act))
+
+    def may_on_loop(self, act: Act) -> Callable[[Request], Caller]:
+        """The same for a route that is answered on the loop: FastAPI asks it in a thread."""
 
         def caller(request: Request) -> Caller:
             found = self.caller(request)

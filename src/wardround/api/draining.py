@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from wardround.api import resources as r
 from wardround.api.callers import Caller, Callers
+from wardround.api.one_thread import HereRoute
 from wardround.api.problems import Refused
 from wardround.api.routes import ABSENT, CONFLICT, REFUSALS, Name
 from wardround.clock import utc
@@ -77,7 +78,7 @@ class Drain(BaseModel):
 
 def make_drain_router(drains: Drains, callers: Callers) -> APIRouter:
     """The routes."""
-    router = APIRouter(prefix="/api/v1", responses=REFUSALS)
+    router = APIRouter(prefix="/api/v1", responses=REFUSALS, route_class=HereRoute)
     looks = [Depends(callers.may(Act.LOOK))]
     May = Annotated[Caller, Depends(callers.may(Act.EDGES))]  # noqa: N806 - a type, for FastAPI
 

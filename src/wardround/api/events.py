@@ -12,6 +12,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Scope
 
 from wardround.api.callers import Caller, Callers
 from wardround.api.problems import Refused
@@ -19,6 +20,7 @@ from wardround.api.routes import REFUSALS, Desk
 from wardround.api.shown import alert_resource, happening_resource, hub_resource
 from wardround.trust.roles import Act
 
+PATH = "/api/v1/events"
 TICK_S = 1.0
 LOOK_EVERY = 5  # ticks between two looks at whether the token still holds
 STREAMS_MAX = 100
@@ -32,12 +34,17 @@ class Streams:
         self.open = 0
 
 
+def is_stream(scope: Scope) -> bool:
+    """Whether this call asks for one."""
+    return bool(scope["type"] == "http" and scope["path"] == PATH)
+
+
 def add_events(router: APIRouter, desk: Desk, callers: Callers, streams: Streams) -> None:
     """The route. Its first event says everything that is open."""
-    May = Annotated[Caller, Depends(callers.may(Act.LOOK))]  # noqa: N806 - a type, for FastAPI
+    May = Annotated[Caller, Depends(callers.may_on_loop(Act.LOOK))]  # noqa: N806 - a type, for FastAPI
 
     @router.get(
-        "/api/v1/events",
+        PATH,
         tags=["live"],
         response_class=StreamingResponse,
         responses=REFUSALS

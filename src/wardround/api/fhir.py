@@ -18,6 +18,7 @@ from fastapi.responses import Response
 from wardround.api.callers import Caller, Callers
 from wardround.api.fhir_described import MEDIA_TYPE, OUTCOMES, answers
 from wardround.api.fhir_search import parse_codes, parse_dates, parse_place, write_place
+from wardround.api.one_thread import HereRoute
 from wardround.api.problems import Refused
 from wardround.trust.roles import Act
 
@@ -79,7 +80,7 @@ class Records(Protocol):
 
 def make_fhir_router(records: Records, callers: Callers, version: str) -> APIRouter:
     """All routes under /fhir."""
-    router = APIRouter(prefix="/fhir", tags=["FHIR R4"], responses=OUTCOMES)
+    router = APIRouter(prefix="/fhir", tags=["FHIR R4"], responses=OUTCOMES, route_class=HereRoute)
     looks = [Depends(callers.may(Act.PATIENTS))]
     Exports = Annotated[Caller, Depends(callers.may(Act.EXPORT))]  # noqa: N806 - a type, for FastAPI
 

@@ -36,7 +36,7 @@ def is_large(scope: Scope) -> bool:
 
 def add_ingest(router: APIRouter, takes: Takes, callers: Callers) -> None:
     """The route."""
-    May = Annotated[Caller, Depends(callers.may(Act.INGEST))]  # noqa: N806 - a type, for FastAPI
+    May = Annotated[Caller, Depends(callers.may_on_loop(Act.INGEST))]  # noqa: N806 - a type, for FastAPI
 
     said = answers("Bundle", "An outcome for each entry, in their order.") | CONFLICT
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query
 
 from wardround.api import resources as r
 from wardround.api.callers import Caller, Callers
+from wardround.api.one_thread import HereRoute
 from wardround.api.pages import Cursor, Limit, Page, newest_first, older_than, page
 from wardround.api.problems import Problem, Refused
 from wardround.api.repeats import Repeats
@@ -123,7 +124,7 @@ CONFLICT = _refusals((409, "It cannot be done as things stand."))
 
 def make_router(desk: Desk, records: Records, callers: Callers, repeats: Repeats) -> APIRouter:
     """All routes."""
-    router = APIRouter(prefix="/api/v1", responses=REFUSALS)
+    router = APIRouter(prefix="/api/v1", responses=REFUSALS, route_class=HereRoute)
     _add_hub(router, desk, records, callers)
     _add_edges(router, desk, records, callers, repeats)
     _add_studies(router, records, callers)

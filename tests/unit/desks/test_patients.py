@@ -22,7 +22,7 @@ HOURS = (0, 7, 23)
 
 
 def rows():
-    """Three times a day a heart rate of two devices at once and a secret; late in the evening an ECG that lasts into the next day."""
+    """Three times a day a heart rate of two devices at once and a secret; late each evening an ECG that goes on over midnight."""
     found = []
     common = {"device": "d", "device_boot": "b", "t0_device_us": 0, "consent_version": 1}
     for day in DAYS:
