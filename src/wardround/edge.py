@@ -50,7 +50,7 @@ from wardround.learn.blobs import FolderBlobs
 from wardround.learn.condition import Condition, ConditionReader
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
-from wardround.learn.grpc_wire import RELAY, Beat
+from wardround.learn.grpc_wire import NAME_MAX, RELAY, WORD_MAX, Beat
 from wardround.learn.held import HeldModels
 from wardround.learn.limits import Limits
 from wardround.learn.manifests import Signed
@@ -543,6 +543,8 @@ class Edge:
             passed_on=passed_on,
             models=self._held.digests(),
             alerts=self._bedside.facts if self._bedside is not None else (),
+            load=self._bedside.load if self._bedside is not None else (),
+            acknowledges=self._home.settings.bedside.acknowledge_from_hub and self._bedside is not None,
         )
 
     def _condition(self, at_work: bool) -> Condition:
@@ -571,6 +573,10 @@ class Edge:
             if changed := self._consents.apply(known_of(message.known_consents)):
                 self._audit.add("change", "newer consents taken over", "hub", changed=changed)
                 self._follow_consents()
+        elif kind == "acknowledge" and self._bedside is not None and self._home.settings.bedside.acknowledge_from_hub:
+            alert, who = message.acknowledge.alert[:WORD_MAX], f"{message.acknowledge.who[:NAME_MAX]} at the hub"
+            self._audit.add("change", "acknowledged from the hub", who, alert=alert)
+            self._bedside.ask(alert, who)
         elif kind == "names_asked":
             names = self._home.pseudonyms()
             return give_names(message.names_asked, edge=self.name, pseudonyms=names, consents=self._consents, audit=self._audit)

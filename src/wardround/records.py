@@ -271,13 +271,42 @@ def concatenate(parts: Iterable[Examples], feature_names: Sequence[str]) -> Exam
     )
 
 
-class OpenAlert(msgspec.Struct, frozen=True):
-    """An alert that is open at an edge, as the hub is told: no word of whom, of what, or of any value."""
+class AlertAbout(msgspec.Struct, frozen=True):
+    """What the hub is told of an alert at an edge beside its number, where the patient lets values reach the hub for care."""
+
+    subject: str
+    kind: str
+    title: str
+    since_us: int
+    news2: int | None = None  # the newest score
+    acknowledged_by: str = ""
+
+
+class OpenAlert(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An alert that is open at an edge, as the hub is told: but for `about`, no word of whom, of what, or of any value."""
 
     alert_id: str
     priority: str
     category: str
     state: str
+    about: AlertAbout | None = None
+
+    def bare(self) -> OpenAlert:
+        """Without a word of whom: as it may lie on the hub's disk."""
+        return OpenAlert(self.alert_id, self.priority, self.category, self.state)
+
+
+class EdgeLoad(msgspec.Struct, frozen=True):
+    """The alarm load of one category at one edge over seven days: numbers alone. `judged` are those of which somebody said
+    whether they needed something done; `answer_s` is the median time to the first acknowledgement."""
+
+    category: str
+    alerts: int
+    patient_days: float
+    acknowledged: int
+    answer_s: float | None
+    judged: int
+    actionable: int
 
 
 @dataclass(frozen=True, slots=True)

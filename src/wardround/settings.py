@@ -177,6 +177,7 @@ class BedsideSettings(Settings, frozen=True, kw_only=True):
 
     models: bool = True  # also by what the models that this edge holds find in live windows
     watch: bool = True  # vital signs, devices, certificates; alerts stay at the edge unless `notify` says where to
+    acknowledge_from_hub: bool = False  # people at the hub may say that they are on one: then nobody else is told of it
 
 
 class NotifySettings(Settings, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from wardround.trust.join import parse
 PAGES = (
     "/",
     "/alerts",
+    "/bedside",
     "/ward",
     f"/ward/icu-a/{rows.WORSE}",
     "/fleet",
@@ -239,6 +240,24 @@ def test_an_operator_invites_an_edge_and_revokes_another(page, hub):
     store = hub.store()
     assert [e.name for e in store.edges() if e.revoked_us] == ["cardio-2"]
     store.close()
+
+
+def test_an_operator_drains_an_edge_and_uses_it_again(page, hub):
+    enter(page, hub, "olga")
+    page.goto(hub.address + "/fleet")
+    row = page.locator("#edges tr", has_text="cardio-1")
+    row.get_by_role("button", name="Drain").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("This screen says when it is safe to switch it off; its silence is no alert then.")
+    dialog.get_by_role("button", name="Go on using it").click()
+    expect(row.get_by_role("button", name="Drain")).to_be_visible()
+    row.get_by_role("button", name="Drain").click()
+    page.screenshot(path=ARTIFACTS / "fleet-drain.png")
+    dialog.get_by_role("button", name="Drain cardio-1").click()
+    expect(row).to_contain_text("drained")
+    row.get_by_role("button", name="Use again").click()
+    expect(row.get_by_role("button", name="Drain")).to_be_visible()
+    assert page.problems == []
 
 
 def test_a_data_officer_erases_a_subject_and_reads_the_audit_log(page, hub):

@@ -145,12 +145,51 @@ def test_an_alert_outlives_a_sigkill_before_it_is_delivered_and_no_hub_is_needed
     assert "no edge runs" in said
 
 
-def page(site, name, password):
-    """The Overview as this person gets it: complete before anything is live."""
+def page(site, name, password, path="/"):
+    """A screen as this person gets it: complete before anything is live."""
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     base = f"http://{LOOPBACK}:{site.ports['console']}"
     with opener.open(f"{base}/login", urllib.parse.urlencode({"name": name, "password": password}).encode(), timeout=30) as said:
+        said.read()
+    with opener.open(f"{base}{path}", timeout=30) as said:
         return said.read().decode()
+
+
+def found_at(home, *subjects):
+    """An edge's watch has found each of these patients worse."""
+    (home / FOLDER).mkdir()
+    ledger, book = BedsideLedger(FolderStorage(home / FOLDER)), AlertBook(prefix="B")
+    facts = {"title": "NEWS2 9 or more lasts", "priority": "high", "category": "physiological", "edge": "icu-a"}
+    for subject in subjects:
+        book.raise_(Finding(kind="news2", subject=subject, since_us=1, detected_us=1, **facts), SystemClock().now_us())
+    ledger.keep(book, {})
+    ledger.close()
+
+
+@pytest.mark.timeout(360)
+def test_a_clinician_at_the_hub_is_told_of_whom_where_consent_lets_it_and_of_nobody_else(site):
+    site.start_hub()
+    edge, home = site.edge("icu-a"), site.folder / "icu-a"
+    _, local = site.device("icu-a", "monitor-1", Consent.LOCAL)
+    secret, raw = site.device("icu-a", "monitor-2", Consent.RAW)
+    found_at(home, local, raw)
+    edge.start()
+    edge.wait_ready(150)
+    send(site, "monitor-2", secret)  # so that the hub knows whose patient it is
+    passwords = {role: site.sign_in(f"a-{role}", role) for role in ("clinician", "operator")}
+
+    def shown(role):
+        return page(site, f"a-{role}", passwords[role], "/bedside")
+
+    until(lambda: raw in shown("clinician"), 120)
+    told = shown("clinician")
+    assert "NEWS2 9 or more lasts" in told
+    assert "B-0001" in told
+    assert local not in told
+    assert raw not in shown("operator")
+    kept = b"".join(p.read_bytes() for p in site.home.glob("hub.sqlite*"))
+    assert b"B-0002" in kept
+    assert raw.encode() not in kept
 
 
 @pytest.mark.timeout(360)
@@ -158,13 +197,7 @@ def test_the_hub_is_told_how_many_are_open_at_an_edge_and_nothing_of_whom(site, 
     site.start_hub()
     edge = site.edge("icu-a")
     _, subject = site.device("icu-a", "monitor-1", Consent.LOCAL)
-    home = site.folder / "icu-a"
-    (home / FOLDER).mkdir()
-    ledger, book = BedsideLedger(FolderStorage(home / FOLDER)), AlertBook(prefix="B")
-    facts = {"title": "NEWS2 9 or more lasts", "priority": "high", "category": "physiological", "edge": "icu-a"}
-    book.raise_(Finding(kind="news2", subject=subject, since_us=1, detected_us=1, **facts), SystemClock().now_us())
-    ledger.keep(book, {})
-    ledger.close()
+    found_at(site.folder / "icu-a", subject)
     edge.start()
 
     passwords = {role: site.sign_in(f"a-{role}", role) for role in ("clinician", "operator")}

@@ -46,6 +46,7 @@ def open_bedside(
         signal_title=_title,
         record=audit.add,
         clock=clock,
+        may_tell=lambda subject, codes: consents.allows(subject, codes, Purpose.CARE, Consent.RAW),
     )
 
 

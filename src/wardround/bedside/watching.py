@@ -29,6 +29,7 @@ from wardround.bedside.findings import (
 )
 from wardround.bedside.ledger import BedsideLedger
 from wardround.bedside.live import WALKING, Said
+from wardround.bedside.told import LIVE_TASKS, MayTell, load_of, told_of
 from wardround.bedside.vitals import CODES, Scale, readings, scorer
 from wardround.clock import Clock
 from wardround.collect.local_store import LocalStore
@@ -36,13 +37,13 @@ from wardround.collect.storage import FolderStorage
 from wardround.errors import StorageFull, WardroundError
 from wardround.process.transforms import TASKS
 from wardround.process.transforms.early_warning import HORIZON_US
-from wardround.records import Observation, OpenAlert
+from wardround.records import EdgeLoad, Observation, OpenAlert
 from wardround.watch.acts import Acts, answer
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
 from wardround.watch.bedside import Bedside, Episode
 from wardround.watch.delivery.outbox import Outbox, Route
 from wardround.watch.detectors.sensors import SensorChange, Sensors
-from wardround.watch.live_model import LiveKind, LiveModel
+from wardround.watch.live_model import LiveModel
 from wardround.watch.sensor_findings import FLAGGED, sensor_finding, sensor_fingerprint
 
 log = structlog.get_logger(__name__)
@@ -56,7 +57,6 @@ ROWS_MAX = 5_000  # of the local store a turn
 CHANGES_MAX = 1_000  # of sensors between two turns
 DAYS_MAX = 400
 DAY_US = 86_400_000_000
-LIVE_TASKS: Mapping[LiveKind, str] = {"ectopic-run": "ventricular-beats", "activity-fall": "activity"}
 WITHDRAWN = "consent does not allow to watch it any more"
 Certificates = Mapping[Literal["identity", "listener"], tuple[int, int]]  # what: from when to when, us since 1970
 
@@ -91,13 +91,15 @@ class BedsideWatch:
         signal_title: Callable[[str], str],
         record: Callable[..., object],
         clock: Clock,
+        may_tell: MayTell = lambda _subject, _codes: False,
     ) -> None:
-        """`watches(subject, code)` says whether consent allows to watch it now; `record` adds an entry to the audit log.
+        """`watches(subject, code)` says whether consent allows to watch it now, `may_tell(subject, codes)` whether the hub may
+        know of whom an alert is; `record` adds an entry to the audit log.
 
         Raises:
             StorageFull: what was kept before cannot be read.
         """
-        self._edge, self._local, self._clock = edge, local, clock
+        self._edge, self._local, self._clock, self._may_tell = edge, local, clock, may_tell
         self._watches, self._certificates, self._signal_title, self._record = watches, certificates, signal_title, record
         self._lock, self._sensor_lock = threading.RLock(), threading.Lock()
         self._ledger = BedsideLedger(FolderStorage(home / FOLDER))
@@ -114,6 +116,7 @@ class BedsideWatch:
         self._shown: dict[str, bytes] = {}
         self._kept_us = self._looked_us = 0
         self.facts: tuple[OpenAlert, ...] = ()  # what the hub is told of what is open; as of the last turn, without waiting
+        self.load: tuple[EdgeLoad, ...] = ()  # and of the alarm load, as of the last minute
         self._outbox = Outbox(home / FOLDER / "outbox.sqlite", routes, clock, self.open_alerts)
         self._acts = Acts(
             acknowledge=self._acknowledge,
@@ -174,8 +177,7 @@ class BedsideWatch:
             for alert in self._book.tick(now_us):
                 self._note(alert)
             self._tell(now_us)
-            found = self._book.open_alerts()
-            self.facts = tuple(OpenAlert(a.alert_id, a.finding.priority, a.finding.category, a.state.value) for a in found)
+            self.facts = told_of(self._book.open_alerts(), self._may_tell)
 
     def hear(self, said: Iterable[Said]) -> None:
         """What the held models say of the last minutes. Making it is slow, and done before the lock is taken."""
@@ -199,6 +201,10 @@ class BedsideWatch:
                     self._raise(live_finding(self._edge, episode))
             self._tell(self._clock.now_us())
 
+    def ask(self, alert_id: str, who: str) -> None:
+        """Somebody at the hub is on an alert: it is acknowledged with the next turn, like one from the command line."""
+        self._ledger.ask("acknowledge", {"alert": alert_id}, who, self._clock.now_us())
+
     def forget(self, subject: str) -> int:
         """A patient is erased: nothing of them stays, in memory or in a file; how many alerts went."""
         with self._lock:
@@ -208,6 +214,7 @@ class BedsideWatch:
             self._changed = {i: a for i, a in self._changed.items() if i not in gone}
             self._keep(self._clock.now_us(), all_of_it=True)
             self._ledger.forget(subject)
+            self.facts = told_of(self._book.open_alerts(), self._may_tell)
             return len(gone)
 
     # -- what can be seen
@@ -273,7 +280,7 @@ class BedsideWatch:
                 self._raise(sensor_finding(change, self._signal_title, now_us), flagged)
 
     def _look(self, now_us: int) -> None:
-        """Once a minute: certificates, and patients who may not be watched any more."""
+        """Once a minute: certificates, and patients who may not be watched any more; the alarm load."""
         for what, (not_before_us, not_after_us) in self._certificates().items():
             finding = certificate_finding(self._edge, what, not_before_us=not_before_us, not_after_us=not_after_us, now_us=now_us)
             if finding is not None:
@@ -290,6 +297,8 @@ class BedsideWatch:
                 self._live.forget(subject)
                 for kind in LIVE_TASKS:
                     self._clear(episode_fingerprint(self._edge, kind, subject), WITHDRAWN)
+
+        self.load = load_of(self._book.alerts(), self._minutes, now_us)
 
     def _may_watch(self, subject: str, task: str) -> bool:
         return any(self._watches(subject, code) for code in TASKS[task].signals)

@@ -39,6 +39,12 @@ OVERVIEW = Place(
     'M2.4 8A6.8 6.8 0 0 1 6 2.9"/><circle cx="9" cy="9" r="1.6"/>',
 )
 ALERTS = Place("/alerts", "Alerts", "a", '<path d="M4.5 12.5c1-1 1-2.5 1-4.7a3.5 3.5 0 0 1 7 0c0 2.2 0 3.7 1 4.7zM7.5 15.3h3"/>')
+BEDSIDE = Place(
+    "/bedside",
+    "Bedside",
+    "b",
+    '<path d="M2.4 4v10.6M2.4 11.8h13.2V9.6a2 2 0 0 0-2-2H7.4v4.2M15.6 11.8v2.8"/><circle cx="4.9" cy="8.6" r="1.5"/>',
+)
 WARD = Place("/ward", "Ward", "w", '<path d="M1.8 9.5h3.4l2-5 3.2 9 2-4h3.8"/>', gap=True)
 FLEET = Place(
     "/fleet",
@@ -63,6 +69,7 @@ GOVERNANCE = Place(
 SCREENS = (
     OVERVIEW,
     ALERTS,
+    BEDSIDE,
     WARD,
     FLEET,
     PROCESSING,

@@ -12,7 +12,7 @@ from wardround.clock import Clock
 from wardround.collect.bundles import BundleIntake
 from wardround.collect.inbox import Inbox
 from wardround.collect.signals import load_signals, signal_title
-from wardround.console import alerts, fleet, study_new
+from wardround.console import alerts, bedside, fleet, study_new
 from wardround.console import studies as studies_screen
 from wardround.console.elsewhere import DONE
 from wardround.console.governance_pages import GovernancePages
@@ -23,6 +23,7 @@ from wardround.console.study_files import study_files
 from wardround.console.ward_pages import WardPages
 from wardround.desks.alerts import HubAlertsDesk
 from wardround.desks.api import ApiDesk
+from wardround.desks.bedside import HubBedsideDesk
 from wardround.desks.console import HubDesk
 from wardround.desks.fleet import HubFleetDesk
 from wardround.desks.governance import Governance
@@ -35,7 +36,7 @@ from wardround.draining import Draining
 from wardround.learn.grpc_wire import Beat
 from wardround.model_exports import ModelExports
 from wardround.processing import Processing, new_id
-from wardround.records import Observation
+from wardround.records import Consent, Observation, Purpose
 from wardround.settings import HubSettings
 from wardround.store import Store
 from wardround.studies import Studies
@@ -74,6 +75,7 @@ class Parts:
     draining: Draining
     fingerprint: Callable[[], bytes]
     record: Callable[..., None]
+    acknowledge_at_edge: Callable[[str, str, str], None]  # edge, alert, who
 
 
 def role_of(store: Store, who: str) -> str:
@@ -114,6 +116,7 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
         *ProcessingPages(_processing(parts), desk.overview).screens(),
         *governance.screens(),
         *_alerts(parts),
+        *_bedside(parts),
         *_studies(parts),
         *_fleet(parts, api_desk),
     ]
@@ -146,6 +149,22 @@ def _alerts(parts: Parts) -> tuple[Screen, ...]:
     desk = parts.desk
     own = HubAlertsDesk(parts.watch, parts.clock, overview=desk.overview, check=desk.check, record=parts.record)
     return alerts.screens(own)
+
+
+def _bedside(parts: Parts) -> tuple[Screen, ...]:
+    desk, consents = parts.desk, parts.consents
+    own = HubBedsideDesk(
+        parts.clock,
+        beats=parts.beats,
+        attached=parts.attached,
+        overview=desk.overview,
+        edge_of=parts.edge_of,
+        may_show=lambda subject, codes: consents.allows(subject, codes, Purpose.CARE, Consent.RAW),
+        check=desk.check,
+        record=parts.record,
+        tell=parts.acknowledge_at_edge,
+    )
+    return bedside.screens(own)
 
 
 def _studies(parts: Parts) -> tuple[Screen, ...]:

@@ -373,7 +373,12 @@ class Hub:
             draining=self.draining,
             fingerprint=lambda: self._authority.fingerprint,
             record=self.recorder.for_desk,
+            acknowledge_at_edge=self._acknowledge_at_edge,
         )
+
+    def _acknowledge_at_edge(self, edge: str, alert: str, who: str) -> None:
+        if self.link is not None:
+            self.link.push(EdgeId(edge), pb.HubMessage(acknowledge=pb.AcknowledgeAlert(alert=alert, who=who)))
 
     def _rounds_of(self, edge: str) -> set[str]:
         opened = {name: running.coordinator.open_round for name, running in list(self.studies.running.items())}

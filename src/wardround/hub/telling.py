@@ -77,7 +77,7 @@ class Telling:
             self._store.put_request(answered)
         if self.outbox.behind:
             self.again()
-        at_edges = {edge: beat.alerts for edge, beat in list(beats.items()) if beat.alerts}
+        at_edges = {edge: [a.bare() for a in beat.alerts] for edge, beat in list(beats.items()) if beat.alerts}
         for key, value in ((SINKS, self.outbox.states()), (SILENCES, self._watch.silences()), (AT_EDGES, at_edges)):
             data = msgspec.json.encode(value)
             if self._shown.get(key) != data:

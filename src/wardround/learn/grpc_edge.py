@@ -21,13 +21,15 @@ from wardround.learn.announcements import announcement
 from wardround.learn.condition import Condition
 from wardround.learn.frames import frame
 from wardround.learn.grpc_wire import (
-    ALERTS_MAX,
     IDLE_S,
     SERVICE,
     Beat,
     Stride,
+    about_to_wire,
+    alerts_to_wire,
     condition_to_wire,
     denied_of,
+    loads_to_wire,
     masks_of,
     masks_to_wire,
     order_of,
@@ -47,7 +49,7 @@ log = structlog.get_logger(__name__)
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 2.0
 UPLOAD_TRIES = 20
 OTHERS_MAX = 1_000
-OTHERS = ("wishes", "erasure", "audit_head", "names_asked", "known_consents")
+OTHERS = ("wishes", "erasure", "audit_head", "names_asked", "known_consents", "acknowledge")
 
 
 class Declined(LearnError):
@@ -236,10 +238,10 @@ class EdgeLink:
                         model=beat.model,
                         passed_on=dict(beat.passed_on),
                         models=beat.models,
-                        alerts=[
-                            pb.EdgeAlert(id=a.alert_id, priority=a.priority, category=a.category, state=a.state)
-                            for a in beat.alerts[:ALERTS_MAX]
-                        ],
+                        alerts=alerts_to_wire(beat.alerts),
+                        about=about_to_wire(beat.alerts),
+                        load=loads_to_wire(beat.load),
+                        acknowledges=beat.acknowledges,
                     )
                 )
             )

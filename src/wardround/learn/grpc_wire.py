@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import msgspec
 
 from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt
-from wardround.records import OpenAlert
+from wardround.records import AlertAbout, EdgeLoad, OpenAlert
 from wardround.row_counts import BYTES_MAX
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
@@ -21,7 +23,9 @@ CHUNK = 512 * 1024
 PASSED_ON_MAX = 1_000
 SIGNATURE_MAX = 128  # bytes; of P-256, DER, at most 72
 ALERTS_MAX = 200  # open at one edge: more are not told
-WORD_MAX = 20
+WORD_MAX, NAME_MAX, TITLE_MAX = 20, 80, 200
+LOADS_MAX, NEWS2_MAX = 4, 20
+DAYS_MAX = 1e9  # a longer time is no figure
 HELD_MAX = 256  # models that an edge may say it holds
 STRIDE_MIN, STRIDE_FIRST = 4 * 1024, 128 * 1024
 BUFFERED = 1024 * 1024  # what buffers may hold of a stream: taken up at once, on its way for long
@@ -66,6 +70,8 @@ class Beat:
     passed_on: Mapping[str, int] = field(default_factory=dict)  # bytes of models, by the edge they went to
     models: tuple[str, ...] = ()  # held for predictions, by digest
     alerts: tuple[OpenAlert, ...] = ()  # open at the edge itself
+    load: tuple[EdgeLoad, ...] = ()  # its alarm load
+    acknowledges: bool = False  # people at the hub may acknowledge them
 
 
 def beat_of(beat: pb.Heartbeat) -> Beat:
@@ -78,11 +84,61 @@ def beat_of(beat: pb.Heartbeat) -> Beat:
         model=beat.model[:64],
         passed_on=dict(list(beat.passed_on.items())[:PASSED_ON_MAX]),
         models=tuple(beat.models[:HELD_MAX]),
-        alerts=tuple(
-            OpenAlert(a.id[:WORD_MAX], a.priority[:WORD_MAX], a.category[:WORD_MAX], a.state[:WORD_MAX])
-            for a in beat.alerts[:ALERTS_MAX]
-        ),
+        alerts=_alerts_of(beat),
+        load=tuple(map(_load_of, beat.load[:LOADS_MAX])),
+        acknowledges=beat.acknowledges,
     )
+
+
+def _alerts_of(beat: pb.Heartbeat) -> tuple[OpenAlert, ...]:
+    about = {said.alert[:WORD_MAX]: _about_of(said) for said in beat.about[:ALERTS_MAX]}
+    found = (
+        (a.id[:WORD_MAX], a.priority[:WORD_MAX], a.category[:WORD_MAX], a.state[:WORD_MAX]) for a in beat.alerts[:ALERTS_MAX]
+    )
+    return tuple(OpenAlert(*words, about=about.get(words[0])) for words in found)
+
+
+def _about_of(said: pb.AlertAbout) -> AlertAbout:
+    news2 = min(said.news2, NEWS2_MAX) if said.HasField("news2") else None
+    words = said.subject[:NAME_MAX], said.kind[:WORD_MAX], said.title[:TITLE_MAX]
+    return AlertAbout(*words, said.since_us, news2, said.acknowledged_by[:NAME_MAX])
+
+
+def _load_of(load: pb.EdgeLoad) -> EdgeLoad:
+    """Of a figure that is none, such as NaN, nothing is made."""
+    days = load.patient_days if 0.0 <= load.patient_days < DAYS_MAX else 0.0
+    answer_s = load.answer_s if load.HasField("answer_s") and 0.0 <= load.answer_s < DAYS_MAX else None
+    judged, acknowledged = min(load.judged, load.alerts), min(load.acknowledged, load.alerts)
+    return EdgeLoad(
+        load.category[:WORD_MAX], load.alerts, days, acknowledged, answer_s, judged, actionable=min(load.actionable, judged)
+    )
+
+
+def alerts_to_wire(alerts: Sequence[OpenAlert]) -> list[pb.EdgeAlert]:
+    """What is open at an edge: numbers."""
+    return [pb.EdgeAlert(id=a.alert_id, priority=a.priority, category=a.category, state=a.state) for a in alerts[:ALERTS_MAX]]
+
+
+def about_to_wire(alerts: Sequence[OpenAlert]) -> list[pb.AlertAbout]:
+    """Of whom, where consent lets that go."""
+    return [
+        pb.AlertAbout(
+            alert=a.alert_id,
+            subject=a.about.subject,
+            kind=a.about.kind,
+            title=a.about.title[:TITLE_MAX],
+            since_us=a.about.since_us,
+            news2=a.about.news2,
+            acknowledged_by=a.about.acknowledged_by,
+        )
+        for a in alerts[:ALERTS_MAX]
+        if a.about is not None
+    ]
+
+
+def loads_to_wire(loads: Sequence[EdgeLoad]) -> list[pb.EdgeLoad]:
+    """An edge's alarm load."""
+    return [pb.EdgeLoad(**msgspec.structs.asdict(load)) for load in loads[:LOADS_MAX]]
 
 
 def condition_of(message: pb.Condition) -> Condition:

@@ -381,6 +381,9 @@ class Heartbeat(_message.Message):
     PASSED_ON_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     ALERTS_FIELD_NUMBER: _builtins.int
+    LOAD_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGES_FIELD_NUMBER: _builtins.int
+    ABOUT_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     spooled: _builtins.int
     """observations that wait for the hub"""
@@ -389,6 +392,8 @@ class Heartbeat(_message.Message):
     """"study/round", or empty"""
     model: _builtins.str
     """digest of the newest model it trained from"""
+    acknowledges: _builtins.bool
+    """whether people at the hub may acknowledge these alerts"""
     @_builtins.property
     def condition(self) -> Global___Condition: ...
     @_builtins.property
@@ -403,6 +408,14 @@ class Heartbeat(_message.Message):
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeAlert]:
         """open at the edge itself"""
 
+    @_builtins.property
+    def load(self) -> _containers.RepeatedCompositeFieldContainer[Global___EdgeLoad]:
+        """its alarm load of the last seven days, by category"""
+
+    @_builtins.property
+    def about(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlertAbout]:
+        """of some of them: whom they are about"""
+
     def __init__(
         self,
         *,
@@ -415,10 +428,13 @@ class Heartbeat(_message.Message):
         passed_on: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         models: _abc.Iterable[_builtins.str] | None = ...,
         alerts: _abc.Iterable[Global___EdgeAlert] | None = ...,
+        load: _abc.Iterable[Global___EdgeLoad] | None = ...,
+        acknowledges: _builtins.bool = ...,
+        about: _abc.Iterable[Global___AlertAbout] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alerts", b"alerts", "condition", b"condition", "examples", b"examples", "model", b"model", "models", b"models", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "acknowledges", b"acknowledges", "alerts", b"alerts", "condition", b"condition", "examples", b"examples", "load", b"load", "model", b"model", "models", b"models", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -457,6 +473,96 @@ class EdgeAlert(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EdgeAlert: _TypeAlias = EdgeAlert  # noqa: Y015
+
+@_typing.final
+class AlertAbout(_message.Message):
+    """Of whom an alert is: only where consent for care is `raw` for every signal that it rests on, whose values reach the hub anyway."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SINCE_US_FIELD_NUMBER: _builtins.int
+    NEWS2_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_BY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ALERT_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """the pseudonym, as observations carry it"""
+    title: _builtins.str
+    """what was found: which vital sign, or which score"""
+    since_us: _builtins.int
+    news2: _builtins.int
+    """the newest score"""
+    acknowledged_by: _builtins.str
+    kind: _builtins.str
+    """the detector: what it rests on, for the hub's own look at consent"""
+    alert: _builtins.str
+    """which one"""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        title: _builtins.str = ...,
+        since_us: _builtins.int = ...,
+        news2: _builtins.int | None = ...,
+        acknowledged_by: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        alert: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_news2", b"_news2", "news2", b"news2"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_news2", b"_news2", "acknowledged_by", b"acknowledged_by", "alert", b"alert", "kind", b"kind", "news2", b"news2", "since_us", b"since_us", "subject", b"subject", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__news2: _TypeAlias = _typing.Literal["news2"]  # noqa: Y015
+    _WhichOneofArgType__news2: _TypeAlias = _typing.Literal["_news2", b"_news2"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__news2) -> _WhichOneofReturnType__news2 | None: ...
+
+Global___AlertAbout: _TypeAlias = AlertAbout  # noqa: Y015
+
+@_typing.final
+class EdgeLoad(_message.Message):
+    """The alarm load of one category: numbers of an edge, nothing of anybody."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    ALERTS_FIELD_NUMBER: _builtins.int
+    PATIENT_DAYS_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    ANSWER_S_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    ACTIONABLE_FIELD_NUMBER: _builtins.int
+    category: _builtins.str
+    alerts: _builtins.int
+    patient_days: _builtins.float
+    """watched"""
+    acknowledged: _builtins.int
+    answer_s: _builtins.float
+    """median"""
+    judged: _builtins.int
+    """of which somebody said whether they needed something done"""
+    actionable: _builtins.int
+    def __init__(
+        self,
+        *,
+        category: _builtins.str = ...,
+        alerts: _builtins.int = ...,
+        patient_days: _builtins.float = ...,
+        acknowledged: _builtins.int = ...,
+        answer_s: _builtins.float | None = ...,
+        judged: _builtins.int = ...,
+        actionable: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_answer_s", b"_answer_s", "answer_s", b"answer_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_answer_s", b"_answer_s", "acknowledged", b"acknowledged", "actionable", b"actionable", "alerts", b"alerts", "answer_s", b"answer_s", "category", b"category", "judged", b"judged", "patient_days", b"patient_days"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__answer_s: _TypeAlias = _typing.Literal["answer_s"]  # noqa: Y015
+    _WhichOneofArgType__answer_s: _TypeAlias = _typing.Literal["_answer_s", b"_answer_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__answer_s) -> _WhichOneofReturnType__answer_s | None: ...
+
+Global___EdgeLoad: _TypeAlias = EdgeLoad  # noqa: Y015
 
 @_typing.final
 class TrainingFailed(_message.Message):
@@ -502,6 +608,7 @@ class HubMessage(_message.Message):
     MASKS_FIELD_NUMBER: _builtins.int
     NAMES_ASKED_FIELD_NUMBER: _builtins.int
     KNOWN_CONSENTS_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -524,6 +631,8 @@ class HubMessage(_message.Message):
     def names_asked(self) -> Global___NamesAsked: ...
     @_builtins.property
     def known_consents(self) -> Global___KnownConsents: ...
+    @_builtins.property
+    def acknowledge(self) -> Global___AcknowledgeAlert: ...
     def __init__(
         self,
         *,
@@ -538,16 +647,41 @@ class HubMessage(_message.Message):
         masks: Global___Masks | None = ...,
         names_asked: Global___NamesAsked | None = ...,
         known_consents: Global___KnownConsents | None = ...,
+        acknowledge: Global___AcknowledgeAlert | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks", "names_asked", "known_consents"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks", "names_asked", "known_consents", "acknowledge"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___HubMessage: _TypeAlias = HubMessage  # noqa: Y015
+
+@_typing.final
+class AcknowledgeAlert(_message.Message):
+    """Somebody at the hub is on an alert of this edge's own. The next heartbeats say what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALERT_FIELD_NUMBER: _builtins.int
+    WHO_FIELD_NUMBER: _builtins.int
+    alert: _builtins.str
+    who: _builtins.str
+    def __init__(
+        self,
+        *,
+        alert: _builtins.str = ...,
+        who: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert", b"alert", "who", b"who"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeAlert: _TypeAlias = AcknowledgeAlert  # noqa: Y015
 
 @_typing.final
 class ErasedHere(_message.Message):

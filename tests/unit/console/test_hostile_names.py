@@ -15,6 +15,7 @@ from wardround.console import (
     alert_detail,
     alerts,
     automation,
+    bedside,
     completeness,
     find,
     fleet,
@@ -24,6 +25,7 @@ from wardround.console import (
     study_detail,
 )
 from wardround.console.alert_model import AlertDetail, AlertRow, AlertsView, LoadView, SilenceView, Step
+from wardround.console.bedside_model import BedsideLoad, BedsideRow, BedsideView
 from wardround.console.fleet_model import Branch, FleetEdge, FleetView, Invitation, InviteStep
 from wardround.console.looking import Held, Looking
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, RoutineView, SignalHours, StudyView
@@ -141,6 +143,19 @@ def test_no_text_of_alerts_becomes_markup():
     assert (drawn > 15, shown > 12) == (True, True)
     assert played(hostile(alert), lambda one: [alert_detail.silence_dialog(one, NOW)])[1] >= 2
     assert played(hostile(view), lambda one: alerts.sections(one, alert, asked).values())[1] >= 5
+
+
+def test_no_text_of_the_bedside_becomes_markup():
+    row = BedsideRow("icu-a", "B-1", "high", "physiological", "firing", subject="q7k4", title="NEWS2", acknowledged_by="ada")
+    view = BedsideView(
+        NOW, (row, replace(row, alert_id="B-2", state="held")), (BedsideLoad("icu-a", "t", 1, 1.0, 1.0, 9.0, 1, 1.0),)
+    )
+    drawn, shown = played(
+        hostile(view), lambda one: bedside.sections(one, Looking("ada", "admin", held=Held()), whose=True).values()
+    )
+    assert (drawn > 8, shown > 8) == (True, True)
+    asked = Looking("ada", "admin", params={"edge": f"icu{EVIL}"})
+    assert check(*bedside.sections(replace(view, rows=(replace(row, edge=f"icu{EVIL}"),)), asked, whose=True).values())
 
 
 def test_no_text_of_the_fleet_becomes_markup():
