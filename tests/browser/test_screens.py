@@ -38,6 +38,9 @@ PAGES = (
     "/governance",
     "/completeness",
     "/automation",
+    "/hand-over",
+    "/hand-over?part=technical&hours=24",
+    "/hand-over/print?part=technical",
     "/account",
 )
 PEOPLE = {"ada": "admin", "olga": "operator", "cleo": "clinician", "dora": "data-officer", "vi": "viewer"}
@@ -288,6 +291,45 @@ def test_a_data_officer_erases_a_subject_and_reads_the_audit_log(page, hub):
     book = ErasureBook(hub.home / "erasures.sqlite")
     assert [e.who for e in book.all()] == ["dora"]
     book.close()
+
+
+def test_a_shift_is_handed_over_and_the_next_one_confirms(page, hub):
+    enter(page, hub, "olga")
+    page.get_by_role("link", name="Hand-over").click()
+    expect(page.locator("#answer h1")).to_contain_text("In 12 hours")
+    expect(page.locator("#alerts")).to_contain_text("cardio-1 sends updates far from its own history")
+    expect(page.locator("#edges")).to_contain_text("falls is failed: ended")
+    assert "q7k4" not in page.locator("#main").inner_html()
+    page.get_by_role("button", name="Write the note").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Leave the note").click()
+    expect(dialog).to_be_visible()  # without words it is none
+    dialog.get_by_label("The note").fill("patch-1 waits for a new cable.\nInes knows.")
+    dialog.get_by_role("button", name="Leave the note").click()
+    expect(page.locator("#note")).to_contain_text("patch-1 waits for a new cable.")
+    expect(page.get_by_role("button", name="I have read it and take over")).to_have_count(0)
+    shoot(page, "hand-over")
+    page.get_by_role("link", name="Print view").click()
+    expect(page.get_by_role("button", name="Print", exact=True)).to_be_visible()
+    page.emulate_media(media="print")
+    expect(page.get_by_role("button", name="Print", exact=True)).to_be_hidden()
+    expect(page.locator("#note")).to_be_visible()
+    page.screenshot(path=ARTIFACTS / "hand-over-printed.png", full_page=True)
+    page.emulate_media(media="screen")
+    page.context.clear_cookies()
+    enter(page, hub, "ada")
+    page.goto(hub.address + "/hand-over?part=technical")
+    page.get_by_role("button", name="I have read it and take over").click()
+    expect(page.locator("#note")).to_contain_text("confirmed by ada")
+    page.context.clear_cookies()
+    enter(page, hub, "cleo")
+    page.goto(hub.address + "/hand-over?part=technical")
+    expect(page.locator("#answer h1")).to_contain_text("rising NEWS2")
+    assert "patch-1 waits" not in page.locator("#main").inner_html()
+    shoot(page, "hand-over-clinical")
+    page.goto(hub.address + "/bedside")
+    shoot(page, "bedside")
+    assert page.problems == []
 
 
 @pytest.mark.parametrize("name", ["olga", "cleo", "vi"])

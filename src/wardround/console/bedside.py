@@ -86,8 +86,12 @@ def _open(view: BedsideView, looking: Looking, *, whose: bool) -> str:
         )
         return head + tabs + chosen + parts.empty("Nothing is open", words, "wardround alert edges")
     more = f'<p class="calm dim">and {view.more:,} more: wardround alert edges</p>' if view.more else ""
-    table = _Cells(looking, view.now_us, whose).table(devices=devices)
-    return head + tabs + chosen + table.html(looking, rows) + more
+    return head + tabs + chosen + table(looking, view.now_us, whose=whose, devices=devices).html(looking, rows) + more
+
+
+def table(looking: Looking, now_us: int, *, whose: bool, devices: bool) -> Table[BedsideRow]:
+    """The table of open alerts at edges, of patients or of devices. `whose`: the person may see of whom an alert is."""
+    return _Cells(looking, now_us, whose).table(devices=devices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,9 @@ PROCESSING = Place(
     "/processing", "Processing", "p", '<path d="M9 2.4l6.6 3.4L9 9.2 2.4 5.8zM2.4 9L9 12.4 15.6 9M2.4 12.2L9 15.6l6.6-3.4"/>'
 )
 STUDIES = Place("/studies", "Studies", "s", '<path d="M2.6 2.4v13h13M5.2 12.4c2-.4 2.6-6.8 9.6-7.4"/>')
+HAND_OVER = Place(
+    "/hand-over", "Hand-over", "h", '<path d="M2.2 6.4h9.6M9 3.2l3.4 3.2L9 9.6M15.8 11.6H6.2M9 8.4l-3.4 3.2L9 14.8"/>', gap=True
+)
 COMPLETENESS = Place("/completeness", "Completeness", "c", '<path d="M3 15V9M7 15V4M11 15V7M15 15V3"/>')
 AUTOMATION = Place("/automation", "Automation", "m", '<circle cx="9" cy="9" r="6.8"/><path d="M9 4.6V9l3 2"/>')
 GOVERNANCE = Place(
@@ -64,7 +67,6 @@ GOVERNANCE = Place(
     "Governance",
     "g",
     '<path d="M9 2l5.8 2v4.6c0 3.6-2.4 6-5.8 7.4-3.4-1.4-5.8-3.8-5.8-7.4V4zM6.4 9l2 2 3.4-3.8"/>',
-    gap=True,
 )
 SCREENS = (
     OVERVIEW,
@@ -76,6 +78,7 @@ SCREENS = (
     STUDIES,
     COMPLETENESS,
     AUTOMATION,
+    HAND_OVER,
     GOVERNANCE,
 )  # those that there are, in the order of the navigation
 

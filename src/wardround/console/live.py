@@ -22,7 +22,7 @@ TICK_S = 0.25  # between two looks for news: the hub's read model is another one
 SEND_EVERY = 4  # ticks: what changes beside the hub's read model
 SEEN_EVERY = 240
 FACTS_MAX, FACT_CHARS = 20, 300
-LONG_CHARS = {"toml": 64_000}  # of what is a text by its nature
+LONG_CHARS = {"toml": 64_000, "note": 4_000}  # of what is a text by its nature
 HEAD = (
     '<link rel="stylesheet" href="/static/tokens.css"><link rel="stylesheet" href="/static/console.css">'
     '<link rel="stylesheet" href="/static/screens.css">'

@@ -34,6 +34,11 @@ class SubjectRow:
     last_us: int = 0  # the newest vital sign; 0: none lately
     priority: Priority | None = None  # of the most urgent open alert about this subject
 
+    @property
+    def rise(self) -> int:
+        """Points of NEWS2 above the lowest of these hours; 0 where nothing can be said now."""
+        return self.scores[-1] - min(self.scores) if self.news2 is not None and self.scores else 0
+
 
 @dataclass(frozen=True, slots=True)
 class WardList:

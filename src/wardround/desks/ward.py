@@ -129,6 +129,17 @@ class Ward:
         rows = [row for row in rows if self._consents.keeps(row.subject, Purpose.CARE, Consent.RAW)]  # since the look, too
         return WardList(tuple(rows), page, len(matching), len(everybody), self._edges, self._looked_us, newer)
 
+    def rising(self, who: str, least: int) -> tuple[SubjectRow, ...] | None:
+        """Subjects whose NEWS2 is so many points above its lowest of the last hours, the steepest first; None: not read yet.
+        Raises NotAllowed."""
+        self._check(who)
+        self._wanted_s = self._clock.monotonic_s()
+        if self._list is None:
+            return None
+        self._seen(who, "the ward's list opened", "")
+        found = [r for r in self._list if r.rise >= least and self._consents.keeps(r.subject, Purpose.CARE, Consent.RAW)]
+        return tuple(sorted(found, key=lambda r: (-r.rise, _need(r))))
+
     def _take(self, rows: tuple[SubjectRow, ...]) -> None:
         """Once for everybody who looks: a page of ten thousand subjects then costs no more than its rows."""
         self._by_name = {row.subject: row for row in rows}

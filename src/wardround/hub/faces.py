@@ -12,7 +12,7 @@ from wardround.clock import Clock
 from wardround.collect.bundles import BundleIntake
 from wardround.collect.inbox import Inbox
 from wardround.collect.signals import load_signals, signal_title
-from wardround.console import alerts, bedside, fleet, study_new
+from wardround.console import alerts, bedside, fleet, hand_over, study_new
 from wardround.console import studies as studies_screen
 from wardround.console.elsewhere import DONE
 from wardround.console.governance_pages import GovernancePages
@@ -27,6 +27,7 @@ from wardround.desks.bedside import HubBedsideDesk
 from wardround.desks.console import HubDesk
 from wardround.desks.fleet import HubFleetDesk
 from wardround.desks.governance import Governance
+from wardround.desks.hand_over import HubHandOverDesk
 from wardround.desks.patients import PatientRecords
 from wardround.desks.people import People
 from wardround.desks.processing import ProcessingDesk
@@ -152,6 +153,7 @@ def _alerts(parts: Parts) -> tuple[Screen, ...]:
 
 
 def _bedside(parts: Parts) -> tuple[Screen, ...]:
+    """What edges watch themselves, and the hand-over of a shift, which has that in it."""
     desk, consents = parts.desk, parts.consents
     own = HubBedsideDesk(
         parts.clock,
@@ -164,7 +166,18 @@ def _bedside(parts: Parts) -> tuple[Screen, ...]:
         record=parts.record,
         tell=parts.acknowledge_at_edge,
     )
-    return bedside.screens(own)
+    handing = HubHandOverDesk(
+        parts.store,
+        parts.clock,
+        overview=desk.overview,
+        routines=desk.routines,
+        watch=parts.watch,
+        bedside=own,
+        rising=parts.ward.rising,
+        check=desk.check,
+        record=parts.record,
+    )
+    return (*bedside.screens(own), *hand_over.screens(handing))
 
 
 def _studies(parts: Parts) -> tuple[Screen, ...]:

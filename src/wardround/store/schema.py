@@ -223,6 +223,19 @@ lease = sa.Table(
     sa.Column("ends_us", sa.BigInteger, nullable=False),  # by the database's own clock
 )
 
+hand_overs = sa.Table(
+    "hand_overs",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("part", sa.Text, nullable=False),  # clinical, technical
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("written_us", sa.BigInteger, nullable=False),
+    sa.Column("hours", sa.Integer, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("confirmed_by", sa.Text, nullable=False),
+    sa.Column("confirmed_us", sa.BigInteger, nullable=False),  # 0: nobody has
+)
+
 
 def storable(value: Any) -> Any:
     """A text as both databases can hold it: PostgreSQL has no NUL in a text, and neither has a lone surrogate."""

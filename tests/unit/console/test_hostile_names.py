@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from wardround.console import (
     completeness,
     find,
     fleet,
+    hand_over,
     overview,
     sign_in_pages,
     studies,
@@ -27,6 +29,7 @@ from wardround.console import (
 from wardround.console.alert_model import AlertDetail, AlertRow, AlertsView, LoadView, SilenceView, Step
 from wardround.console.bedside_model import BedsideLoad, BedsideRow, BedsideView
 from wardround.console.fleet_model import Branch, FleetEdge, FleetView, Invitation, InviteStep
+from wardround.console.hand_over_model import HandOverView, Note, ShiftAlert, ShiftStudy
 from wardround.console.looking import Held, Looking
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, RoutineView, SignalHours, StudyView
 from wardround.console.study_model import (
@@ -40,6 +43,7 @@ from wardround.console.study_model import (
     StudyDetail,
     StudyRow,
 )  # fmt: skip
+from wardround.console.ward_model import SubjectRow
 
 NOW = 1_764_000_000_000_000
 EVIL = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -156,6 +160,26 @@ def test_no_text_of_the_bedside_becomes_markup():
     assert (drawn > 8, shown > 8) == (True, True)
     asked = Looking("ada", "admin", params={"edge": f"icu{EVIL}"})
     assert check(*bedside.sections(replace(view, rows=(replace(row, edge=f"icu{EVIL}"),)), asked, whose=True).values())
+
+
+def test_no_text_of_the_hand_over_becomes_markup():
+    alert = ShiftAlert("A-1", "ECG", "icu-a", "high", True, True, NOW, "ada", NOW, done="flagged", undo=True)
+    view = HandOverView(
+        "technical", NOW, 12, alerts=(alert,), silent=VIEW.edges[1:], aside=VIEW.edges[:1], due=ROUTINES,
+        studies=(ShiftStudy("beats", "paused", why="by ada"), ShiftStudy("beats", "rollback", "ada", "why", NOW)),
+        notes=(Note(2, "ada", NOW, 12, "Call Ines.", "bob", NOW), Note(1, "bob", NOW, 12, "Before.")),
+    )  # fmt: skip
+    row = BedsideRow("icu-a", "B-1", "high", "physiological", "firing", subject="q7k4", title="NEWS2")
+    ward = replace(view, part="clinical", rising=(SubjectRow("q7k4", "icu-a", 7, scores=(3, 7)),), bedside=(row,))
+    for one, role in ((view, "operator"), (ward, "clinician")):
+        desk = SimpleNamespace(view=lambda _who, _part, _hours: None)
+
+        def draw(variant, desk=desk, role=role):
+            desk.view = lambda _who, _part, _hours: variant
+            return hand_over.sections(desk, Looking("zoe", role, held=Held())).values()
+
+        drawn, shown = played(hostile(one), draw)
+        assert (drawn > 12, shown > 8) == (True, True)
 
 
 def test_no_text_of_the_fleet_becomes_markup():

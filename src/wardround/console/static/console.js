@@ -139,6 +139,7 @@ window.wr = (() => {
     if (facts.act === "pause-toggle") return pause(!paused);
     if (facts.act === "close") return shut(button.closest("dialog"));
     if (facts.act === "unsay") return unsay();
+    if (facts.act === "print") return window.print();
     if (facts.act === "copy") { navigator.clipboard && navigator.clipboard.writeText(facts.text); return toast("Copied."); }
     const asked = button.closest("dialog, [data-form]"); // a form on the page stays, with what was typed
     if (asked && !filled(asked, facts)) return;
@@ -178,6 +179,16 @@ window.wr = (() => {
   function present() { if (Date.now() - here > 30000) { here = Date.now(); act({ act: "here" }); } }
   for (const kind of ["pointerdown", "pointermove", "keydown", "wheel"]) addEventListener(kind, present, { passive: true });
 
+  // Paper is white: light, whatever the screen is, and nothing folded.
+  let theme = null;
+  addEventListener("beforeprint", () => {
+    theme = document.documentElement.dataset.theme || "";
+    document.documentElement.dataset.theme = "light";
+    for (const folded of document.querySelectorAll("main details")) folded.open = true;
+  });
+  addEventListener("afterprint", () => {
+    if (theme) document.documentElement.dataset.theme = theme; else delete document.documentElement.dataset.theme;
+  });
   document.documentElement.lang = "en"; // the page around ours names no language, which screen readers need
   const saved = localStorage.getItem("wardround-theme");
   if (saved) document.documentElement.dataset.theme = saved;
