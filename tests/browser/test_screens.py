@@ -38,6 +38,8 @@ PAGES = (
     "/governance",
     "/completeness",
     "/automation",
+    "/settings?show=all",
+    "/records",
     "/hand-over",
     "/hand-over?part=technical&hours=24",
     "/hand-over/print?part=technical",

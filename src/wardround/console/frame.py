@@ -68,6 +68,12 @@ GOVERNANCE = Place(
     "g",
     '<path d="M9 2l5.8 2v4.6c0 3.6-2.4 6-5.8 7.4-3.4-1.4-5.8-3.8-5.8-7.4V4zM6.4 9l2 2 3.4-3.8"/>',
 )
+SETTINGS = Place(
+    "/settings",
+    "Settings",
+    "e",
+    '<path d="M2.4 5h7M13.4 5h2.2M2.4 13h2.2M8.6 13h7"/><circle cx="11.4" cy="5" r="2"/><circle cx="6.6" cy="13" r="2"/>',
+)
 SCREENS = (
     OVERVIEW,
     ALERTS,
@@ -80,6 +86,7 @@ SCREENS = (
     AUTOMATION,
     HAND_OVER,
     GOVERNANCE,
+    SETTINGS,
 )  # those that there are, in the order of the navigation
 
 

@@ -243,7 +243,10 @@ def _entry(e: AuditRow, now_us: int) -> str:
 
 
 def _exports(found: GovernanceView, now_us: int) -> str:
-    head = '<header><h2>Exports</h2><span class="note">what left with rows of subjects in it</span></header>'
+    head = (
+        '<header><h2>Exports</h2><span class="note">what left with rows of subjects in it</span><span class="end">'
+        '<a class="link" href="/records">Take a record away</a></span></header>'
+    )
     if not found.exports:
         return f'{head}<p class="calm">Nothing has left: <code>wardround process export --help</code></p>'
     rows = "".join(

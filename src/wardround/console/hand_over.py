@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import cast
 from urllib.parse import quote, urlencode
 
 from wardround.console import bedside, parts, pictures
@@ -61,7 +60,7 @@ def part_of(looking: Looking) -> ShiftPart | None:
     """The part that the address asks for, or the one that the role covers; None: it covers neither."""
     may = [part for part, act in NEEDS.items() if looking.may(act)]
     asked = looking.params.get("part", "")
-    return cast(ShiftPart, asked) if asked in may else may[0] if may else None
+    return asked if asked in may else may[0] if may else None
 
 
 def hours_of(looking: Looking) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import cast
 
 from wardround.bedside.told import RESTS_ON, MayTell
 from wardround.clock import Clock
@@ -114,7 +113,7 @@ class HubBedsideDesk:
         )
 
     def _row(self, edge: str, beat: Beat, alert: OpenAlert, *, stale: bool) -> BedsideRow:
-        priority = cast(Priority, alert.priority if alert.priority in URGENCY else "info")
+        priority: Priority = alert.priority if alert.priority in URGENCY else "info"
         row = BedsideRow(edge, alert.alert_id, priority, alert.category, alert.state, stale, beat.acknowledges)
         about = alert.about
         if about is None or self._edge_of.get(about.subject) != edge:

@@ -13,11 +13,13 @@ from wardround.collect.bundles import BundleIntake
 from wardround.collect.inbox import Inbox
 from wardround.collect.signals import load_signals, signal_title
 from wardround.console import alerts, bedside, fleet, hand_over, study_new
+from wardround.console import settings as settings_screen
 from wardround.console import studies as studies_screen
 from wardround.console.elsewhere import DONE
 from wardround.console.governance_pages import GovernancePages
 from wardround.console.looking import Screen
 from wardround.console.processing_pages import ProcessingPages
+from wardround.console.record_exports import RecordExportPages
 from wardround.console.server import Console, Listening
 from wardround.console.study_files import study_files
 from wardround.console.ward_pages import WardPages
@@ -31,6 +33,8 @@ from wardround.desks.hand_over import HubHandOverDesk
 from wardround.desks.patients import PatientRecords
 from wardround.desks.people import People
 from wardround.desks.processing import ProcessingDesk
+from wardround.desks.record_exports import HubRecordExports
+from wardround.desks.settings import HubSettingsDesk
 from wardround.desks.studies import HubStudiesDesk
 from wardround.desks.ward import Ward
 from wardround.draining import Draining
@@ -111,15 +115,19 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
     api = make_api(api_desk, parts.store, api_desk, parts.clock, patients=patients, bundles=bundles, drains=drains)
     ward = WardPages(parts.ward, desk.overview)
     governance = GovernancePages(_governance(parts), desk.overview)
+    taken = HubRecordExports(patients, parts.exports, parts.clock, edge_of=parts.edge_of, check=desk.check, record=parts.record)
+    records = RecordExportPages(taken)
     models = ModelExports(parts.home, parts.store, check=desk.check, record=parts.record)
     screens = [
         *ward.screens(),
         *ProcessingPages(_processing(parts), desk.overview).screens(),
         *governance.screens(),
+        *records.screens(),
         *_alerts(parts),
         *_bedside(parts),
         *_studies(parts),
         *_fleet(parts, api_desk),
+        *settings_screen.screens(HubSettingsDesk(parts.home, settings, parts.clock, check=desk.check)),
     ]
     return Console(
         desk,
@@ -127,7 +135,7 @@ def make_console(parts: Parts, enrolment_port: int) -> Console:
         _listening(parts),
         parts.clock,
         screens=screens,
-        files=[ward.add_files, governance.add_files, study_files(models)],
+        files=[ward.add_files, governance.add_files, records.add_files, study_files(models)],
         beside={"/api": api, "/fhir": api},
     )
 
