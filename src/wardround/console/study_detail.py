@@ -10,6 +10,7 @@ from wardround.console.frame import page
 from wardround.console.looking import Looking
 from wardround.console.model import Overview
 from wardround.console.study_model import Budget, Decision, GoingBack, ModelRow, PartRow, StudyDetail
+from wardround.console.study_personal import personal
 from wardround.console.tables import Column, Table
 from wardround.console.words import count, day_clock, metric, safe
 from wardround.trust.roles import Act
@@ -37,7 +38,8 @@ def frame(view: Overview, looking: Looking) -> str:
         '<section class="panel" aria-label="Who took part" id="part"></section>'
         '<section class="panel" aria-label="Triage decisions" id="triage"></section></div>'
         '<div class="stack"><section class="panel" aria-label="Models" id="models"></section>'
-        '<section class="panel" aria-label="Privacy budget" id="budget"></section></div></div>'
+        '<section class="panel" aria-label="Privacy budget" id="budget"></section>'
+        '<section class="panel" aria-label="Personal models" id="personal"></section></div></div>'
     )
     return page(view, who=looking.name, role=looking.role, here="/studies", main=main)
 
@@ -49,7 +51,7 @@ def sections(study: StudyDetail | None, looking: Looking) -> dict[str, str]:
             f"There is no study {looking.item}.", "The list has every one that was started.", "wardround study status"
         )
         empty = dict.fromkeys(("part", "triage", "models", "budget"), '<p class="calm dim">Nothing to show.</p>')
-        return {"answer": parts.answer(f"There is no study {looking.item}."), "score": gone, **empty}
+        return {"answer": parts.answer(f"There is no study {looking.item}."), "score": gone, "personal": "", **empty}
     return {
         "answer": _answer(study, looking),
         "score": _scores(study),
@@ -57,6 +59,7 @@ def sections(study: StudyDetail | None, looking: Looking) -> dict[str, str]:
         "triage": _triage(study, looking),
         "models": _models(study, looking),
         "budget": _budget(study.budget),
+        "personal": personal(study.personal),
     }
 
 

@@ -101,6 +101,17 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Personal:
+    """Models of the edges' own beside what they send (the shared model after a round's training there): accuracies, as measured
+    by each edge on the examples that it trains on. `points` are (round, sent, own), weighted by examples; `by_edge` is of the
+    newest round, who gains least first."""
+
+    how: str  # the strategy's name
+    points: tuple[tuple[float, float, float], ...] = ()
+    by_edge: tuple[tuple[str, float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StudyDetail:
     """One study whole. `rounds` are the numbers of the rounds that `parts` has states of; where it went back is none of them."""
 
@@ -112,6 +123,7 @@ class StudyDetail:
     models: tuple[ModelRow, ...] = ()  # the newest first
     budget: Budget | None = None
     gone_back: tuple[tuple[int, str], ...] = ()  # (round, words): every time it went back
+    personal: Personal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from wardround.console.study_model import (
     StudyDetail,
     StudyRow,
 )
+from wardround.desks.study_personal import personal_of, with_edges
 from wardround.errors import StudyError, WardroundError
 from wardround.learn.answers import answers
 from wardround.learn.journal import Journal
@@ -161,9 +162,11 @@ class HubStudiesDesk:
         rounds, study = self._store.rounds(name, POINTS), _parsed(record)
         row = self._row(record, rounds)
         models = sorted(self._store.models(name), key=lambda m: -m.number)[:MODELS_SHOWN]
+        own = personal_of(study, rounds) if study is not None else None
         made = StudyDetail(
-            row, scores=_scores(rounds), models=tuple(map(_model, models)), budget=self._budget(study) if study else None
-        )
+            row, scores=_scores(rounds), models=tuple(map(_model, models)), budget=self._budget(study) if study else None,
+            personal=own,
+        )  # fmt: skip
         folder = self._home / "studies" / name
         if not (folder / "journal.sqlite").exists():
             return made
@@ -171,7 +174,8 @@ class HubStudiesDesk:
             edges = [e.name for e in self._store.edges() if e.revoked_us is None]
             numbers, parts = _parts(journal, rounds, edges)
             back = tuple((r.number, _back_words(r.to_round, r.who, r.reason)) for r in journal.rollbacks())
-            return StudyDetail(row, made.scores, numbers, parts, _decisions(journal), made.models, made.budget, back)
+            own = with_edges(own, journal)
+            return StudyDetail(row, made.scores, numbers, parts, _decisions(journal), made.models, made.budget, back, own)
 
     def _budget(self, study: Study) -> Budget | None:
         """What the ledger says; reckoned when it has grown, as an epsilon costs the processor far more than a look at a page."""
