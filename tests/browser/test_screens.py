@@ -265,6 +265,44 @@ def test_an_operator_drains_an_edge_and_uses_it_again(page, hub):
     assert page.problems == []
 
 
+def test_a_record_is_taken_away_by_a_data_officer_alone(page, hub):
+    address = f"/records/{rows.WORSE}/everything.json"
+    for name in ("cleo", "olga", "vi"):
+        enter(page, hub, name)
+        page.goto(hub.address + "/records")
+        expect(page.locator("#answer h1")).to_contain_text("Taking away a patient's record is for data officers.")
+        assert "q7k4" not in page.locator("#main").inner_html()
+        assert page.request.get(hub.address + address).status == 403
+        page.context.clear_cookies()
+    enter(page, hub, "dora")
+    page.goto(hub.address + "/records")
+    expect(page.locator("#answer h1")).to_contain_text("can be taken away")
+    shoot(page, "records")
+    page.get_by_label("Pseudonym begins with").fill(rows.WORSE)
+    page.get_by_role("button", name="Show", exact=True).click()
+    with page.expect_download() as given:
+        page.get_by_role("link", name="Take away").click()
+    bundle = json.loads(given.value.path().read_bytes())
+    assert {entry["resource"]["resourceType"] for entry in bundle["entry"]} == {"Patient", "Device", "Observation"}
+    assert page.request.get(hub.address + "/records/nobody/everything.json").status == 404
+    assert page.problems == []
+
+
+def test_settings_say_what_runs_and_that_the_file_has_changed(page, hub):
+    enter(page, hub, "olga")
+    page.get_by_role("link", name="Settings", exact=True).click()
+    expect(page.locator("#answer h1")).to_contain_text("The hub runs with what hub.toml says")
+    settings = hub.home / "hub.toml"
+    before = settings.read_text()
+    settings.write_text(before.replace('site = "Test"', 'site = "Northmoor"'))
+    try:
+        expect(page.locator("#answer h1")).to_contain_text("hub.toml has changed since the start: site.")
+        shoot(page, "settings")
+    finally:
+        settings.write_text(before)
+    assert page.problems == []
+
+
 def test_a_data_officer_erases_a_subject_and_reads_the_audit_log(page, hub):
     subject = hub.who[-1]
     enter(page, hub, "dora")

@@ -1,8 +1,9 @@
 """The whole story in one run of a real browser, against a hub and its edges as processes of their own (`make test-browser`).
 
-An operator signs in with a second factor, invites an edge and watches it join; a clinician sees a patient's vital signs; a study
-is started; the new edge lies, is set aside, and counts again once somebody says so; the study goes back a model; a data officer
-takes a model away, erases the patient and reads the audit log. Whoever may not is refused, in the browser and at the API. Each
+An operator signs in with a second factor, invites an edge and watches it join; a clinician sees a patient's vital signs and is on
+an alert that the edge has raised; a study is started; the new edge lies, is set aside, and counts again once somebody says so;
+the study goes back a model; an edge is drained and used again, and the shift handed over; a data officer takes a model and the
+patient's record away, erases the patient and reads the audit log. Whoever may not is refused, in the browser and at the API. Each
 step leaves a numbered picture in artifacts/story.
 """
 
@@ -23,12 +24,16 @@ from tests.browser.test_overview import pytestmark as marks
 from tests.browser.test_screens import serious
 
 from motion import hold_back, recording
+from wardround.bedside.ledger import BedsideLedger
+from wardround.bedside.watching import FOLDER
 from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
 from wardround.collect.mqtt_link import DeviceLink
+from wardround.collect.storage import FolderStorage
 from wardround.ports import free_port
 from wardround.records import Consent
 from wardround.trust import second_factor as totp
+from wardround.watch.alerts import AlertBook, Finding
 
 pytestmark = [
     *marks,
@@ -124,9 +129,22 @@ def site(site):
         site.keep(name, recording(f"p-{i}", name, i))
         if i == 0:
             site.secret, site.subject = site.device(name, "bed-3", Consent.RAW)
+            found_worse(site.folder / name, name, site.subject)
         program.start()
         program.wait_ready(600)
     return site
+
+
+def found_worse(home, edge, subject):
+    """The edge's own watch has found the patient worse, and lets the hub say that somebody is on it."""
+    toml = home / "edge.toml"
+    toml.write_text(f"{toml.read_text()}[bedside]\nacknowledge_from_hub = true\n")
+    (home / FOLDER).mkdir()
+    ledger, book, now_us = BedsideLedger(FolderStorage(home / FOLDER)), AlertBook(prefix="B"), time.time_ns() // 1_000
+    facts = {"title": "NEWS2 7 or more lasts", "priority": "high", "category": "physiological", "edge": edge}
+    book.raise_(Finding(kind="news2", subject=subject, since_us=now_us, detected_us=now_us, **facts), now_us)
+    ledger.keep(book, {})
+    ledger.close()
 
 
 @pytest.mark.usefixtures("browser")
@@ -137,12 +155,16 @@ def test_the_whole_story(browser, site, command):  # noqa: F811 - the fixtures
     an_edge_is_invited_and_joins(olga, command)
     cleo = Story(browser, site, "cleo")
     a_clinician_sees_vital_signs(cleo)
+    a_clinician_is_on_an_alert_of_the_edge(cleo)
     a_study_is_started(olga)
     a_liar_is_set_aside_and_counts_again(olga)
     the_study_goes_back_a_model(olga)
+    an_edge_is_drained_and_used_again(olga)
+    the_shift_is_handed_over(olga)
     whoever_may_not_is_refused(Story(browser, site, "vi"), olga, command)
     dora = Story(browser, site, "dora")
     a_model_is_taken_away(dora)
+    the_record_is_taken_away(dora)
     the_patient_is_erased(dora, cleo)
     the_audit_log_has_it_all(dora)
     expect.set_options(timeout=15_000)
@@ -233,6 +255,19 @@ def a_clinician_sees_vital_signs(cleo):
     cleo.shoot("vital-signs")
 
 
+def a_clinician_is_on_an_alert_of_the_edge(cleo):
+    """It comes by heartbeat, as consent lets it; that somebody is on it goes back the same way, and is said by the next ones."""
+    site, page = cleo.site, cleo.page
+    page.get_by_role("link", name="Bedside", exact=True).click()
+    row = page.locator("#open tr", has_text="B-0001")
+    expect(row).to_contain_text(site.subject)
+    expect(row).to_contain_text("lasts")  # which score: the watch goes on
+    cleo.shoot("bedside")
+    row.get_by_role("button", name="I am on it").click()
+    expect(row).to_contain_text("cleo at the hub is on it")
+    cleo.shoot("on-it")
+
+
 def a_study_is_started(olga):
     page = olga.page
     page.get_by_role("link", name="Studies", exact=True).click()
@@ -301,6 +336,31 @@ def the_study_goes_back_a_model(olga):
     olga.shoot("rolled-back")
 
 
+def an_edge_is_drained_and_used_again(olga):
+    page = olga.page
+    olga.go("/fleet")
+    row = page.locator("#edges tr", has_text=EDGES[3])
+    row.get_by_role("button", name="Drain").click()
+    expect(olga.dialog).to_contain_text("It gets no new work.")
+    olga.press(f"Drain {EDGES[3]}", olga.dialog)
+    expect(row.get_by_role("button", name="Use again")).to_be_visible()
+    olga.shoot("drained")
+    row.get_by_role("button", name="Use again").click()
+    expect(row.get_by_role("button", name="Drain")).to_be_visible()
+
+
+def the_shift_is_handed_over(olga):
+    page = olga.page
+    page.get_by_role("link", name="Hand-over").click()
+    expect(page.locator("#edges")).to_contain_text("moves is paused")
+    expect(page.locator("#edges")).to_contain_text("the liar was in it")
+    olga.press("Write the note")
+    olga.dialog.get_by_label("The note").fill(f"{NEW} was repaired. moves stays paused until Ines has looked.")
+    olga.press("Leave the note", olga.dialog)
+    expect(page.locator("#note")).to_contain_text("until Ines has looked")
+    olga.shoot("handed-over")
+
+
 def whoever_may_not_is_refused(vi, olga, command):
     site = vi.site
     for one, path, words in (
@@ -308,12 +368,15 @@ def whoever_may_not_is_refused(vi, olga, command):
         (olga, f"/ward/{EDGES[0]}/{site.subject}", "Patients are seen by clinicians."),
         (vi, "/governance", "Governance is the data officer's."),
         (vi, "/new-study", "A study is started by an operator."),
+        (vi, "/settings", "What the hub runs with is for operators."),
+        (vi, "/hand-over", "The hand-over is for who is on call"),
+        (olga, "/records", "Taking away a patient's record is for data officers."),
     ):
         one.go(path)
         expect(one.page.locator("#answer h1")).to_contain_text(words)
         assert site.subject not in one.page.content().replace(path, "")
     vi.shoot("refused")
-    for path in ("/governance/audit.log", "/studies/moves/models/1.zip"):
+    for path in ("/governance/audit.log", "/studies/moves/models/1.zip", f"/records/{site.subject}/everything.json"):
         assert vi.page.request.get(site.address + path).status == 403
     vi.go("/fleet")
     expect(vi.page.get_by_role("button", name="Invite an edge")).to_be_disabled()
@@ -333,6 +396,21 @@ def a_model_is_taken_away(dora):
     assert names == {"model.safetensors", "card.json", "card.md", "manifest.json", "predict.py"}
     assert b"no medical device" in card
     dora.shoot("exported")
+
+
+def the_record_is_taken_away(dora):
+    page, subject = dora.page, dora.site.subject
+    dora.go("/governance")
+    page.get_by_role("link", name="Take a record away").click()
+    page.get_by_label("Pseudonym begins with").fill(subject)
+    dora.press("Show")
+    dora.shoot("records")
+    with page.expect_download() as given:
+        page.locator("#records tr", has_text=subject).get_by_role("link", name="Take away").click()
+    bundle = json.loads(given.value.path().read_bytes())
+    kinds = [entry["resource"]["resourceType"] for entry in bundle["entry"]]
+    assert kinds[:2] == ["Patient", "Device"]
+    assert kinds.count("Observation") >= 60 * len(VITALS)
 
 
 def the_patient_is_erased(dora, cleo):
@@ -367,7 +445,11 @@ def the_audit_log_has_it_all(dora):
         "study started at the console",
         "response undone",
         "study: rollback",
+        "alert at an edge acknowledged",
+        "edge drained",
+        "hand-over written",
         "model taken away at the console",
+        "a patient's record taken away at the console",
         "erasure asked for at the console",
     ):
         assert what in log, what
