@@ -235,7 +235,8 @@ def measure(home: Path, own: argparse.Namespace) -> dict[str, Any]:
             found: dict[str, Any] = {"pages": {}}
             record = f"/ward/edge-0001/{subject(1)}"
             paths = ("/", "/alerts", "/alerts/A-0150", "/ward", record, "/fleet", "/fleet/edge-0500", "/processing", "/studies",
-                     "/studies/beats", "/governance", "/completeness", "/automation")  # fmt: skip
+                     "/studies/beats", "/governance", "/completeness", "/automation", "/bedside", "/hand-over",
+                     "/hand-over?part=technical", "/settings", "/records")  # fmt: skip
             for path in paths:
                 found["pages"][path] = [first_view(pages["ada"], address, path) for _ in range(own.times)]
                 print(path, found["pages"][path], file=sys.stderr)
