@@ -51,7 +51,8 @@ def at_edges(view: Overview, role: str) -> str:
                 f'<span class="m nw">{count(len(these), "alert")} {words}</span>'
                 f'<span class="dim">at {safe(where)}; {told}</span></li>'
             )
-    head = f'<header style="padding-top:2px"><h2>At the edges</h2><span class="note">{len(view.at_edges)}</span></header>'
+    more = '<span class="end"><a class="link" href="/bedside">All of them</a></span>'
+    head = f'<header style="padding-top:2px"><h2>At the edges</h2><span class="note">{len(view.at_edges)}</span>{more}</header>'
     return f'{head}<ul class="hlist">{"".join(rows)}</ul>'
 
 

@@ -40,7 +40,7 @@ def screens(desk: BedsideDesk) -> tuple[Screen, ...]:
 def frame(view: Overview, looking: Looking) -> str:
     """The whole page around the sections."""
     main = (
-        f'<section class="panel" aria-label="Open alerts" id="open"></section><p class="ds">{DISCLAIMER}</p>'
+        '<section class="panel" aria-label="Open alerts" id="open"></section>'
         '<section class="panel below" aria-label="Alarm load" id="load"></section>'
     )
     return page(view, who=looking.name, role=looking.role, here=PATH, main=main)

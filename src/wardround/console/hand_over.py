@@ -103,15 +103,16 @@ def sections(desk: HandOverDesk, looking: Looking) -> dict[str, str]:
 def answer(view: HandOverView, looking: Looking) -> str:
     """One sentence of what the next one takes over."""
     opened, still = sum(a.opened_here for a in view.alerts), sum(a.open for a in view.alerts)
-    words = f"In {view.hours} hours {spoken(opened)} {'alert was' if opened == 1 else 'alerts were'} opened"
-    words += f", {spoken(still)} {'is' if still == 1 else 'are'} still open."
+    words = f"In {view.hours} hours {spoken(opened)} {'alert was' if opened < 2 else 'alerts were'} opened"
+    words += f", {spoken(still) if still else 'none'} {'is' if still < 2 else 'are'} still open."
     if view.part == "clinical":
         rising = len(view.rising or ())
         if view.rising is not None:
-            words += f" {count(rising, 'patient').capitalize()} {'has' if rising == 1 else 'have'} a rising NEWS2."
+            words += f" {count(rising, 'patient') if rising else 'No patient'} {'has' if rising < 2 else 'have'} a rising NEWS2."
     else:
         silent, late = len(view.silent), sum(bool(r.late_s) for r in view.due)
-        words += f" {count(silent, 'edge')} {'is' if silent == 1 else 'are'} silent, {count(late, 'routine')} late."
+        words += f" {count(silent, 'edge')} {'is' if silent == 1 else 'are'} silent" if silent else " No edge is silent"
+        words += f", {count(late, 'routine')} late." if late else ", nothing is late."
     newest = view.notes[0] if view.notes else None
     if newest is not None and not newest.confirmed_us:
         sub = f"{newest.who} has left a note that nobody has confirmed."

@@ -135,6 +135,7 @@ def test_the_clinicians_part_has_patients_and_no_edge_or_study(site):
     site.rising = None
     assert "One moment: the ward is being read." in site.shown("cleo")
     site.rising = ()
+    assert "No patient has a rising NEWS2." in site.shown("cleo")
     assert "No patient of whom the hub may know has a rising NEWS2." in site.shown("cleo")
 
 
@@ -148,6 +149,15 @@ def test_nobody_gets_the_part_of_another_role(site, name, part):
     assert ("q7k4-m2xd" in shown, "icu-b" in shown) == (name == "cleo", name == "olga")
     if name == "vi":
         assert "Needs the role" in shown or "needs the role" in shown
+
+
+def test_a_quiet_shift_is_said_in_words(site):
+    site.edges, site.routines = site.edges[:1], []
+    shown = site.shown()
+    assert "In 12 hours no alert was opened, none is still open. No edge is silent, nothing is late." in shown
+    assert "No alert in this time" in shown
+    assert "Every edge is heard of, and nothing was done to a study." in shown
+    assert "Nothing is late, and nothing seldom is due." in shown
 
 
 def test_an_admin_chooses_the_part(site):
