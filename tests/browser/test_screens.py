@@ -259,7 +259,6 @@ def test_an_operator_drains_an_edge_and_uses_it_again(page, hub):
     row.get_by_role("button", name="Drain").click()
     page.screenshot(path=ARTIFACTS / "fleet-drain.png")
     dialog.get_by_role("button", name="Drain cardio-1").click()
-    expect(row).to_contain_text("drained")
     row.get_by_role("button", name="Use again").click()
     expect(row.get_by_role("button", name="Drain")).to_be_visible()
     assert page.problems == []
