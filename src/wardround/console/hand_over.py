@@ -23,7 +23,7 @@ from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen
 from wardround.console.model import EdgeView, Overview, RoutineView
 from wardround.console.tables import Column, Table
 from wardround.console.ward_model import SubjectRow
-from wardround.console.words import clock, count, day_clock, duration, safe, spoken
+from wardround.console.words import clock, count, day_clock, duration, full_clock, safe, spoken
 from wardround.errors import NotAllowed, WardroundError
 from wardround.trust.roles import Act
 
@@ -128,7 +128,7 @@ def answer(view: HandOverView, looking: Looking) -> str:
         asked = urlencode({key: value for key, value in looking.params.items() if key in ("part", "hours")})
         back = f"{PATH}?{asked}" if asked else PATH
         acts = f'<a class="btn" href="{safe(back)}">Back</a><button class="btn primary" data-act="print">Print</button>'
-        return parts.answer(words, sub, acts)
+        return parts.answer(words, f"Printed for {looking.name}, {full_clock(view.now_us)} UTC. {sub}", acts)
     printed = replace(looking, address=f"{PATH}/print").link({})
     return parts.answer(words, sub, f'{tabs}<a class="btn" href="{safe(printed)}">Print view</a>{acts}')
 

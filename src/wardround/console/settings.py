@@ -77,7 +77,7 @@ def _runs(view: SettingsView, looking: Looking) -> str:
     tabs = parts.tabs(looking, "show", (("", f"Set {set_}"), ("all", f"All {len(view.rows)}")), "Which")
     if not rows:
         return head + wrong + tabs + parts.empty("Nothing is set", "Every key is as it comes; All shows them.")
-    headings = "".join(f'<th scope="col">{words}</th>' for words in ("Key", "Runs with", "As it comes", "What it means"))
+    headings = "".join(f'<th scope="col">{words}</th>' for words in ("Key", "Runs with", "What it means"))
     body = "".join(map(_row, rows))
     table = f'<table class="tight"><thead><tr>{headings}</tr></thead><tbody>{body}</tbody></table>'
     return f'{head}{wrong}{tabs}<div class="tw" tabindex="0" role="region" aria-label="Settings">{table}</div>'
@@ -87,10 +87,11 @@ def _row(row: SettingRow) -> str:
     value = f"<b>{safe(row.value)}</b>" if row.changed else safe(row.value)
     if row.file is not None:
         value += f'<span class="need">{pictures.mark("low", 13)} from the next start: <b>{safe(row.file)}</b></span>'
-    default = f'<span class="dim">{safe(row.default)}</span>' if row.changed else '<span class="dim">the same</span>'
+    if row.changed:
+        value += f'<span class="need dim">as it comes: {safe(row.default)}</span>'
     return (
         f'<tr data-key="{safe(row.key)}"><td class="mono">{safe(row.key)}</td><td class="wrap mono">{value}</td>'
-        f'<td class="wrap mono">{default}</td><td class="wrap">{_words(row.meaning)}</td></tr>'
+        f'<td class="wrap">{_words(row.meaning)}</td></tr>'
     )
 
 

@@ -228,6 +228,7 @@ def test_a_thousand_edges_and_alerts_are_paged_and_printed_whole(site):
     printed = site.printed.sections(replace(site.looking("olga", "/hand-over/print", hours="24"), item="print"))
     assert printed["alerts"].count("<tr data-key") == 300
     assert 'href="/hand-over?hours=24"' in printed["answer"]
+    assert "Printed for olga, " in printed["answer"]
 
 
 def test_notes_are_kept_in_order_and_the_oldest_go(site, monkeypatch):

@@ -50,11 +50,11 @@ def test_what_is_set_is_shown_with_what_it_means(tmp_path):
     site = Site(tmp_path)
     shown = site.shown()
     assert "The hub runs with what hub.toml says: 3 keys of" in shown
-    assert 'site "Northmoor" "Wardround" the site' in shown
-    assert "console.idle_minutes 30.0 60.0 without a key or a touch a session ends" in shown
+    assert 'site "Northmoor" as it comes: "Wardround" the site' in shown
+    assert "console.idle_minutes 30.0 as it comes: 60.0 without a key or a touch a session ends" in shown
     assert "backup.keep" not in shown
     everything = site.shown(show="all")
-    assert "backup.keep 7 the same older ones of this hub in that folder are removed" in everything
+    assert "backup.keep 7 older ones of this hub in that folder are removed" in everything
     assert sum(row.changed for row in site.desk.view("olga").rows) == 3
 
 
