@@ -14,6 +14,7 @@ from wardround.learn.study import Study
 from wardround.settings import EdgeSettings, HubSettings, Settings, load_settings, parse_settings
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+SHOWN = Path(__file__).parents[2] / "src" / "wardround" / "desks" / "settings.md"
 
 
 def keys(kind: type[Settings], prefix: str = "") -> Iterator[str]:
@@ -30,6 +31,12 @@ def test_every_setting_is_documented_and_nothing_else_is(kind: type[Settings], s
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     documented = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
     assert sorted(documented) == sorted(keys(kind))
+
+
+def test_the_console_says_of_a_setting_what_the_document_says() -> None:
+    section = DOCUMENT.read_text().partition("## `hub.toml`\n")[2].partition("\n## ")[0]
+    copied = "copy the section of hub.toml in docs/settings.md to src/wardround/desks/settings.md"
+    assert SHOWN.read_text() == section.strip() + "\n", copied
 
 
 def test_documented_defaults_are_the_defaults() -> None:
