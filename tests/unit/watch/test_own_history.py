@@ -236,6 +236,41 @@ def test_when_the_hub_steps_too_far_no_edge_is_accused_of_it_and_history_begins_
     assert wards.round(lambda u, _: -u) == {"e03", "e07"}
 
 
+def elsewhere(change, also=(), seed=0):
+    """Edges whose model goes elsewhere after 60 rounds: every update changes by as much, each in its own way; e05's are small.
+
+    Those of `also` turn as far as e05 does, though their updates are as large as most.
+    """
+    rng = np.random.default_rng(seed)
+    pull, way = rng.normal(size=(2, 20, DIMENSIONS))
+    pull[5] *= 0.5
+    screen, named = OwnHistory(f"seed {seed}"), set()
+    for number in range(1, 91):
+        sizes = np.array([change * (2.0 if f"e{i:02}" in also else 1.0) for i in range(20)])[:, None]
+        noise = 0.4 * np.linalg.norm(pull, axis=1, keepdims=True) / np.sqrt(DIMENSIONS) * rng.normal(size=pull.shape)
+        made = pull + noise + (sizes * way if number > 60 else 0.0)
+        verdicts = judge(screen, number, {f"e{i:02}": {"w": u.astype(np.float32)} for i, u in enumerate(made)})
+        named |= {e for e, v in verdicts.items() if not v.accepted}
+    return named
+
+
+def test_a_model_that_goes_elsewhere_turns_small_updates_further_and_that_is_honest():
+    for seed in range(2):
+        assert elsewhere(0.5, seed=seed) == set()
+        assert elsewhere(0.5, ["e07"], seed=seed) == {"e07"}
+
+
+def test_where_all_edges_train_from_somewhere_else_their_sizes_change_and_that_is_nobodys():
+    wards, step = Wards(0), {"w": np.ones(42, np.float32)}
+    for _ in range(40):
+        wards.round()
+        wards.screen.stepped(MemoryTensors(step))
+    wards.screen.stepped(MemoryTensors({"w": 12 * step["w"]}))
+    wards.pull *= np.exp(1.2 * wards.rng.normal(size=(20, 1)))
+    assert wards.round() == set()
+    assert wards.round(lambda u, _: 500 * u) == {"e03", "e07"}
+
+
 def settling(edges, seed, rounds=150, creeping=(), aside=("", ())):
     """A study that comes to its end: each edge has a loss of its own, steeper than others' in directions of its own.
 

@@ -9,9 +9,10 @@ become usual.
 
 What happens to the edges of a round alike is nobody's: the median change of the round is taken off the last two, and where most
 edges turn, an edge has to turn that much more, and beyond the spread of how much they do: a model that comes to its end turns
-every edge's updates, slower and slower, and some by three times as much as most (as measured over 119 hospitals). When the hub's
-own step is far larger than it was, every edge trains from somewhere else: until that has become usual only sizes are judged, and
-then history begins anew.
+every edge's updates, slower and slower, and some by three times as much as most (as measured over 119 hospitals). A model that
+goes elsewhere (others were set aside, or are at fault) changes all updates by about as much, which turns a small one further:
+half the size, twice the angle. When the hub's own step is far larger than it was, every edge trains from somewhere else: until
+that has become usual only sizes are judged, beyond the spread of how much the round's have changed, and then history begins anew.
 Source: own-history consistency, Zhang et al., FLDetector, KDD 2022, arXiv:2207.09209, whose idea this is without the Hessian.
 """
 
@@ -39,6 +40,7 @@ DRIFT_SD_MIN = 0.35  # of the whole direction: honest training turns, slowly and
 CHANCE_SD = 1.4  # of the cosine of a small model's updates: it falls further by chance than a normal distribution has it
 FEW = 4.0  # rounds that are few
 COURSE_SD_MIN = 0.05
+SMALLEST = 1 / 3  # of the usual size: smaller updates may turn no further than such
 SPREAD_SD = 2.0  # of the logarithm of drifts, beyond their median: so much more may one edge turn where edges turn unlike much
 MAD_SD = 1.4826  # of a normal distribution: its standard deviation, by how far its quartiles lie from its median
 NORM_Z, COSINE_Z, COURSE_Z, CHI2 = 6.0, 5.0, 5.3, 5.5
@@ -66,6 +68,7 @@ class _Saved(msgspec.Struct):
     edges: dict[str, _Past]
     steps: list[float] = []  # norms of the hub's newest steps
     unsettled: bool = False
+    calm: float = 0.0  # as _slow_signs has it
 
 
 class _Look(msgspec.Struct):
@@ -75,6 +78,7 @@ class _Look(msgspec.Struct):
     direction: Vector
     chance: float
     log_norm: float  # relative to the round's median
+    spread: float  # of how far the norms of the round's edges lie from their own pasts
     peers: float  # cosine to the others' mean direction
     own: float = 0.0  # cosine to its own mean direction
     course: float = 0.0  # fall of that, in its own standard deviations
@@ -90,7 +94,7 @@ class OwnHistory:
         self._sketcher, self._threshold, self._rounds_min = Sketcher(seed), threshold, rounds_min
         self._past: dict[str, _Past] = {}
         self._steps: list[float] = []
-        self._unsettled = False
+        self._unsettled, self._calm = False, 0.0
 
     def judge_round(self, round_number: int, updates: Mapping[str, Tensors], aside: Collection[str] = ()) -> dict[str, Verdict]:
         """A verdict for each edge; each update is read once, a block at a time."""
@@ -100,7 +104,8 @@ class OwnHistory:
         """As judge_round, of sketches; those of `refused` are judged and teach nothing."""
         del round_number
         looks = self._looks(updates)
-        _slow_signs([look for look in looks.values() if look.past is not None and look.past.rounds >= REFERENCE_ROUNDS])
+        old = [look for look in looks.values() if look.past is not None and look.past.rounds >= REFERENCE_ROUNDS]
+        self._calm = _slow_signs(old, self._calm)
         verdicts: dict[str, Verdict] = {}
         learned: list[tuple[_Past, _Look]] = []
         for edge, look in looks.items():
@@ -134,12 +139,12 @@ class OwnHistory:
 
     def state(self) -> bytes:
         """The history."""
-        return msgspec.msgpack.encode(_Saved(self._past, self._steps, self._unsettled))
+        return msgspec.msgpack.encode(_Saved(self._past, self._steps, self._unsettled, self._calm))
 
     def restore(self, state: bytes) -> None:
         """Take up a kept history."""
         saved = msgspec.msgpack.decode(state, type=_Saved)
-        self._past, self._steps, self._unsettled = saved.edges, saved.steps, saved.unsettled
+        self._past, self._steps, self._unsettled, self._calm = saved.edges, saved.steps, saved.unsettled, saved.calm
 
     def _looks(self, updates: Mapping[str, Sketched]) -> dict[str, _Look]:
         if not updates:
@@ -147,8 +152,9 @@ class OwnHistory:
         logs = [math.log(u.norm + 1e-12) for u in updates.values()]
         usual, rows = float(np.median(logs)), np.array([u.direction for u in updates.values()])
         peers = _cosines(rows, rows.sum(axis=0) - rows) if len(updates) > 2 else np.zeros(len(updates))
+        spread = self._spread_of_norms({edge: log - usual for edge, log in zip(updates, logs, strict=True)})
         looks = {
-            edge: _Look(self._past.get(edge), u.direction, u.chance, log - usual, peer)
+            edge: _Look(self._past.get(edge), u.direction, u.chance, log - usual, spread, peer)
             for (edge, u), log, peer in zip(updates.items(), logs, peers.tolist(), strict=True)
         }
         known = [(look, look.past) for look in looks.values() if look.past is not None]
@@ -157,6 +163,12 @@ class OwnHistory:
             look.own = cosine
         return looks
 
+    def _spread_of_norms(self, logs: Mapping[str, float]) -> float:
+        """When all edges train from somewhere else their sizes change, one more than another: that is nobody's fault."""
+        pasts = [(log, self._past[e]) for e, log in logs.items() if e in self._past]
+        changes = [abs(log - past.norm[0]) for log, past in pasts if past.rounds >= self._rounds_min]
+        return MAD_SD * float(np.median(changes)) if len(changes) >= COMMON_MIN else 0.0
+
     def _judge(self, look: _Look, others: int) -> tuple[Verdict, float]:
         """A verdict, and the edge's course if the update is to be learned."""
         past = look.past
@@ -164,7 +176,8 @@ class OwnHistory:
             return Verdict(accepted=True, reason="", score=0.0, threshold=self._threshold), 0.0
         signs = {"norm": 0.0, "direction": 0.0, "course": 0.0, "drift": 0.0}
         if past.rounds >= self._rounds_min:
-            signs["norm"] = abs(look.log_norm - past.norm[0]) / max(_sd(past.norm), NORM_SD_MIN) * THRESHOLD / NORM_Z
+            sd = max(_sd(past.norm), NORM_SD_MIN, look.spread)
+            signs["norm"] = abs(look.log_norm - past.norm[0]) / sd * THRESHOLD / NORM_Z
         course = past.course
         if not self._unsettled:
             if past.rounds >= self._rounds_min:
@@ -198,10 +211,13 @@ def _learn(learned: Sequence[tuple[_Past, _Look]]) -> None:
             past.ewma = look.drift.tobytes()
 
 
-def _slow_signs(looks: Sequence[_Look]) -> None:
-    """Course and drift of the edges that have a past long enough, without what is common to the round."""
+def _slow_signs(looks: Sequence[_Look], calm: float) -> float:
+    """Course and drift of the edges that have a past long enough, without what is common to the round.
+
+    `calm` is how far half of a round's edges have drifted so far, a slow mean; the new one is returned. 0: not known yet.
+    """
     if not looks:
-        return
+        return calm
     pasts = [look.past for look in looks if look.past is not None]
     chances = np.array([look.chance for look in looks])
     courses = np.array([(p.own[0] - look.own) / max(_sd(p.own), COURSE_SD_MIN) for p, look in zip(pasts, looks, strict=True)])
@@ -215,9 +231,15 @@ def _slow_signs(looks: Sequence[_Look]) -> None:
     before = _stored([p.ewma for p in pasts])
     drifts = before + EWMA * (np.clip(z, -CLIP, CLIP) - before)
     chi2 = (drifts**2).sum(axis=1) * chances**2 / SETTLED  # a small model does not fill the sketch
-    chi2 /= np.maximum(1.0, _usual_drift(chi2))
+    usual = _usual_drift(chi2)
+    middle = float(np.median(chi2))
+    if len(looks) >= COMMON_MIN and calm > 0:  # by what edges turn more than they did, small updates turn further
+        sizes = np.exp(np.array([p.norm[0] for p in pasts]))  # of each edge's updates, to the median of a round
+        usual = usual + max(0.0, middle - calm) * (np.clip(sizes, SMALLEST, 1.0) ** -2 - 1)
+    chi2 /= np.maximum(1.0, usual)
     for look, drift, own, own_course in zip(looks, drifts, chi2.tolist(), courses.tolist(), strict=True):
         look.drift, look.chi2, look.course = drift, own, own_course
+    return calm + FORGET * (middle - calm) if calm > 0 else middle
 
 
 def _fall(past: _Past, look: _Look, others: int) -> float:
