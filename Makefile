@@ -56,6 +56,10 @@ test-takeover: $(VENV)/.dev  ## two hubs on one PostgreSQL: killed in the middle
 test-upgrade: $(VENV)/.dev  ## homes of hub and edge that an earlier version made are taken up by this one, which runs on them
 	@WARDROUND_UPGRADE=1 scripts/test tests/upgrade $(ARGS)
 
+.PHONY: test-drill
+test-drill: $(VENV)/.dev  ## live drills on a real hub and real edges: every fault that can be ordered, nine edges (some minutes)
+	@WARDROUND_DRILL=1 scripts/test tests/integration/test_drill_live.py tests/unit/live_drills $(ARGS)
+
 .PHONY: test-rollback
 test-rollback: $(VENV)/.dev  ## a step of the server ruins the model: gone back from by itself, and undone, among real processes (a minute)
 	@WARDROUND_ROLLBACK=1 scripts/test tests/rounds/test_rollback_live.py $(ARGS)

@@ -181,9 +181,14 @@ OWN_MODEL = ("tests/integration/test_own_model.py", '"own-model.md"')
 CLIENT = ("tests/unit/client/test_remote.py", "remote(")
 POSTGRES = ("tests/unit/store/test_places.py", '"store", "copy"')
 NODES = ("tests/nodes/test_nodes.py", '"node"')
+LIVE_DRILLS = ("tests/integration/test_drill_live.py", '"drill", "--live"')
 ELSEWHERE = {
     "study columns wearable.csv": FIRST_STUDY,
     "study tasks": FIRST_STUDY,
+    "drill --live --fault label-flip --home hub": LIVE_DRILLS,
+    "drill --live --fault label-flip --seeds 0 --home HUB": LIVE_DRILLS,
+    "drill --live --fault all --strike icu-b --home HUB": LIVE_DRILLS,
+    "drill --live --fault scaling --tell --home HUB": LIVE_DRILLS,
     "study examples wearable.csv --dry-run": FIRST_STUDY,
     "study examples wearable.csv --out examples": FIRST_STUDY,
     "study new activity --name first": FIRST_STUDY,

@@ -48,6 +48,8 @@ from wardround.erasing.edge import EdgeErasing
 from wardround.errors import HomeTaken, StorageFull, TrustError, WardroundError
 from wardround.learn.blobs import FolderBlobs
 from wardround.learn.condition import Condition, ConditionReader
+from wardround.learn.drills import TASK as DRILL
+from wardround.learn.drills import DrillPart, SignedCharter
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
 from wardround.learn.grpc_wire import NAME_MAX, RELAY, WORD_MAX, Beat
@@ -67,7 +69,7 @@ from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
 from wardround.log_lines import chosen_log
 from wardround.ready import write_ready
-from wardround.records import Consent, Observation
+from wardround.records import Consent, Observation, is_sandbox
 from wardround.settings import EdgeSettings, load_settings
 from wardround.trust.at_rest import Seal, turn_on
 from wardround.trust.audit import Head
@@ -85,7 +87,7 @@ from wardround.trust.pseudonyms import Pseudonyms
 from wardround.trust.renewal import Renewer
 from wardround.trust.renewal_link import ask_renewal
 from wardround.trust.roster import LastingKey, PinnedRoster
-from wardround.trust.signatures import EdgeSigner, check_audit_signature, check_signature
+from wardround.trust.signatures import EdgeSigner, check_audit_signature, check_drill_signature, check_signature
 from wardround.trust.study_names import give_names
 from wardround.wire import wardround_pb2 as pb
 
@@ -299,6 +301,13 @@ class Edge:
             FolderBlobs(home.path / "learn" / "models"), verify=self._check_manifest, keep=settings.relay.models_max
         )
         self._held = HeldModels(FolderBlobs(home.path / "learn" / "held"))
+        self._drills = DrillPart(
+            settings.name,
+            allowed=settings.learning.drills,
+            check=self._check_charter,
+            now_us=clock.now_us,
+            note=lambda what, **facts: self._audit.add("system", what, "hub", **facts),
+        )
         self._examples = 0
         self._model = ""
         self._sources: list[ModelSource] = []  # as the newest order says: edges below may ask before the next one is here
@@ -343,7 +352,8 @@ class Edge:
             greet=self._greet,
             masks=self._mask_agent(signer),
             on_lie=self._hub_lied,
-            declines=lambda order: why_not(settings.privacy, order),
+            declines=self._declines,
+            drills=self._drills,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
         forwarder = Forwarder(
@@ -454,21 +464,31 @@ class Edge:
         for part in (self._spool, self._quarantine, self._consents, self._imports, self._erasures, self._audit):
             part.close()
 
+    def _declines(self, order: Order) -> str:
+        """Why this edge wants no part in an order; empty: it does. What a drill makes up is no patient's."""
+        return self._drills.why_not(order) or ("" if is_sandbox(order.study) else why_not(self._home.settings.privacy, order))
+
     async def _train(self, order: Order, model: bytes, kept: bytes) -> Done:
+        if is_sandbox(order.study):
+            return await self._drills.train(order, model, home=str(self._home.path), run=self._work)
         source = Source(SOURCES.get(order.task, EXAMPLES), str(self._home.path), self.name)
         own = self._home.settings.privacy
         bound = Bound(own.patient_epsilon_max, own.patient_delta)
-        work = Work(source, order.task, order.settings, model, order.round_number, kept, order.study, bound)
-        unwanted = threading.Event()
-        try:
-            done = await asyncio.to_thread(self._trainer.run, work, unwanted)
-        except asyncio.CancelledError:
-            unwanted.set()  # the thread goes on to the end of the worker, not of the training
-            raise
+        done = await self._work(Work(source, order.task, order.settings, model, order.round_number, kept, order.study, bound))
         self._model = order.base or self._model
         if not order.masks:  # how many examples a blind study counts here is not for the hub to know
             self._examples = done.examples
         return self._alter(order, done) if self._alter is not None else done
+
+    async def _work(self, work: Work) -> Done:
+        """In the training worker, as long as it is wanted."""
+        unwanted = threading.Event()
+        try:
+            return await asyncio.to_thread(self._trainer.run, work, unwanted)
+        except asyncio.CancelledError:
+            if work.task != DRILL:  # that is over in a moment: a study's order waits for it rather than for another worker
+                unwanted.set()  # the thread goes on to the end of the worker, not of the training
+            raise
 
     async def _listen_for_edges(self, relay: RelayLink) -> tuple[str, Callable[[], Awaitable[None]]]:
         """Where this edge passes models on (empty: nowhere), and how to stop.
@@ -530,6 +550,10 @@ class Edge:
     def _check_manifest(self, signed: Signed) -> None:
         authority = (self._identity / "ca.pem").read_bytes()
         check_signature(signed.manifest, signed.signature, signed.certificate, authority, now_us=self._clock.now_us())
+
+    def _check_charter(self, signed: SignedCharter) -> None:
+        authority, now_us = (self._identity / "ca.pem").read_bytes(), self._clock.now_us()
+        check_drill_signature(signed.charter, signed.signature, signed.certificate, authority, now_us=now_us)
 
     def _beat(self) -> Beat:
         facts = self._spool.facts()

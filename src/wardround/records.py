@@ -24,9 +24,15 @@ ModelDigest = NewType("ModelDigest", str)  # SHA-256 of the safetensors file, lo
 BootId = NewType("BootId", str)  # one life of a spool or of a device's memory
 
 BUCKETS = 16
+SANDBOX = "drill."  # begins the name of a live drill's study, and of no other: a study's own name has no dot
 YEAR_1_US, YEAR_9999_US = -62_135_596_800_000_000, 253_402_300_799_999_999  # what every calendar can hold
 FROM_FILE = "file/"  # begins the device_boot of an imported observation; no boot of a device has a slash
 Floats = NDArray[np.float64]
+
+
+def is_sandbox(study: str) -> bool:
+    """Whether a study is a live drill's: its data are made up, and its model is nobody's."""
+    return study.startswith(SANDBOX)
 
 
 class Validity(IntEnum):

@@ -211,6 +211,12 @@ class EdgePrivacySettings(Settings, frozen=True, kw_only=True):
     patient_delta: float = 1e-6
 
 
+class EdgeLearningSettings(Settings, frozen=True, kw_only=True):
+    """What this edge lets its hub ask of its training worker beside studies."""
+
+    drills: bool = False  # take part in live drills: examples are made up, and what goes wrong touches the drill's study alone
+
+
 class EdgeSettings(Settings, frozen=True, kw_only=True):
     """edge.toml: one edge gateway."""
 
@@ -225,6 +231,7 @@ class EdgeSettings(Settings, frozen=True, kw_only=True):
     relay: EdgeRelaySettings = EdgeRelaySettings()
     schedule: ScheduleSettings = ScheduleSettings()  # this edge's own: an order that it forbids is refused, at no cost
     privacy: EdgePrivacySettings = EdgePrivacySettings()
+    learning: EdgeLearningSettings = EdgeLearningSettings()
     flower: FlowerSettings = FlowerSettings()
     bedside: BedsideSettings = BedsideSettings()
     log: LogSettings = LogSettings()

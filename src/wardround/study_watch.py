@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import msgspec
 import structlog
@@ -21,7 +22,6 @@ from wardround.clock import Clock
 from wardround.learn.messages import Reported, RoundEvent
 from wardround.learn.study import Study
 from wardround.row_counts import decode_rows
-from wardround.store import Store
 from wardround.watch.advisory import Advice, Advisory, make_advisory
 from wardround.watch.calibration import CalibrationReport
 from wardround.watch.detectors.screens import Screens
@@ -33,6 +33,14 @@ QUEUE_MAX = 64
 SAVE_S = 5.0
 Advise = Callable[[str, Sequence[Advice], Collection[str]], None]  # study, what joint detectors say, of which edges
 Tell = Callable[[str, Sequence[Deviation], Collection[Standing]], None]  # study, what a round showed, what stands
+
+
+class States(Protocol):
+    """Where what the watch knows is kept, by name: the store, as far as it is asked here."""
+
+    def load_state(self, key: str) -> bytes | None: ...
+
+    def save_state(self, key: str, value: bytes) -> None: ...
 
 
 def report_name(study: str) -> str:
@@ -80,7 +88,7 @@ class StudyWatch:
         features: Sequence[str],
         *,
         screens: Screens,
-        store: Store,
+        store: States,
         clock: Clock,
         tell: Tell,
         is_well: Callable[[str], bool],

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from wardround.cli.hub import AsJson
+from wardround.cli.drill_live import play_live, say_live
+from wardround.cli.hub import DEFAULT_HOME, AsJson, Home
 from wardround.cli.rehearse import population_of
 from wardround.collect.signals import load_signals
 from wardround.errors import StudyError
@@ -48,12 +49,25 @@ def drill(
     healthy: Annotated[
         int, typer.Option(min=0, max=1_000_000, help="Rounds without any fault beside: what is said in them is a false alarm.")
     ] = 0,
+    live: Annotated[
+        bool, typer.Option("--live", help="On the hub that runs in --home, with its edges that allow it: a sandbox.")
+    ] = False,
+    strike: Annotated[str, typer.Option(help="With --live: who is struck, names with commas. Default: by the seed.")] = "",
+    tell: Annotated[
+        bool, typer.Option("--tell", help="With --live: send the alerts to people, too; their titles begin with DRILL.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="With --live: leave journal and models in the hub's drills folder.")
+    ] = False,
+    minutes: Annotated[float, typer.Option(min=1, max=120, help="With --live: a run that is not over then is ended.")] = 30.0,
+    home: Home = DEFAULT_HOME,
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as docs/drill.md has it.")] = False,
 ) -> None:
     """Put faults into a rehearsal on purpose: does the watch see each, how soon, whom does it name, and what is done about it?
 
     Triage, screens, detectors, thresholds and quarantine are those of a hub. The exit code is 1 when a fault was not seen.
+    With --live they are those of your hub, and real edges are struck: those with `learning.drills = true` in edge.toml.
 
     [b]wardround drill --fault label-flip --seeds 0[/b] takes some ten seconds. docs/drill.md shows what all of them give.
     """
@@ -71,6 +85,20 @@ def drill(
         raise StudyError(f"--rounds {count} ends before the fault of round {from_round}", remedy="raise --rounds")
     if study is None and (data is not None or edges is not None):
         raise StudyError("--data and --edges are for a study of your own", remedy="give its file with --study")
+    if live:
+        _live(
+            home,
+            fault,
+            numbers,
+            count,
+            from_round,
+            (strike, tell, keep, minutes),
+            study,
+            healthy,
+            as_json=as_json,
+            as_markdown=as_markdown,
+        )
+        return
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True) as progress:
@@ -84,6 +112,40 @@ def drill(
         typer.echo(markdown(done.facts()))
     else:
         _report(done, plan.words)
+    if done.missed:
+        raise typer.Exit(1)
+
+
+def _live(
+    home: Path,
+    fault: str,
+    seeds: list[int],
+    rounds: int,
+    from_round: int,
+    own: tuple[str, bool, bool, float],
+    study: Path | None,
+    healthy: int,
+    *,
+    as_json: bool,
+    as_markdown: bool,
+) -> None:
+    from wardround.drill.live import Options  # noqa: PLC0415
+    from wardround.drill.page import markdown  # noqa: PLC0415
+
+    if study is not None or healthy:
+        raise StudyError("--study and --healthy are for rehearsals", remedy="a live drill plays a synthetic study of its own")
+    strike, tell, keep, minutes = own
+    struck = tuple(sorted({name.strip() for name in strike.split(",") if name.strip()}))
+    done, facts = play_live(home, fault, seeds, Options(rounds, from_round, struck, minutes, tell, keep))
+    edges = facts["edges"]
+    words = f"live at {home}: {len(edges) if isinstance(edges, list) else 0} edges, a sandbox of synthetic wards"
+    if as_json:
+        typer.echo(json.dumps({"study": words, "seeds": seeds, **done.facts(), "live": facts}, indent=2))
+    elif as_markdown:
+        typer.echo(markdown(done.facts()))
+    else:
+        _report(done, words)
+        say_live(facts)
     if done.missed:
         raise typer.Exit(1)
 

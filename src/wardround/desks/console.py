@@ -14,7 +14,7 @@ from wardround.clock import Clock
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, Part, RoutineView, SignalHours, StudyView
 from wardround.errors import NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
-from wardround.records import EdgeId, Observation
+from wardround.records import EdgeId, Observation, is_sandbox
 from wardround.store import Store
 from wardround.studies import RunningStudy
 from wardround.trust.roles import Act, check_act
@@ -244,7 +244,7 @@ class HubDesk:
             edges=edges,
             studies=[self._study_facts(running) for running in self._studies().values()],
             sinks=[SinkFacts(n, s.waiting, s.delivered, s.given_up, bool(s.failing)) for n, s in self._outbox.states().items()],
-            alerts=[(a.finding.priority, a.state.value) for a in self._watch.open_alerts()],
+            alerts=[(f.priority, a.state.value) for a in self._watch.open_alerts() if not is_sandbox((f := a.finding).study)],
             inbox_waiting=overview.waiting,
             set_aside=overview.set_aside,
             behind_s=overview.behind_s,

@@ -50,6 +50,7 @@ class Fault:
     name: ClassVar[str]
     title: ClassVar[str]
     share: ClassVar[float]  # of the edges; 0: none of them is at fault
+    fewest: ClassVar[int] = 1  # that are struck where any is: of one edge alone some faults are none
     seen_by: ClassVar[str]
     delay_max: ClassVar[int] = AT_ONCE
     from_the_start: ClassVar[str] = ""  # what is to see it where it is there from round 0; empty: the same
@@ -61,7 +62,7 @@ class Fault:
 
     def edges(self, names: tuple[str, ...], seed: int) -> frozenset[str]:
         """Who is struck: at least one, where any is."""
-        number = max(1, round(self.share * len(names))) if self.share else 0
+        number = max(self.fewest, round(self.share * len(names))) if self.share else 0
         order = np.random.default_rng([seed, *self.name.encode()]).permutation(len(names))
         return frozenset(names[i] for i in order[:number])
 

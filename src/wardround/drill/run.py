@@ -139,7 +139,7 @@ def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_r
         _note(run, heard, done)
         seen = hearing.seen(done, meddling.now, meddling.last_step)
         deviations = watch.round(seen)
-        run.sightings += [s for d in deviations for s in _told(d)]
+        run.sightings += [s for d in deviations for s in told(d)]
         responses = remedy.look(number, deviations, watch)
         run.done += [(number, e.act) for e in responses]
         if any(e.act is Act.PAUSE for e in responses):  # it waits for a person, and predicts with what it holds
@@ -167,7 +167,7 @@ def _note(run: Run, heard: _Heard, done: RehearsedRound) -> None:
         run.aside.setdefault(edge, done.number)
 
 
-def _told(deviation: Deviation) -> Iterator[Sighting]:
+def told(deviation: Deviation) -> Iterator[Sighting]:
     """What a deviation says: of its edge, or of the study and the edges that show it at once."""
     if deviation.state == "over":
         return

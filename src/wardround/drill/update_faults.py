@@ -66,6 +66,7 @@ class Alie(Fault):
     Baruch, Baruch, Goldberg, A Little Is Enough, NeurIPS 2019, arXiv:1902.06156."""
 
     name, title, share = "alie", "colluding edges stay just within the honest spread", 6 / 40
+    fewest: ClassVar[int] = 2
     seen_by = "own history of updates; twins"
     from_the_start = "twins"
 
@@ -152,6 +153,7 @@ class Sybil(Fault):
     which counts several times."""
 
     name, title, share = "sybil", "several edges send one update", 4 / 40
+    fewest: ClassVar[int] = 2
     seen_by = "twins: peer"
 
     def updates(self, scene: Scene, updates: Mapping[str, Made]) -> Updates:

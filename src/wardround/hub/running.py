@@ -46,6 +46,7 @@ from wardround.learn.grpc_wire import Beat
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
+from wardround.live_drills.desk import LiveDrills
 from wardround.log_lines import chosen_log
 from wardround.memory import run_giving_back
 from wardround.minutes import Minutes
@@ -207,6 +208,18 @@ class Hub:
             attached=self._attached,
             rounds=self._rounds_of,
             record=self.recorder.for_desk,
+            happened=self.recorder.happened,
+        )
+        self.drills = LiveDrills(
+            home,
+            store=self.store,
+            clock=self.clock,
+            watch=self.watch,
+            link=lambda: self.link,
+            sign=lambda charter: (self._signer.sign_drill(charter), self._signer.certificate),
+            held=self.draining.why_not,
+            told=self.telling.drills,
+            record=self.recorder.record,
             happened=self.recorder.happened,
         )
         self.arrivals = Arrivals(self.clock)
@@ -390,6 +403,7 @@ class Hub:
 
     def close(self) -> None:
         """Close files and workers."""
+        self.drills.close()
         for running in self.studies.running.values():
             if running.watched is not None:
                 running.watched.close()
@@ -420,9 +434,11 @@ class Hub:
             for coordinator in list(self._taking().values()):
                 await asyncio.to_thread(coordinator.tick)
             await asyncio.to_thread(self._look_at_training)
+            await asyncio.to_thread(self.drills.turn)
             beat += 1
             if beat % round(LOOK_S / TICK_S) == 0:
                 await asyncio.to_thread(lambda: self.watch.tick(self.draining.off()))
+                await asyncio.to_thread(self.drills.look)
             await asyncio.sleep(TICK_S)
 
     def _look_at_training(self) -> None:
@@ -472,8 +488,8 @@ class Hub:
             await asyncio.to_thread(self._save_tree, self.link, [e.name for e in edges if e.revoked_us is None])
 
     def _taking(self) -> dict[str, Taking]:
-        """What edges work for: studies, and runs of Flower apps."""
-        return {**self.studies.coordinators, **(self.flower.runs if self.flower is not None else {})}
+        """What edges work for: studies, runs of Flower apps, and a live drill."""
+        return {**self.studies.coordinators, **(self.flower.runs if self.flower is not None else {}), **self.drills.taking}
 
     def _save_tree(self, link: HubLink, edges: Sequence[str]) -> None:
         """How models reach the edges, for `wardround edge tree`."""

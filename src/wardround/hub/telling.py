@@ -14,6 +14,7 @@ from wardround.desks.console import AT_EDGES, SILENCES, SINKS, HubDesk
 from wardround.errors import WardroundError
 from wardround.hub.recorder import Recorder
 from wardround.learn.grpc_wire import Beat
+from wardround.records import is_sandbox
 from wardround.settings import HubSettings
 from wardround.store import AlertRecord, Store
 from wardround.trust.certificates import write_private
@@ -42,9 +43,10 @@ class Telling:
     ) -> None:
         """Open the outbox; nothing is sent until it is started."""
         self._store, self._clock, self._watch, self._recorder = store, clock, watch, recorder
+        self.drills = set[str]()  # live drills whose alerts go to people; those of others stay at the console
         origin = Origin(hub=settings.name, site=settings.site, simulated=settings.simulated, console=settings.public_url)
         ways = routes(settings.notify, home, origin, write_private)
-        self.outbox = Outbox(home / "outbox.sqlite", ways, clock, watch.open_alerts)
+        self.outbox = Outbox(home / "outbox.sqlite", ways, clock, self._told_of)
         self._shown: dict[str, bytes] = {}  # what other processes were last shown
 
     def changed(self, alert: Alert) -> None:
@@ -57,14 +59,21 @@ class Telling:
         log.warning(
             "alert", alert_id=alert.alert_id, state=alert.state.value, kind=alert.finding.kind, edge_id=alert.finding.edge
         )
-        self.outbox.put(alert)
+        if self._goes_out(alert):
+            self.outbox.put(alert)
+
+    def _goes_out(self, alert: Alert) -> bool:
+        return not is_sandbox(alert.finding.study) or alert.finding.study in self.drills
+
+    def _told_of(self) -> list[Alert]:
+        return [alert for alert in self._watch.open_alerts() if self._goes_out(alert)]
 
     def again(self) -> None:
         """Put every alert that matters now into the outbox; what a sink has is not sent again."""
         self.outbox.behind = False
         recent_us = self._clock.now_us() - TOLD_AGAIN_US
         for alert in self._watch.alerts():
-            if alert.open or alert.changed_us > recent_us:
+            if (alert.open or alert.changed_us > recent_us) and self._goes_out(alert):
                 self.outbox.put(alert)
 
     def answer(self, desk: HubDesk, beats: Mapping[str, Beat]) -> None:

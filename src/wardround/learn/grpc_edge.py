@@ -19,6 +19,7 @@ from wardround.errors import LearnError, WardroundError
 from wardround.learn.abilities import abilities
 from wardround.learn.announcements import announcement
 from wardround.learn.condition import Condition
+from wardround.learn.drills import DrillPart
 from wardround.learn.frames import frame
 from wardround.learn.grpc_wire import (
     IDLE_S,
@@ -41,6 +42,7 @@ from wardround.learn.privacy.agent import MaskAgent
 from wardround.learn.privacy.wire import MasksRefused
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
+from wardround.records import is_sandbox
 from wardround.threads import ended, to_its_end
 from wardround.trust.denied import DenyList
 from wardround.wire import wardround_pb2 as pb
@@ -49,6 +51,7 @@ log = structlog.get_logger(__name__)
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 2.0
 UPLOAD_TRIES = 20
 OTHERS_MAX = 1_000
+BUSY = "busy with a study"
 OTHERS = ("wishes", "erasure", "audit_head", "names_asked", "known_consents", "acknowledge")
 
 
@@ -92,12 +95,13 @@ class EdgeLink:
         masks: MaskAgent | None = None,
         on_lie: Callable[[str, int, MasksRefused], None] = lambda _study, _round, _error: None,
         declines: Callable[[Order], str] = lambda _order: "",
+        drills: DrillPart | None = None,
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
         `hold(release)` keeps the model to predict with, or raises a WardroundError; `sign(announcement)` puts this edge's name
         to an upload; `on_denied(list)` is told whom this edge must give no model; `masks` hides updates in blind studies, and
         `on_lie(study, round, error)` is told, in a thread, of what only a hub that lies can have said;
-        `declines(order)` gives the reason for which this edge wants no part in it.
+        `declines(order)` gives the reason for which this edge wants no part in it; `drills` is its part in live drills.
 
         `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
         `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
@@ -105,6 +109,7 @@ class EdgeLink:
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
         self._masks, self._on_lie, self._declines = masks, on_lie, declines
+        self._drills = drills
         self._masks_moved = asyncio.Event()
         self._training = False
         self._turn = 0
@@ -151,7 +156,7 @@ class EdgeLink:
         hello = pb.Hello(
             software_version=self._version,
             examples=beat.examples,
-            learners=abilities(),
+            learners=[*abilities(), *(self._drills.abilities if self._drills is not None else ())],
             relay_address=self._relay_address,
             condition=condition_to_wire(await asyncio.to_thread(self._condition, self._training)),
         )
@@ -265,7 +270,13 @@ class EdgeLink:
                     with contextlib.suppress(WardroundError, OSError):  # whoever works on the order meets that, too, and says so
                         await self._offer_keys(order)
                 return
+            if is_sandbox(order.study) and not is_sandbox(self._order.study):  # a drill takes nothing from a study
+                await self._fail(order, BUSY, declined=True)
+                return
+            dropped = self._order
             await self._drop()
+            if is_sandbox(dropped.study) and dropped.study != order.study:
+                await self._fail(dropped, BUSY, declined=True)
         self._order = order
         self._work = asyncio.create_task(self._do(order))
 
@@ -285,14 +296,14 @@ class EdgeLink:
             self._check_wanted(order)
             if order.masks:
                 await self._offer_keys(order)
-            ready = await to_its_end(self._participant.ready, order)
+            ready = await to_its_end(self._memory(order.study).ready, order)
             kept = ready is not None
             if ready is None:
                 await self._settle(order.study)
                 done = await self._trained(order)
                 if order.masks:
                     done = await self._masked(order, done)
-                ready = await to_its_end(self._participant.keep, order, done)
+                ready = await to_its_end(self._memory(order.study).keep, order, done)
             await self._upload(order, ready, resumed=kept)
         except MasksRefused as error:
             await self._masks_refused(order.study, order.round_number, error)
@@ -305,6 +316,10 @@ class EdgeLink:
         except Exception as error:  # a fault of ours: the round must not wait for it until its deadline
             log.exception("order could not be carried out", study=order.study, round_number=order.round_number)
             await self._fail(order, f"{type(error).__name__}: {error}"[:300])
+
+    def _memory(self, study: str) -> Participant:
+        """What is remembered of a study's rounds: of a live drill's in memory alone."""
+        return self._drills.participant(study) if self._drills is not None and is_sandbox(study) else self._participant
 
     def _check_wanted(self, order: Order) -> None:
         """Raises Declined: this edge wants no part in an order like this."""
@@ -393,7 +408,7 @@ class EdgeLink:
         self._training = True
         try:
             model = order.model or (await self._fetch(order) if order.base else b"")
-            kept = await to_its_end(self._participant.kept, order.study, order.kept_since)
+            kept = await to_its_end(self._memory(order.study).kept, order.study, order.kept_since)
             done = await self._train(order, model, kept)
             await asyncio.to_thread(self._condition, True)  # what this training cost is not the machine's load
             return done
@@ -408,7 +423,7 @@ class EdgeLink:
                 if resumed:
                     position = await self._position(ready.upload)
                     if position.accepted:
-                        await to_its_end(self._participant.answered, order, UploadReceipt(accepted=True))
+                        await to_its_end(self._memory(order.study).answered, order, UploadReceipt(accepted=True))
                         return
                     attempt = 0 if position.offset > offset else attempt
                     offset = position.offset
@@ -423,7 +438,7 @@ class EdgeLink:
 
     async def _settle(self, study: str) -> None:
         """Learn whether an update whose receipt was lost counts, before what the edge keeps moves on without it."""
-        open_ = await to_its_end(self._participant.unsettled, study)
+        open_ = await to_its_end(self._memory(study).unsettled, study)
         if open_ is None:
             return
         for attempt in range(UPLOAD_TRIES):
@@ -432,13 +447,13 @@ class EdgeLink:
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(min(RETRY_S_MAX, RETRY_S_MIN * 2**attempt))
             else:
-                await to_its_end(self._participant.settle, study, counts=position.accepted)
+                await to_its_end(self._memory(study).settle, study, counts=position.accepted)
                 return
         raise TrainingFailed("the hub does not say whether the last update counts", remedy="wait for the next order")
 
     async def _answered(self, order: Order, receipt: pb.UpdateReceipt) -> None:
         answer = UploadReceipt(receipt.accepted, receipt.reason, receipt.detail)
-        await to_its_end(self._participant.answered, order, answer)
+        await to_its_end(self._memory(order.study).answered, order, answer)
         if not receipt.accepted:
             log.warning("update refused", study=order.study, round_number=order.round_number, reason=receipt.reason)
 

@@ -57,7 +57,7 @@ class Work:
     """One training."""
 
     source: Source
-    task: str  # survey, statistics, train, flower, live
+    task: str  # survey, statistics, train, flower, live, drill
     settings: bytes
     model: bytes
     round_number: int
@@ -226,7 +226,7 @@ class Worker:
         """
         if work.task == "survey":
             return self._survey(work)
-        if work.task in ("flower", "live"):
+        if work.task in ("flower", "live", "drill"):
             answered: Done = self._function(work.source)(work.source.home, work)
             return answered
         settings = decode_training(work.settings)

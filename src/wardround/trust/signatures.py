@@ -20,6 +20,7 @@ from wardround.trust.peers import sign_masks
 # What is signed begins with what it is, so that no other thing the same key signs can be taken for it.
 CONTEXT = b"wardround model manifest v1\0"
 AUDIT_CONTEXT = b"wardround audit log v1\0"
+DRILL_CONTEXT = b"wardround drill v1\0"
 EDGE_CONTEXT = b"wardround update announcement v1\0"
 
 
@@ -35,9 +36,24 @@ class HubSigner:
         """The signature, DER."""
         return self._key.sign(CONTEXT + data, ec.ECDSA(hashes.SHA256()))
 
+    def sign_drill(self, charter: bytes) -> bytes:
+        """The signature under what a live drill may do, DER."""
+        return self._key.sign(DRILL_CONTEXT + charter, ec.ECDSA(hashes.SHA256()))
+
     def sign_audit(self, head: bytes) -> bytes:
         """The signature under a head of the audit log, DER."""
         return self._key.sign(AUDIT_CONTEXT + head, ec.ECDSA(hashes.SHA256()))
+
+
+def check_drill_signature(charter: bytes, signature: bytes, certificate: bytes, authority: bytes, *, now_us: int) -> None:
+    """Whether the hub of this authority, by a certificate that holds now, signed what a live drill may do.
+
+    Raises:
+        CertificateRefused: it did not.
+    """
+    facts = check_certificate(certificate, authority, now_us=now_us, where="a drill's charter")
+    if facts.role != "hub" or not _signed(DRILL_CONTEXT + charter, signature, certificate):
+        raise CertificateRefused("a drill's charter is not signed by the hub", remedy="nothing of it is done here")
 
 
 def check_audit_signature(head: bytes, signature: bytes, certificate: bytes, authority: bytes, *, role: str, now_us: int) -> None:

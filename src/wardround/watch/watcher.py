@@ -9,8 +9,10 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from wardround.clock import Clock
-from wardround.records import Observation
+from wardround.records import Observation, is_sandbox
 from wardround.watch import advisory, completeness_finding, hub_numbers, lateness, model_findings
 from wardround.watch.advisory import Advice
 from wardround.watch.alerts import Alert, AlertBook, Finding, Response, Silence
@@ -24,6 +26,7 @@ from wardround.watch.timetable import Row
 
 MISSED_BEATS = 3.0
 EVIDENCE_MAX = 40
+DRILL_ACTION = "Nothing has to be done: somebody put this fault in on purpose. `wardround drill --live` says what came of it."
 OTHER_SCORES = ("twins", "peers", "trial")
 _REFUSED = {
     "not-finite": "The update holds NaN or infinity.",
@@ -263,6 +266,16 @@ class Watch:
             findings = [a.finding for a in self._book.open_alerts()]
         return not any(f.study == study and f.kind not in {*model_findings.WORDS, advisory.KIND} for f in findings)
 
+    def drill_over(self, study: str) -> None:
+        """A live drill has ended: its alerts are over, and what was kept for their evidence goes."""
+        if not is_sandbox(study):
+            return
+        with self._lock:
+            for alert in self._book.open_alerts():
+                if alert.finding.study == study:
+                    self._clear(alert.finding.fingerprint)
+            self._scores = {key: series for key, series in self._scores.items() if key[0] != study}
+
     def round_abandoned(self, study: str, round_number: int, reason: str) -> None:
         """A round ended without a model."""
         now_us = self._clock.now_us()
@@ -449,6 +462,10 @@ class Watch:
         )
 
     def _raise(self, finding: Finding, response: Response | None = None) -> None:
+        if is_sandbox(finding.study):
+            words = {"title": f"DRILL: {finding.title}", "impact": "None: a drill, in a sandbox.", "action": DRILL_ACTION}
+            finding = msgspec.structs.replace(finding, **words)
+            response = msgspec.structs.replace(response, undo="") if response is not None else None
         with self._lock:
             self._changed(self._book.raise_(finding, self._clock.now_us(), response))
 
