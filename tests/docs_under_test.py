@@ -166,6 +166,7 @@ LONG = {
     "study rehearse study.toml --edges 1000 --rounds 20": ("", REHEARSES),
     "drill --fault label-flip --seeds 0": ("", DRILLS),
     "drill --fault all --healthy 2000": ("--seeds 0 --healthy 20", DRILLS),
+    "drill --fault all --markdown": ("--seeds 0 --fault nan", DRILLS),
     "drill --fault all --from-round 0": ("--seeds 0", DRILLS),
     "drill --fault all --study study.toml": ("--seeds 0", DRILLS),
     "drill --fault all --study study.toml --data DIR": ("--seeds 0 --fault label-flip", DRILLS),
