@@ -68,6 +68,7 @@ from wardround.learn.schedule import check_schedule, lacks
 from wardround.learn.shelf import ModelSource, Shelf
 from wardround.learn.trainer import Source, Trainer, Work
 from wardround.log_lines import chosen_log
+from wardround.own_watch import OwnWatches, wanted
 from wardround.ready import write_ready
 from wardround.records import Consent, Observation, is_sandbox
 from wardround.settings import EdgeSettings, load_settings
@@ -354,6 +355,7 @@ class Edge:
             on_lie=self._hub_lied,
             declines=self._declines,
             drills=self._drills,
+            watch=OwnWatches(self.name, FolderBlobs(self._home.path / "learn" / "watch"), signer.sign_own_report).look,
         )
         log.info("edge runs", edge_id=self.name, mqtt_port=devices.port, hub=f"{settings.hub_host}:{settings.hub_port}")
         forwarder = Forwarder(
@@ -472,9 +474,10 @@ class Edge:
         if is_sandbox(order.study):
             return await self._drills.train(order, model, home=str(self._home.path), run=self._work)
         source = Source(SOURCES.get(order.task, EXAMPLES), str(self._home.path), self.name)
-        own = self._home.settings.privacy
-        bound = Bound(own.patient_epsilon_max, own.patient_delta)
-        done = await self._work(Work(source, order.task, order.settings, model, order.round_number, kept, order.study, bound))
+        privacy = self._home.settings.privacy
+        bound = Bound(privacy.patient_epsilon_max, privacy.patient_delta)
+        own = (order.round_number, kept, order.study, bound)
+        done = await self._work(Work(source, order.task, order.settings, model, *own, tried=bool(wanted(order))))
         self._model = order.base or self._model
         if not order.masks:  # how many examples a blind study counts here is not for the hub to know
             self._examples = done.examples

@@ -350,6 +350,10 @@ class RunningStudy:
                     replayed=event.replayed,
                 )
                 self.releases.committed(done)
+        elif event.kind == "own-report" and self.watched is not None:
+            self.watched.told(event)
+        elif event.kind == "abandoned" and self.watched is not None:
+            self.watched.over()
         elif event.kind == "unable" and event.edge not in self._unable:
             self._unable.add(event.edge)
             self._say(f"{event.edge} is not asked in {event.study}", event.detail)

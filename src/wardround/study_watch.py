@@ -21,6 +21,7 @@ import structlog
 from wardround.clock import Clock
 from wardround.learn.messages import Reported, RoundEvent
 from wardround.learn.study import Study
+from wardround.own_reports import OwnReports
 from wardround.row_counts import decode_rows
 from wardround.watch.advisory import Advice, Advisory, make_advisory
 from wardround.watch.calibration import CalibrationReport
@@ -113,13 +114,23 @@ class StudyWatch:
         state = store.load_state(f"model-watch/{study.name}")
         if state and not self._watch.restore(state):
             log.info("the watch of a study begins anew", study=study.name, reason="another configuration, or another version")
+        self._own = OwnReports(store.load_state(f"own-reports/{study.name}") or b"")
         self._advise = advise
         self._advisory = make_advisory(study.watch.advisory, study.watch.false_alarms_per_1000)
         if self._advisory is not None and (kept := store.load_state(f"advisory/{study.name}")):
             self._advisory.restore(kept)
 
+    def told(self, event: RoundEvent) -> None:
+        """What an edge says of itself. Returns at once."""
+        self._own.told(event)
+
+    def over(self) -> None:
+        """A round has ended, in a model or not. Returns at once."""
+        self._own.end()
+
     def committed(self, event: RoundEvent) -> None:
         """A round that trained was committed. Returns at once."""
+        self.over()
         if not event.reported:
             return
         edges = {edge: self._edge(edge, own) for edge, own in event.reported.items()}
@@ -157,6 +168,11 @@ class StudyWatch:
         """Look at the rounds that wait; whether there were any."""
         with self._lock:
             looked = False
+            if (told := self._own.look()) is not None:
+                looked = True
+                self._tell(self._name, told, self._standing())
+                if any(d.state != "on" for d in told):
+                    self._saved_s = -math.inf
             while self._waiting:
                 seen = self._waiting.popleft()
                 if isinstance(seen, _Between):
@@ -164,7 +180,7 @@ class StudyWatch:
                     continue
                 deviations = self._watch.round(replace(seen, healthy=self._is_well(self._name)))
                 looked = True
-                self._tell(self._name, deviations, self._watch.standing())
+                self._tell(self._name, deviations, self._standing())
                 if self._advisory is not None:
                     self._ask_advisory(self._advisory, seen)
                 if any(d.state != "on" for d in deviations):
@@ -178,6 +194,10 @@ class StudyWatch:
             self._watch.abandoned(happened.abandoned)
         else:
             self._watch.went_back()
+
+    def _standing(self) -> list[Standing]:
+        """What is not over, of all that is alerted of."""
+        return [*self._watch.standing(), *self._own.standing()]
 
     def _ask_advisory(self, advisory: Advisory, seen: RoundSeen) -> None:
         """What joint detectors make of a round. An edge of which something else is known teaches them nothing."""
@@ -199,7 +219,7 @@ class StudyWatch:
             if self._advisory is not None:
                 self._advisory.calibrate_again()
                 self._advise(self._name, (), ())
-            self._tell(self._name, (), ())
+            self._tell(self._name, (), self._own.standing())
             self._save()
 
     def state(self) -> bytes:
@@ -239,9 +259,14 @@ class StudyWatch:
         with self._lock:
             return self._watch.scores()
 
+    def own_scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
+        """The newest score of each (screen, edge) that edges say of themselves, beside the threshold that holds there."""
+        return self._own.scores()
+
     def _save(self) -> None:
         self._saved_s = self._clock.monotonic_s()
         self._store.save_state(f"model-watch/{self._name}", self._watch.state())
+        self._store.save_state(f"own-reports/{self._name}", self._own.state())
         if self._advisory is not None:
             self._store.save_state(f"advisory/{self._name}", self._advisory.state())
         self._store.save_state(report_name(self._name), msgspec.json.encode(self._watch.calibration()))

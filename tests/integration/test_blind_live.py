@@ -88,3 +88,5 @@ def test_a_blind_study_and_a_clear_one_make_the_same_models(site, command, tmp_p
     for name in EDGES:  # they have seen the roster, and went by it
         pinned = json.loads((site.folder / name / "identity" / "roster.json").read_text())
         assert pinned == {"key": key, "number": 1}
+        # and looked at their own updates, where the hub could not
+        assert {p.name for p in (site.folder / name / "learn" / "watch").iterdir()} == {"blind-one.watch"}

@@ -41,6 +41,10 @@ def drill(
     edges: Annotated[
         int | None, typer.Option(min=8, max=100_000, help="With --study: virtual edges, as for `study rehearse`.")
     ] = None,
+    mode: Annotated[
+        str,
+        typer.Option(help="Without --study: clear; or blind, where the hub has sums alone and edges screen themselves."),
+    ] = "clear",
     seeds: Annotated[str, typer.Option(help="Each fault is played once with every seed.")] = "0,1,2",
     from_round: Annotated[
         int, typer.Option(min=0, max=50_000, help="The fault's first round; 0: it was always there, so nobody has a past.")
@@ -85,6 +89,8 @@ def drill(
         raise StudyError(f"--rounds {count} ends before the fault of round {from_round}", remedy="raise --rounds")
     if study is None and (data is not None or edges is not None):
         raise StudyError("--data and --edges are for a study of your own", remedy="give its file with --study")
+    if study is not None and mode != "clear":
+        raise StudyError("--mode is for the drill's own study", remedy="write privacy.mode into the study's file")
     if live:
         _live(
             home,
@@ -102,7 +108,7 @@ def drill(
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True) as progress:
-        plan = synthetic_plan(count) if study is None else _own(study, data, edges, count, progress)
+        plan = synthetic_plan(count, mode) if study is None else _own(study, data, edges, count, progress)
         course = Course(plan, faults, numbers, from_round, healthy)
         _play(course, progress)
     done = course.done

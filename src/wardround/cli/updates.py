@@ -131,7 +131,7 @@ def _show(found: Sequence[Answer], *, verify: bool) -> None:
 
 
 def _show_edges(standing: Mapping[str, Reputation], *, as_json: bool) -> None:
-    kinds = ("accepted", "aside", "refused", "failed", "late")
+    kinds = ("accepted", "aside", "refused", "failed", "sat-out", "late")
     if as_json:
         rows = [
             {"edge": e, "reputation": round(r.score, 3), "turns": round(r.weight, 3), "good": r.good, "bad": r.bad, **r.seen}

@@ -24,6 +24,7 @@ STATES = {
     "late": "late",
     "refused": "refused",
     "failed": "failed",
+    "sat-out": "sat out by itself",
     "aside": "set aside",
     "none": "not asked or away",
 }
@@ -206,6 +207,7 @@ def cells(states: Sequence[str]) -> str:
             "late": (("line", box),),
             "refused": (("dark", box), ("light", cross)),
             "failed": (("line", box), ("line", cross)),
+            "sat-out": (("line", f"M{x + CELL / 2} 1L{far} {low}H{x}Z"),),
             "aside": (("warn", f"M{x + CELL / 2} 1L{far} {low}H{x}Z"),),
         }.get(state, (("line", cross),))
         for kind, path in drawn:

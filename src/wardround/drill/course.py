@@ -12,6 +12,7 @@ from wardround.drill.outcome import Drilled, look_at
 from wardround.drill.run import Run, play
 from wardround.drill.synthetic import SyntheticWards, synthetic_study
 from wardround.drill.wards import OwnWards, Wards
+from wardround.learn.privacy.modes import PrivacySettings, check_privacy
 from wardround.learn.study import Study
 from wardround.rehearsal.data import Population
 
@@ -30,10 +31,20 @@ class Plan:
     words: str
 
 
-def synthetic_plan(rounds: int) -> Plan:
-    """The drill's own study."""
-    words = "the drill's own study: 40 synthetic wards"
-    return Plan(lambda seed: synthetic_study(rounds, seed), SyntheticWards, "accuracy", words)
+def synthetic_plan(rounds: int, mode: str = "clear") -> Plan:
+    """The drill's own study, in a mode of `[privacy]`.
+
+    Raises:
+        StudyError: it cannot be had in that mode.
+    """
+    words = "the drill's own study: 40 synthetic wards" + (f", {mode}" if mode != "clear" else "")
+
+    def study(seed: int) -> Study:
+        plain = synthetic_study(rounds, seed)
+        return plain if mode == "clear" else msgspec.structs.replace(plain, privacy=PrivacySettings(mode=mode))
+
+    check_privacy(study(0))
+    return Plan(study, SyntheticWards, "accuracy", words)
 
 
 def own_plan(study: Study, population: Population, classes: int, metric: str, rounds: int) -> Plan:

@@ -30,7 +30,7 @@ class Hearing:
                 loss=answer.metrics.get("loss_before", answer.metrics.get("loss")),
                 seconds=answer.seconds,
                 trained_s=answer.seconds,
-                inputs=self._inputs(edge, examples[edge]),
+                inputs=self.inputs(edge, examples[edge]),
                 aside=edge in aside,
             )
             for edge, answer in done.answers.items()
@@ -38,7 +38,8 @@ class Hearing:
         norm = float(np.sqrt(sum(float(np.sum(np.square(t, dtype=np.float64))) for t in step.values())))
         return RoundSeen(number=done.number, edges=edges, asked=len(done.asked), step_norm=norm)
 
-    def _inputs(self, edge: str, examples: Examples) -> Counts:
+    def inputs(self, edge: str, examples: Examples) -> Counts:
+        """Counts of the rows that an edge trains on."""
         known = self._counted.get(edge)
         if known is not None and known[0] is examples:
             return known[1]

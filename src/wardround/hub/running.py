@@ -445,6 +445,7 @@ class Hub:
         for name, running in list(self.studies.running.items()):
             if running.watched is not None and running.watched.look():
                 self.metrics.watched(name, running.watched.scores(), running.watched.calibration())
+                self.metrics.said(name, running.watched.own_scores())
 
     async def _looks(self) -> None:
         while True:

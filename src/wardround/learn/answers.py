@@ -16,7 +16,8 @@ LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`verdict` is waiting (its round is open), accepted (in the fold), aside, replayed, refused, late or failed.
+    """`verdict` is waiting (its round is open), accepted (in the fold), aside, replayed, refused, late, failed, or sat-out
+    (the edge's own screens have found something in an update that masks hide).
 
     `claimed` is what the edge says its update was trained on, `counted` what it weighs; both in examples. `based_on` is the round
     of its order. `certificate` is the serial of the one whose key signed it, empty where nothing was signed.

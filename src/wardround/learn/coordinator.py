@@ -38,6 +38,7 @@ from wardround.learn.making import Making, Reference, weighted_metrics
 from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters
 from wardround.learn.opening import Opening
+from wardround.learn.own_report import SignedReport, check_report
 from wardround.learn.pace import NOBODY, Abilities, Held, Pace
 from wardround.learn.privacy.blind import Masking, make_blind
 from wardround.learn.privacy.central import Central
@@ -145,6 +146,7 @@ class Coordinator:
         self._deadline_s = 0.0
         self._quorum_since_s: float | None = None
         self._paused = self._told_spent = False
+        self._told: dict[EdgeId, tuple[int, int, str]] = {}  # by edge, of its newest report on itself: round, attempt, sits out
         self._asides = Asides(journal, blobs, study.triage)
         self._retention = Retention(journal, blobs, study.release.models_kept)
         self._extensions = Extensions(journal)
@@ -202,7 +204,8 @@ class Coordinator:
                 self._pace.declined(edge, reason[:200])
             if self._now.asked(edge)[0] == round_number:
                 if not declined:
-                    self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, "failed", "training", reason[:200]))
+                    verdict = self._sat_out(edge, round_number) or ("failed", "training")
+                    self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, *verdict, reason[:200]))
                 self._spans.end("order", round_number, edge, outcome="declined" if declined else "failed", reason=reason[:200])
                 self._emit("declined" if declined else "failed", edge=edge, reason=reason[:200])
                 if self._blind is not None:
@@ -227,6 +230,31 @@ class Coordinator:
                     self._blind.fail(edge)
                     self._step(rounds.Failed(edge, error.reason))
             self._go_on()
+
+    def own_report(self, edge: EdgeId, signed: SignedReport, certificate: bytes) -> None:
+        """Take what an edge says of itself in a masked round: one report an attempt, each newer than the one before. It is told
+        to the watch and changes nothing here: an edge that sits a round out says so as any that fails."""
+        with self._lock:
+            if self._blind is None:
+                return
+            try:
+                report = check_report(edge, signed, certificate)
+            except UpdateRefused as error:
+                self._journal.refuse(
+                    Refusal(self._clock.now_us(), self._now.next_number, edge, "refused", error.reason, str(error)[:300])
+                )
+                self._emit("refused", edge=edge, reason=error.reason, detail=str(error))
+                return
+            now = (report.round_number, report.attempt)
+            if report.round_number > self._now.next_number or now <= self._told.get(edge, (-1, 0, ""))[:2]:
+                return
+            self._told[edge] = (*now, report.sits_out)
+            self._emit("own-report", round_number=report.round_number, edge=edge, reason=report.sits_out, own_report=report)
+
+    def _sat_out(self, edge: EdgeId, round_number: int) -> tuple[str, str] | None:
+        """The verdict on an edge that has said of itself why it gives nothing in this round; None: it has not."""
+        number, _, screen = self._told.get(edge, (-1, 0, ""))
+        return ("sat-out", screen) if number == round_number and screen else None
 
     def _go_on(self) -> None:
         """Move the masked half of the round, if there is something to move."""

@@ -19,7 +19,7 @@ from wardround.errors import LearnError, RoundGivenUp, UpdateRefused
 from wardround.learn import rounds
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.faults import Faults, condition_at, duration_s, struck
-from wardround.learn.interference import Answer, Interference, overshot
+from wardround.learn.interference import Answer, Interference, OwnScreens, overshot
 from wardround.learn.journal import PAST_NORMS
 from wardround.learn.learners import Learner
 from wardround.learn.local import personal_model, sent_names
@@ -90,10 +90,12 @@ class Fleet:
         spread: Spread | None = None,
         interference: Interference | None = None,
         usual: tuple[Tensor, Tensor] | None = None,
+        own_screens: OwnScreens | None = None,
     ) -> None:
         """`reference` are examples that the hub itself holds, for strategies that ask for them; `spread` trains elsewhere.
 
-        `interference` is a drill's. `usual` is a public scaling (mean and spread of each feature), for a study with a budget.
+        `interference` is a drill's, as are `own_screens`, which are asked in a blind study alone. `usual` is a public scaling
+        (mean and spread of each feature), for a study with a budget.
 
         Raises:
             LearnError: no edge has enough labelled examples.
@@ -104,7 +106,7 @@ class Fleet:
         self._blind = not sees_updates(study.privacy)
         self._faults, self._screen, self._reference = faults, None if self._blind else screen, reference
         self.sent_bytes = 0  # of compressed updates
-        self._interference = interference
+        self._interference, self._own_screens = interference, own_screens if self._blind else None
         self._central = made_central(study, MemoryLedger(), ManualClock(), MemoryBlobs(), ())
         self._usual = usual if usual is not None else (np.zeros(self.edges.shape[0]), np.ones(self.edges.shape[0]))
         plain = screen is None and interference is None and self._central is None and not self._blind
@@ -357,6 +359,9 @@ class Fleet:
             UpdateRefused: it cannot count.
         """
         if self._blind:
+            base = self._bases[work.number]
+            if self._own_screens is not None and (screen := self._own_screens.sits_out(work.number, edge, base, made)):
+                raise UpdateRefused(screen, "its own edge gives none")
             words_of(made.tensors, made.examples, self.study.privacy, self._circle)  # or it cannot be masked
             return
         triage, past = self.study.triage, self._past_norms.get(edge, [])

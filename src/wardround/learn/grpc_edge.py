@@ -34,12 +34,15 @@ from wardround.learn.grpc_wire import (
     masks_of,
     masks_to_wire,
     order_of,
+    own_report_to_wire,
     release_of,
 )
 from wardround.learn.messages import Done, MaskStep, Order, Release, Upload, UploadReceipt
+from wardround.learn.own_report import SignedReport
 from wardround.learn.participant import Participant, Ready
 from wardround.learn.privacy.agent import MaskAgent
 from wardround.learn.privacy.wire import MasksRefused
+from wardround.learn.receipts import advice
 from wardround.learn.shelf import SourceFailed
 from wardround.learn.trainer import TrainingFailed
 from wardround.records import is_sandbox
@@ -57,6 +60,14 @@ OTHERS = ("wishes", "erasure", "audit_head", "names_asked", "known_consents", "a
 
 class Declined(LearnError):
     """This edge's own schedule forbids training now; the message is a constant of schedule.py."""
+
+
+class SitsOut(LearnError):
+    """This edge's own screens have found something in its update, so it gives none in this round."""
+
+    def __init__(self, screen: str) -> None:
+        super().__init__(f"sat out by the edge's own screens: {screen}", remedy=advice("sat-out", screen))
+        self.screen = screen
 
 
 class _Stream:
@@ -96,12 +107,14 @@ class EdgeLink:
         on_lie: Callable[[str, int, MasksRefused], None] = lambda _study, _round, _error: None,
         declines: Callable[[Order], str] = lambda _order: "",
         drills: DrillPart | None = None,
+        watch: Callable[[Order, Done], SignedReport | None] = lambda _order, _done: None,
     ) -> None:
         """`fetch(order)` gives the bytes of its base model; `relay_address` is where this edge passes models on;
         `hold(release)` keeps the model to predict with, or raises a WardroundError; `sign(announcement)` puts this edge's name
         to an upload; `on_denied(list)` is told whom this edge must give no model; `masks` hides updates in blind studies, and
         `on_lie(study, round, error)` is told, in a thread, of what only a hub that lies can have said;
-        `declines(order)` gives the reason for which this edge wants no part in it; `drills` is its part in live drills.
+        `declines(order)` gives the reason for which this edge wants no part in it; `drills` is its part in live drills;
+        `watch(order, done)`, in a thread, is what it says of an update that masks will hide, or nothing.
 
         `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
         `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
@@ -109,7 +122,7 @@ class EdgeLink:
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
         self._masks, self._on_lie, self._declines = masks, on_lie, declines
-        self._drills = drills
+        self._drills, self._watch = drills, watch
         self._masks_moved = asyncio.Event()
         self._training = False
         self._turn = 0
@@ -302,6 +315,7 @@ class EdgeLink:
                 await self._settle(order.study)
                 done = await self._trained(order)
                 if order.masks:
+                    await self._screen_own(order, done)
                     done = await self._masked(order, done)
                 ready = await to_its_end(self._memory(order.study).keep, order, done)
             await self._upload(order, ready, resumed=kept)
@@ -310,6 +324,10 @@ class EdgeLink:
         except (TrainingFailed, SourceFailed) as error:
             log.warning("training failed", study=order.study, round_number=order.round_number, reason=str(error))
             await self._fail(order, str(error))
+        except SitsOut as error:
+            detail = f"{error}; {error.remedy}"
+            await to_its_end(self._participant.receipts.note, order.study, order.round_number, "sat-out", error.screen, detail)
+            await self._fail(order, f"{error}"[:300])
         except Declined as error:
             log.info("order declined", study=order.study, round_number=order.round_number, reason=str(error))
             await self._fail(order, str(error), declined=True)
@@ -325,6 +343,19 @@ class EdgeLink:
         """Raises Declined: this edge wants no part in an order like this."""
         if reason := self._declines(order):
             raise Declined(reason)
+
+    async def _screen_own(self, order: Order, done: Done) -> None:
+        """Look at this edge's own update, which nobody else can, and say what was seen.
+
+        Raises:
+            SitsOut: it is better not given.
+        """
+        said = await to_its_end(self._watch, order, done)
+        if said is None:
+            return
+        await self._say(pb.EdgeMessage(own_report=own_report_to_wire(said)))
+        if said.report.sits_out:
+            raise SitsOut(said.report.sits_out)
 
     async def _offer_keys(self, order: Order) -> None:
         """Say this edge's keys for a masked round; the hub passes on the others' while this edge trains."""

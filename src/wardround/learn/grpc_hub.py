@@ -32,12 +32,14 @@ from wardround.learn.grpc_wire import (
     denied_to_wire,
     head_of,
     masks_of,
+    own_report_of,
     receipt_of,
     to_wire,
     upload_of,
 )
 from wardround.learn.manifests import Signed, make_manifest
 from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt, model_digest
+from wardround.learn.own_report import SignedReport
 from wardround.records import EdgeId
 from wardround.threads import to_its_end
 from wardround.trust.denied import DenyList
@@ -91,6 +93,8 @@ class TakingMasks(Taking, Protocol):
     """What runs masked rounds as well: a study's coordinator."""
 
     def masks(self, edge: EdgeId, step: MaskStep) -> None: ...
+
+    def own_report(self, edge: EdgeId, signed: SignedReport, certificate: bytes) -> None: ...
 
 
 class HubLink:
@@ -218,7 +222,8 @@ class HubLink:
             with contextlib.suppress(asyncio.QueueFull):
                 older.put_nowait(None)  # a new stream of the same edge replaces the one that hangs
         self._queues[edge] = queue
-        reader = asyncio.create_task(self._read(edge, queue, messages))
+        certificate = self._peer_certificate(context)
+        reader = asyncio.create_task(self._read(edge, queue, messages, certificate))
         try:
             while (message := await queue.get()) is not None:
                 yield message
@@ -239,7 +244,9 @@ class HubLink:
             self._advance(coordinator)
         self._on_lost(edge)
 
-    async def _read(self, edge: EdgeId, queue: asyncio.Queue[Any], messages: AsyncIterator[pb.EdgeMessage]) -> None:
+    async def _read(
+        self, edge: EdgeId, queue: asyncio.Queue[Any], messages: AsyncIterator[pb.EdgeMessage], certificate: bytes
+    ) -> None:
         try:
             async for message in messages:
                 kind = message.WhichOneof("kind")
@@ -262,13 +269,13 @@ class HubLink:
                 elif kind in ("erased", "kept_head", "names_given", "erased_here"):
                     await to_its_end(self._on_other, edge, message)
                 else:
-                    await self._take(edge, message)
+                    await self._take(edge, message, certificate)
         finally:
             with contextlib.suppress(asyncio.QueueFull):
                 queue.put_nowait(None)
 
-    async def _take(self, edge: EdgeId, message: pb.EdgeMessage) -> None:
-        """What an edge says of a round in progress."""
+    async def _take(self, edge: EdgeId, message: pb.EdgeMessage, certificate: bytes) -> None:
+        """What an edge says of a round in progress, on a stream of this certificate."""
         kind = message.WhichOneof("kind")
         if kind == "failed" and (failed := self._studies().get(message.failed.study)):
             said = message.failed
@@ -277,6 +284,8 @@ class HubLink:
         elif kind == "masks" and isinstance(masked := self._studies().get(message.masks.study), TakingMasks):
             await to_its_end(masked.masks, edge, masks_of(message.masks))
             self._advance(masked)
+        elif kind == "own_report" and isinstance(told := self._studies().get(message.own_report.study), TakingMasks):
+            await to_its_end(told.own_report, edge, own_report_of(message.own_report), certificate)
 
     async def _fetch(self, request: pb.ModelRequest, context: Any) -> AsyncIterator[bytes]:
         try:

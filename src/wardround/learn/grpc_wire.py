@@ -12,6 +12,7 @@ from wardround.learn import rounds
 from wardround.learn.condition import Condition
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt
+from wardround.learn.own_report import SCREENS_MAX, OwnReport, Screen, SignedReport
 from wardround.records import AlertAbout, EdgeLoad, OpenAlert
 from wardround.row_counts import BYTES_MAX
 from wardround.trust.denied import DenyList
@@ -199,6 +200,25 @@ def masks_to_wire(step: MaskStep) -> pb.Masks:
 
 def masks_of(message: pb.Masks) -> MaskStep:
     return MaskStep(message.study, message.round, message.attempt, message.body)
+
+
+def own_report_to_wire(signed: SignedReport) -> pb.OwnReport:
+    report = signed.report
+    return pb.OwnReport(
+        study=report.study,
+        round=report.round_number,
+        attempt=report.attempt,
+        screens=[pb.OwnScreen(name=s.name, score=s.score, threshold=s.threshold) for s in report.screens],
+        sits_out=report.sits_out,
+        signature=signed.signature,
+    )
+
+
+def own_report_of(message: pb.OwnReport) -> SignedReport:
+    """What an edge says of itself; own_report.check_report says whether it may."""
+    screens = tuple(Screen(s.name, s.score, s.threshold) for s in message.screens[: SCREENS_MAX + 1])
+    report = OwnReport(message.study, message.round, message.attempt, screens, message.sits_out)
+    return SignedReport(report, message.signature[:SIGNATURE_MAX])
 
 
 def to_wire(message: Order | rounds.Cancel | Release | Notice | MaskStep, study: str) -> pb.HubMessage:

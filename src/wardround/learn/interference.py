@@ -51,6 +51,15 @@ class Interference(Protocol):
         ...
 
 
+class OwnScreens(Protocol):
+    """What the edges of a blind study make of their own updates, before they mask them."""
+
+    def sits_out(self, number: int, edge: str, base: Parameters, made: Made) -> str:
+        """The screen for which an edge gives no update in round `number`, made from `base`; empty: it gives one. Asked once for
+        each attempt at a round."""
+        ...
+
+
 def overshot(base: Parameters, model: Parameters, factor: float) -> Parameters:
     """The model that a step `factor` times as large would have made; buffers and new tensors stay."""
     if factor == 1.0:

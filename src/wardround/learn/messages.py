@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from wardround.learn.journal import Replay
+from wardround.learn.own_report import OwnReport
 from wardround.records import ModelDigest
 
 
@@ -108,7 +109,7 @@ class RoundEvent:
     """What the rest of the hub is told. Fields that do not apply are empty.
 
     `kind`: opened, accepted, refused, failed, declined, unable (abilities.py), committed, abandoned, quarantined, on-trial,
-    admitted, released, rolled-back, finished.
+    admitted, released, rolled-back, own-report, finished.
     """
 
     kind: str
@@ -131,6 +132,7 @@ class RoundEvent:
     until_round: int = 0
     reported: Mapping[str, Reported] = field(default_factory=dict)  # on commit, of a round that trains
     screen: Mapping[str, float] = field(default_factory=dict)  # the screen's score of every update, on commit
+    own_report: OwnReport | None = None
 
 
 @dataclass(frozen=True, slots=True)

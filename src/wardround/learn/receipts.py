@@ -57,6 +57,8 @@ def advice(verdict: str, reason: str) -> str:
     """What to do about an answer of the hub, in words."""
     if verdict in ("accepted", "released"):
         return ""
+    if verdict == "sat-out":
+        return _DATA + f"; docs/runbooks.md#edge-own-screen says what `{reason}` means"
     if verdict == "aside":
         return _DATA + "; then have the operator of the hub let this edge count again (`wardround study release`)"
     if reason.startswith("masks-"):
@@ -65,7 +67,7 @@ def advice(verdict: str, reason: str) -> str:
 
 
 class HubAnswer(msgspec.Struct, frozen=True):
-    """`verdict` is accepted, refused, aside (the update is kept, and weighs nothing) or released."""
+    """`verdict` is accepted, refused, aside (the update is kept, and weighs nothing), released, or sat-out (this edge's own)."""
 
     study: str
     round_number: int = msgspec.field(name="round")

@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 FORGET = 0.9  # what is left of evidence after a round
 ROUNDS = 50  # older evidence is worth less than a hundredth
-BAD: Mapping[str, float] = MappingProxyType({"refused": 1.0, "aside": 1.0, "failed": 0.5, "late": 0.1})
+BAD: Mapping[str, float] = MappingProxyType({"refused": 1.0, "aside": 1.0, "failed": 0.5, "sat-out": 0.5, "late": 0.1})
 WEIGHT_MIN = 0.25  # an edge with no turn lately still comes before one with four of them: nobody is starved (selection.py)
 
 

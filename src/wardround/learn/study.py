@@ -141,6 +141,9 @@ class WatchSettings(Settings, frozen=True):
     """How the training is watched (watch/model_watch.py)."""
 
     row_counts: bool = True  # edges send histograms of their newest rows with an update: counts, no values
+    own_screens: bool = (
+        True  # blind, blind-groups: edges screen their own updates, sit out what they find, and say so (own_watch.py)
+    )
     false_alarms_per_1000: float = 2.0  # rounds: the budget that thresholds are calibrated to
     advisory: tuple[Literal["ecod", "half-space-trees"], ...] = ()  # joint detectors: they advise, and nothing is done by it
 

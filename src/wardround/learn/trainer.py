@@ -36,6 +36,7 @@ from wardround.learn.privacy.patient_budget import LEFT_OUT, NO_BOUND, Bound, ad
 from wardround.learn.rows_said import rows_said
 from wardround.learn.study import LearnerSettings, TrainingSettings, decode_training, is_held_back
 from wardround.learn.survey import decode_survey, summarise
+from wardround.learn.tried import tried
 from wardround.records import Examples
 
 RESTART_S_MIN, RESTART_S_MAX = 0.2, 10.0
@@ -64,6 +65,7 @@ class Work:
     kept: bytes = b""  # what the edge keeps for this study: learn/local.py
     study: str = ""  # its name, by which the edge's own ledgers know it
     bound: Bound = NO_BOUND  # of what studies may spend of a patient
+    tried: bool = False  # the update is tried on rows of this edge, for what watches it here
 
 
 class TrainingFailed(LearnError):
@@ -262,6 +264,8 @@ class Worker:
                 round_number=work.round_number,
             )
         metrics = {**local.metrics, **spent, "duration_s": time.monotonic() - began_s}
+        if work.tried:
+            metrics |= tried(learner, model, local.update, examples.where(held_back & (examples.labels >= 0)), usable)
         data, residual = compress(local.update, kept, settings.compression)
         keep = {**local.kept, **residual}
         rows = rows_said(learner, model, examples.where(~held_back)) if settings.row_counts else b""

@@ -22,6 +22,7 @@ CONTEXT = b"wardround model manifest v1\0"
 AUDIT_CONTEXT = b"wardround audit log v1\0"
 DRILL_CONTEXT = b"wardround drill v1\0"
 EDGE_CONTEXT = b"wardround update announcement v1\0"
+OWN_REPORT_CONTEXT = b"wardround own report v1\0"
 
 
 class HubSigner:
@@ -105,17 +106,23 @@ class EdgeSigner:
         """The signature, DER."""
         return edge_signature(self._key, announcement)
 
+    def sign_own_report(self, report: bytes) -> bytes:
+        """The signature under what the edge says of itself, DER."""
+        return edge_signature(self._key, report, context=OWN_REPORT_CONTEXT)
+
     def sign_audit(self, head: bytes) -> bytes:
         """The signature under a head of the edge's own audit log, DER."""
         return self._key.sign(AUDIT_CONTEXT + head, ec.ECDSA(hashes.SHA256()))
 
 
-def edge_signature(key: ec.EllipticCurvePrivateKey, announcement: bytes) -> bytes:
-    """What this key's edge puts under an announcement, DER."""
-    return key.sign(EDGE_CONTEXT + announcement, ec.ECDSA(hashes.SHA256()))
+def edge_signature(key: ec.EllipticCurvePrivateKey, announcement: bytes, *, context: bytes = EDGE_CONTEXT) -> bytes:
+    """What this key's edge puts under an announcement, or under what else it says, DER."""
+    return key.sign(context + announcement, ec.ECDSA(hashes.SHA256()))
 
 
-def check_edge_signature(announcement: bytes, signature: bytes, certificate: bytes, edge: str) -> None:
+def check_edge_signature(
+    announcement: bytes, signature: bytes, certificate: bytes, edge: str, *, context: bytes = EDGE_CONTEXT
+) -> None:
     """Whether this edge signed an announcement with the key of this certificate (PEM), whose issuer the caller has checked.
 
     Raises:
@@ -128,7 +135,7 @@ def check_edge_signature(announcement: bytes, signature: bytes, certificate: byt
         )
     if not signature:
         raise CertificateRefused("the update is not signed", remedy="bring the edge to the hub's version")
-    if not _signed(EDGE_CONTEXT + announcement, signature, certificate):
+    if not _signed(context + announcement, signature, certificate):
         raise CertificateRefused(
             f"the signature is not that of {edge} over what is announced",
             remedy="run the edge with the key that its certificate was issued for, or join again with a new token",

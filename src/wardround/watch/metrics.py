@@ -103,6 +103,7 @@ class Metrics:
         self._updates: dict[tuple[str, str], int] = {}
         self._scores: dict[tuple[str, str], tuple[float, float]] = {}  # (study, edge): score, threshold
         self._training: dict[str, Training] = {}
+        self._said: dict[str, Mapping[tuple[str, str], tuple[float, float]]] = {}
         self._stop: Callable[[], None] | None = None
 
     # -- events
@@ -111,6 +112,11 @@ class Metrics:
         """A round was looked at: the newest score of each (sign, edge) with its threshold, and how far calibration is."""
         with self._lock:
             self._training[study] = Training(dict(list(scores.items())[-LABELS_MAX:]), report)
+
+    def said(self, study: str, scores: Mapping[tuple[str, str], tuple[float, float]]) -> None:
+        """What edges say of themselves in a study whose hub sees no update: by (screen, edge), as `watched`."""
+        with self._lock:
+            self._said[study] = dict(list(scores.items())[-LABELS_MAX:])
 
     def arrived(self, observations: int, samples: int) -> None:
         """Observations have become durable at the hub."""
@@ -179,8 +185,9 @@ class Metrics:
         yield from _fleet(facts)
         yield from _studies(facts)
         with self._lock:
-            training = dict(self._training)
+            training, said = dict(self._training), dict(self._said)
         yield from _training(training)
+        yield from _own_screens(said)
         yield from _alerts(facts)
         yield _gauge("inbox_waiting_observations", "Receipted, not in the lake yet", [((), facts.inbox_waiting)])
         yield _gauge("quarantined_records", "Set aside at the hub, with a reason", [((), facts.set_aside)])
@@ -232,6 +239,13 @@ def _training(training: Mapping[str, Training]) -> Iterator[Metric]:
     yield _gauge("calibration_healthy_rounds", "Healthy rounds that thresholds are calibrated on so far", rounds, "study")
     needed = [((s,), own.report.needed) for s, own in training.items()]
     yield _gauge("calibration_needed_rounds", "Healthy rounds that calibration needs", needed, "study")
+
+
+def _own_screens(said: Mapping[str, Mapping[tuple[str, str], tuple[float, float]]]) -> Iterator[Metric]:
+    rows = [((study, edge, screen), pair) for study, own in said.items() for (screen, edge), pair in own.items()]
+    labels = ("study", "edge", "screen")
+    yield _gauge("own_screen_score", "What an edge says of its own update, coarse", [(k, p[0]) for k, p in rows], *labels)
+    yield _gauge("own_screen_threshold", "Above it the edge has found itself out", [(k, p[1]) for k, p in rows], *labels)
 
 
 def _fleet(facts: Facts) -> Iterator[Metric]:

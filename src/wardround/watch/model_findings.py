@@ -22,6 +22,17 @@ _OF = {
     "input-dead": "an input that no longer varies",
     "edge-slow": "slow answers",
     "confidence-low": "a less confident model",
+    "edge-own-screen": "something wrong with themselves",
+}
+_SCREENS = {
+    "not-finite": "values of its update are no numbers",
+    "own-norm": "its update is far longer than usual",
+    "own-direction": "its update has turned away from its usual way",
+    "own-gain": "its update makes the model worse on its own rows",
+    "loss": "the model fits its own rows worse than it did",
+    "inputs": "its inputs have changed",
+    "input-variance": "an input no longer varies",
+    "confidence": "the model is less sure of its rows",
 }
 
 
@@ -168,6 +179,27 @@ def _confidence(_study: str, d: Deviation, _beside: Collection[str]) -> _Words:
     )
 
 
+def _own_screen(study: str, d: Deviation, _beside: Collection[str]) -> _Words:
+    names = [name for name, _ in d.parts]
+    told = "; ".join(f"{_SCREENS.get(name, name)} ({name}, {ratio:.3g} times its limit)" for name, ratio in d.parts)
+    inputs = "a sensor, a unit, or other patients than before"
+    labels = "labels changed there, or mean something else"
+    machine = "its machine or its training: memory, a library, a version"
+    first = (inputs,) if {"inputs", "input-variance"} & set(names) else ()
+    then = (machine, labels) if names and names[0].startswith(("own-", "not-")) else (labels, machine)
+    return _Words(
+        f"{d.edge} has found itself out in {study}",
+        f"by its own screens: {told or 'it says no more'}",
+        "It sits its rounds out by itself, so the model learns nothing from its patients until that is over."
+        if d.value
+        else "It goes on training, and its update counts.",
+        (*first, *then),
+        f"Look at {d.edge} and at what changed there about round {d.since_round}. The hub sees no update of this study: "
+        "all that is known is what the edge says of itself.",
+        priority="medium" if d.value else "low",
+    )
+
+
 def _common(study: str, d: Deviation, beside: Collection[str]) -> _Words:
     named = ", ".join(d.edges[:NAMED_MAX]) + (f" and {len(d.edges) - NAMED_MAX} more" if len(d.edges) > NAMED_MAX else "")
     what = _OF.get(d.of, d.of)
@@ -190,6 +222,7 @@ WORDS: dict[str, Callable[[str, Deviation, Collection[str]], _Words]] = {
     "input-drift": _drift,
     "input-dead": _dead,
     "confidence-low": _confidence,
+    "edge-own-screen": _own_screen,
     "federation-shift": _common,
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -77,13 +77,21 @@ def detectors(features: Sequence[str] = ()) -> list[Detector]:
 class ModelWatch:
     """One study's. Memory: bounded by its edges and features, whatever the model's size and the number of rounds."""
 
-    def __init__(self, configuration: str, *, features: Sequence[str] = (), budget_per_1000: float = BUDGET_PER_1000) -> None:
-        """`configuration` is a digest of what the study is: no state of another one is taken up. `features` name the inputs."""
-        self._configuration, self._features, self._budget = configuration, tuple(features), budget_per_1000
+    def __init__(
+        self,
+        configuration: str,
+        *,
+        features: Sequence[str] = (),
+        budget_per_1000: float = BUDGET_PER_1000,
+        make: Callable[[Sequence[str]], list[Detector]] = detectors,
+    ) -> None:
+        """`configuration` is a digest of what the study is: no state of another one is taken up. `features` name the inputs;
+        `make(features)` gives the detectors."""
+        self._configuration, self._features, self._budget, self._make = configuration, tuple(features), budget_per_1000, make
         self._start()
 
     def _start(self) -> None:
-        self._detectors = detectors(self._features)
+        self._detectors = self._make(self._features)
         self.signs: dict[str, Sign] = {name: sign for d in self._detectors for name, sign in d.signs.items()}
         self._calibration = Calibration(self._configuration, self.signs, budget_per_1000=self._budget)
         self._rounds = 0
@@ -166,9 +174,13 @@ class ModelWatch:
         common = self._causes.get((COMMON, EDGE_LOSS))
         return alone | set(common.edges if common is not None else ())
 
-    def scores(self) -> Mapping[tuple[str, str], tuple[float, float]]:
-        """The newest score of each (sign, edge), with the threshold that holds; edge "" is the study."""
-        return {key: (score, self._calibration.threshold(key[0])) for key, score in self._newest.items()}
+    def scores(self, of_round: int | None = None) -> Mapping[tuple[str, str], tuple[float, float]]:
+        """The newest score of each (sign, edge), or those of one of the newest rounds, with the threshold that holds; edge "" is
+        the study."""
+        newest = self._newest.items()
+        if of_round is not None:
+            newest = {k: s for k, s in newest if PAIR.unpack(self._evidence[k][-PAIR.size :])[0] == of_round}.items()
+        return {key: (score, self._calibration.threshold(key[0])) for key, score in newest}
 
     def state(self) -> bytes:
         """What is to be kept across a restart."""

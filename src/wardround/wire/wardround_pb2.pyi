@@ -184,6 +184,7 @@ class EdgeMessage(_message.Message):
     ERASED_FIELD_NUMBER: _builtins.int
     KEPT_HEAD_FIELD_NUMBER: _builtins.int
     MASKS_FIELD_NUMBER: _builtins.int
+    OWN_REPORT_FIELD_NUMBER: _builtins.int
     NAMES_GIVEN_FIELD_NUMBER: _builtins.int
     ERASED_HERE_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -201,6 +202,10 @@ class EdgeMessage(_message.Message):
     @_builtins.property
     def masks(self) -> Global___Masks: ...
     @_builtins.property
+    def own_report(self) -> Global___OwnReport:
+        """before the update that it is of, or before "failed" where the edge sits the round out"""
+
+    @_builtins.property
     def names_given(self) -> Global___NamesGiven: ...
     @_builtins.property
     def erased_here(self) -> Global___ErasedHere:
@@ -215,14 +220,15 @@ class EdgeMessage(_message.Message):
         erased: Global___Erased | None = ...,
         kept_head: Global___AuditHead | None = ...,
         masks: Global___Masks | None = ...,
+        own_report: Global___OwnReport | None = ...,
         names_given: Global___NamesGiven | None = ...,
         erased_here: Global___ErasedHere | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "erased_here", b"erased_here", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "erased_here", b"erased_here", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given", "own_report", b"own_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "erased_here", b"erased_here", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "erased_here", b"erased_here", "failed", b"failed", "heartbeat", b"heartbeat", "hello", b"hello", "kept_head", b"kept_head", "kind", b"kind", "masks", b"masks", "names_given", b"names_given", "own_report", b"own_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head", "masks", "names_given", "erased_here"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "heartbeat", "failed", "erased", "kept_head", "masks", "own_report", "names_given", "erased_here"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -258,6 +264,72 @@ class Masks(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Masks: _TypeAlias = Masks  # noqa: Y015
+
+@_typing.final
+class OwnReport(_message.Message):
+    """What an edge's own screens say of its update where masks hide it from the hub: learn/own_report.py."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STUDY_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SCREENS_FIELD_NUMBER: _builtins.int
+    SITS_OUT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    study: _builtins.str
+    round: _builtins.int
+    attempt: _builtins.int
+    sits_out: _builtins.str
+    """the screen for which it gives no update; empty: it gives one"""
+    signature: _builtins.bytes
+    """the edge's, over all of it"""
+    @_builtins.property
+    def screens(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnScreen]: ...
+    def __init__(
+        self,
+        *,
+        study: _builtins.str = ...,
+        round: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        screens: _abc.Iterable[Global___OwnScreen] | None = ...,
+        sits_out: _builtins.str = ...,
+        signature: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "round", b"round", "screens", b"screens", "signature", b"signature", "sits_out", b"sits_out", "study", b"study"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnReport: _TypeAlias = OwnReport  # noqa: Y015
+
+@_typing.final
+class OwnScreen(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    score: _builtins.int
+    """in quarters of the threshold, above 4 where it is beyond"""
+    threshold: _builtins.int
+    """in quarters of the shipped one"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        score: _builtins.int = ...,
+        threshold: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "score", b"score", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnScreen: _TypeAlias = OwnScreen  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):

@@ -14,6 +14,7 @@ import yaml
 from wardround.settings import RespondSettings
 from wardround.watch import bedside, live_model
 from wardround.watch.alerts import Rules
+from wardround.watch.detectors.told import Told
 from wardround.watch.model_findings import WORDS
 from wardround.watch.model_watch import COMMON, detectors
 from wardround.watch.sensor_findings import _SENSOR
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[3]
 # What a finding's kind is called where it is no word of its own, and the kinds that it may be.
 NAMED = {
     "kind": {kind for kind, _ in _SENSOR.values()},
-    "deviation.kind": {sign.kind for d in detectors() for sign in d.signs.values()} | {COMMON},
+    "deviation.kind": {sign.kind for d in [*detectors(), Told()] for sign in d.signs.values()} | {COMMON},
     "episode.kind": {*get_args(bedside.Kind), *get_args(live_model.LiveKind)},
 }
 
@@ -86,4 +87,4 @@ def test_every_rule_speaks_of_kinds_that_exist():
 
 
 def test_every_kind_of_training_has_its_words():
-    assert {sign.kind for d in detectors() for sign in d.signs.values()} | {COMMON} == set(WORDS)
+    assert {sign.kind for d in [*detectors(), Told()] for sign in d.signs.values()} | {COMMON} == set(WORDS)

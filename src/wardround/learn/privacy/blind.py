@@ -101,7 +101,7 @@ class Blind:
         if saved is not None and saved.hub.session == session(saved.settings):
             self.settings, self._step, state, parts = saved.settings, saved.step, saved.hub, saved.parts
         else:
-            self.settings, self._step = mask_settings(self._study, secrets.token_bytes(16)), KEYS
+            self.settings, self._step = mask_settings(self._study, secrets.token_bytes(16), len(open_.participants)), KEYS
             state, parts = HubState(session(self.settings), self._masking.roster()), []
         self._hub = HubMasks(state, verify=self._masking.verify, admit=admit_shown)
         grouped = [HubMasks(part, verify=self._masking.verify, admit=admit_shown) for part in parts]

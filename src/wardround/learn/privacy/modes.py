@@ -84,16 +84,28 @@ class MaskSettings(msgspec.Struct, frozen=True):
     clip_norm: float = 0.0  # above 0: updates are clipped to this length and get noise before the masks (distributed.py)
     noise: float = 0.0
     expected: float = 0.0  # units that the sum is divided by
+    false_alarms: float = (
+        0.0  # above 0: the edge screens its own update and reports (own_report.py), by this budget in 1,000 rounds
+    )
 
 
-def mask_settings(study: Study, nonce: bytes) -> bytes:
-    """As Order.masks holds them."""
+def screens_itself(study: Study) -> bool:
+    """Whether the study's edges screen their own updates and say so. What a screen says hangs on the edge's data, without noise:
+    where a budget is kept, of the study or of an edge, nothing of it may leave, and nobody may sit out because of it."""
+    hidden = study.privacy.mode in ("blind", "blind-groups") and not study.learner.dp_sgd.on
+    return hidden and study.watch.own_screens
+
+
+def mask_settings(study: Study, nonce: bytes, edges: int = 1) -> bytes:
+    """As Order.masks holds them, for a round of so many edges."""
     own = study.privacy
     if own.has_budget:  # a clip of 0, with which an edge that knows of no noise can mask nothing
         dp = (own.clip_norm, own.noise, float(own.population))
         return msgspec.msgpack.encode(MaskSettings(0.0, 1, study.rounds.edges_min, nonce, 0, *dp))
     group_edges = own.group_edges if own.mode == "blind-groups" else 0
-    return msgspec.msgpack.encode(MaskSettings(own.clip, own.weight_max, study.rounds.edges_min, nonce, group_edges))
+    budget = study.watch.false_alarms_per_1000 / max(1, edges) if screens_itself(study) else 0.0
+    masks = MaskSettings(own.clip, own.weight_max, study.rounds.edges_min, nonce, group_edges, false_alarms=budget)
+    return msgspec.msgpack.encode(masks)
 
 
 def decode_mask_settings(data: bytes) -> MaskSettings:

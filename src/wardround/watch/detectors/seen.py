@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from wardround.watch.detectors.updates import Sketched
+
 Counts = NDArray[Any]
 
 
@@ -21,6 +23,9 @@ class EdgeSeen:
     `confidence`: counts by the base model's largest probability, shape
     (CONFIDENCE_BINS, CONFIDENCE_COUNTS). `aside`: triage or a
     screen set its update aside, so that it is judged and teaches nothing; `trial`: for nothing but its trial.
+
+    What only the edge itself sees: `update`, a sketch of it; `tried_before`, `tried_after`: mean loss of the base model, and of
+    base and update, on rows of its own. `own`: what such an edge has told its hub, (score, threshold) by sign.
     """
 
     examples: int = 0
@@ -31,6 +36,10 @@ class EdgeSeen:
     confidence: Counts | None = None
     aside: bool = False
     trial: bool = False
+    update: Sketched | None = None
+    tried_before: float | None = None
+    tried_after: float | None = None
+    own: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
