@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from wardround.errors import StudyError
 from wardround.learn.blobs import Blobs
 from wardround.learn.privacy.noise import discrete_gaussian
+from wardround.learn.privacy.samplers import Sampler
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -76,8 +77,9 @@ def slot(study: str, edge: str, band: int) -> int:
 class Banded:
     """The noise of one study's rounds. The last b - 1 rows are kept with the study; not safe by itself."""
 
-    def __init__(self, study: str, band: int, blobs: Blobs) -> None:
-        self._study, self.band, self._blobs = study, band, blobs
+    def __init__(self, study: str, band: int, blobs: Blobs, sampler: Sampler | None = None) -> None:
+        """`sampler` draws the noise; our own if left out."""
+        self._study, self.band, self._blobs, self._sampler = study, band, blobs, sampler
 
     def slot(self, edge: str) -> int:
         """As the function."""
@@ -93,11 +95,11 @@ class Banded:
         Raises:
             StudyError: what was kept of an earlier row does not hold.
         """
-        m = diagonals(self.band)
+        m, draw = diagonals(self.band), self._sampler or discrete_gaussian
         before = {r: found for r in range(max(0, row - self.band + 1), row) if (found := self._kept(r, sums))}
         said: dict[str, Floats] = {}
         for name, total in sums.items():
-            u = m[0] * total + discrete_gaussian(deviation * column(self.band), len(total))
+            u = m[0] * total + draw(deviation * column(self.band), len(total))
             for r, kept in before.items():
                 u += m[row - r] * kept[SUMS + name]
             y = u.astype(np.float64)

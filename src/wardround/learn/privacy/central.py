@@ -26,6 +26,7 @@ from wardround.learn.privacy.accounting import ROUNDS_MAX, Release, epsilon, rou
 from wardround.learn.privacy.banded import Banded
 from wardround.learn.privacy.ledger import Entry, Ledger, spent
 from wardround.learn.privacy.noise import discrete_gaussian
+from wardround.learn.privacy.samplers import sampler_of
 from wardround.records import EdgeId
 
 if TYPE_CHECKING:
@@ -105,11 +106,12 @@ class Central:
         """`released` are the rounds whose models were made of updates; `blobs` keeps what noise rounds share.
 
         Raises:
-            StudyError: the ledger knows less than was released.
+            StudyError: the ledger knows less than was released; or as sampler_of.
         """
         self._study, self._own, self._ledger, self._clock = study, study.privacy, ledger, clock
         self.plan = Plan.of(study.privacy)
-        self._banded = Banded(study.name, study.privacy.band, blobs) if study.privacy.is_banded else None
+        self._sampler = sampler_of(study.privacy.sampler)  # None: our own
+        self._banded = Banded(study.name, study.privacy.band, blobs, self._sampler) if study.privacy.is_banded else None
         if missing := sorted(set(released) - {entry.round for entry in ledger.entries}):
             raise StudyError(
                 f"the privacy ledger of {study.name} knows nothing of round {missing[0]}, whose model is there",
@@ -213,10 +215,11 @@ class Central:
         row = len(self._ledger.entries)
         self._write_down(number, attempt, clip, clip_next, parameters)
         step, deviation = clip / GRID / self.plan.expected, self.plan.sum_noise * GRID
+        draw = self._sampler or discrete_gaussian
         if self._banded is not None:
             noisy = self._banded.noisy(row, sums, deviation)
         else:
-            noisy = {name: (total + discrete_gaussian(deviation, len(total))).astype(np.float64) for name, total in sums.items()}
+            noisy = {name: (total + draw(deviation, len(total))).astype(np.float64) for name, total in sums.items()}
         shapes = base.shapes()
         return {name: (total * step).astype(base.dtype(name)).reshape(shapes[name]) for name, total in noisy.items()}
 
@@ -247,7 +250,7 @@ class Central:
         if not self.plan.count_noise:
             return clip
         half = (2 * short - came) * COUNT_GRID // 2  # each counts a half more or less: it moves the count by that much
-        noise = discrete_gaussian(self.plan.count_noise * COUNT_GRID, 1)[0]
+        noise = (self._sampler or discrete_gaussian)(self.plan.count_noise * COUNT_GRID, 1)[0]
         share = 0.5 + float(half + noise) / COUNT_GRID / self.plan.expected
         return min(CLIP_MAX, max(CLIP_MIN, clip * math.exp(-CLIP_RATE * (share - self._own.clip_quantile))))
 

@@ -11,6 +11,7 @@ from wardround.learn.privacy.banded import BAND_MAX
 from wardround.learn.privacy.central import CLIP_MAX, CLIP_MIN, Plan
 from wardround.learn.privacy.distributed import levels
 from wardround.learn.privacy.graph import EDGES_MIN
+from wardround.learn.privacy.samplers import EXACT, SAMPLERS
 
 if TYPE_CHECKING:
     from wardround.learn.study import Study
@@ -69,6 +70,12 @@ def _check_numbers(study: Study) -> None:
     _between("privacy.noise", own.noise, NOISE_MIN, NOISE_MAX)
     _between("privacy.target_epsilon", own.target_epsilon, 1e-3, 1e4)
     _one_of("privacy.mechanism", own.mechanism, MECHANISMS)
+    _one_of("privacy.sampler", own.sampler, SAMPLERS)
+    _check(
+        own.sampler == EXACT or own.mode == "clear-dp",
+        f"privacy.sampler is `{own.sampler}` and privacy.mode is `{own.mode}`: there edges draw the noise, each its part",
+        'choose privacy.sampler = "exact", or privacy.mode = "clear-dp"',
+    )
     if own.is_banded:
         _check_banded(study)
     if own.unit == "patient":

@@ -43,6 +43,7 @@ class PrivacySettings(Settings, frozen=True):
     clip_quantile: float = 0.0  # share of units that the clip should leave as they are; 0: the clip stays
     noise: float = 1.0  # noise multiplier: standard deviation of the noise in the sum, over the clip
     mechanism: str = "gaussian"  # noise of each round's own; banded: noise that rounds share (banded.py)
+    sampler: str = "exact"  # who draws the hub's noise: samplers.py; opendp: OpenDP's
     band: int = 8  # banded: an edge takes part in one of so many rounds
     population: int = 0  # units that take part at least
     sampling: str = "all"  # or poisson, fixed: a share of them, by chance
