@@ -9,7 +9,7 @@ DATA ?= ../shared/data
 TORCH ?= torch==2.13.0
 
 .PHONY: help demo test check bench clean test-durability test-rounds test-podman podman test-blind test-privacy test-fuzz test-api \
-        drill test-wifi test-restore
+        drill test-wifi test-restore test-opendp
 
 help:  ## what can be made here
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -38,6 +38,9 @@ test-blind: $(VENV)/.dev  ## 50 blind studies of 30 edges, a fifth and the hub k
 test-privacy: $(VENV)/.dev  ## 200 studies whose hub is killed while it releases, 200 whose edge is while it trains by DP-SGD: no ledger goes down
 	@WARDROUND_BUDGET_RUNS=200 WARDROUND_EDGE_BUDGET_RUNS=200 scripts/test tests/rounds/test_budget.py tests/rounds/test_edge_budget.py \
 	  tests/unit/learn/privacy $(ARGS)
+
+test-opendp: $(VENV)/.dev $(VENV)/opendp/.ready  ## OpenDP's sampler beside ours, which `make test` leaves out (a download of 47 MB)
+	@PYTHONPATH=$(VENV)/opendp scripts/test tests/unit/learn/privacy/test_samplers.py $(ARGS)
 
 test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts, full disks and wrong clocks; 20 000 schedules; killed workers (root, Debian)
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -qy mosquitto >/dev/null
@@ -163,6 +166,11 @@ $(VENV)/flower/.ready: tests/flower.lock | $(VENV)/bin/python
 $(VENV)/fuzz/.ready: tests/fuzz.lock | $(VENV)/bin/python
 	@$(PYTHON) -m venv $(VENV)/fuzz
 	@$(VENV)/fuzz/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/fuzz.lock
+	@touch $@
+
+# OpenDP, apart: it is large, and one test needs it.
+$(VENV)/opendp/.ready: pyproject.toml | $(VENV)/bin/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(VENV)/opendp "opendp>=0.16,<0.17"
 	@touch $@
 
 # A marker changes only when the install it stands for is complete, so an interrupted one is done again.
