@@ -15,6 +15,8 @@ import numpy as np
 from wardround.drill.hearing import Hearing
 from wardround.learn.learners import Learner
 from wardround.learn.models import MemoryTensors, Parameters
+from wardround.learn.privacy.modes import screens_itself
+from wardround.learn.privacy.rehearsed import sees_updates
 from wardround.learn.study import Study
 from wardround.learn.triage import load
 from wardround.learn.tried import AFTER, BEFORE, tried
@@ -22,7 +24,7 @@ from wardround.learn.virtual_edges import Made
 from wardround.records import Examples
 from wardround.watch.detectors.seen import EdgeSeen, RoundSeen
 from wardround.watch.detectors.updates import Sketcher
-from wardround.watch.own_watch import OwnWatch
+from wardround.watch.own_watch import OwnWatch, own_signs
 
 ATTACKS = ("alie", "creeping-update", "free-rider-stale", "free-rider-zero", "sybil")
 
@@ -34,6 +36,8 @@ class OwnEyes:
         """`liars` say nothing; `examples()` is what each edge trains on now."""
         self._budget = study.watch.false_alarms_per_1000 / max(1, edges)
         self._liars, self._examples = liars, examples
+        self.screens = frozenset(own_signs()) if screens_itself(study) else frozenset[str]()
+        self._blind = not sees_updates(study.privacy)
         self._by: tuple[Hearing, Learner] | None = None
         self._watches: dict[str, OwnWatch] = {}
         self._sketchers: dict[str, Sketcher] = {}
@@ -49,7 +53,7 @@ class OwnEyes:
         return said
 
     def sits_out(self, number: int, edge: str, base: Parameters, made: Made) -> str:
-        if edge in self._liars:
+        if not self.screens or edge in self._liars:
             return ""
         watch = self._watches.setdefault(edge, OwnWatch("drill", budget_per_1000=self._budget))
         update = load(made.tensors)
@@ -57,6 +61,13 @@ class OwnEyes:
         looked = watch.look(number, self._seen(edge, base, update, made) if finite else EdgeSeen(), finite=finite)
         self._said += [(number, edge, screen, *looked.scores[screen]) for screen in looked.found]
         return looked.sits_out
+
+    def left_of(self, seen: RoundSeen) -> RoundSeen:
+        """What the hub hears of a round: in a blind study who answered and when, and its own step."""
+        if not self._blind:
+            return seen
+        edges = {edge: EdgeSeen(examples=1, seconds=own.seconds) for edge, own in seen.edges.items()}
+        return replace(seen, edges=edges)
 
     def _seen(self, edge: str, base: Parameters, update: Parameters, made: Made) -> EdgeSeen:
         assert self._by is not None  # noqa: S101 - said before a round is played
@@ -73,9 +84,3 @@ class OwnEyes:
             tried_before=losses.get(BEFORE),
             tried_after=losses.get(AFTER),
         )
-
-
-def sums_alone(seen: RoundSeen) -> RoundSeen:
-    """What the hub of a blind study hears of the same round: who answered and when, and its own step."""
-    edges = {edge: EdgeSeen(examples=1, seconds=own.seconds) for edge, own in seen.edges.items()}
-    return replace(seen, edges=edges)

@@ -14,15 +14,13 @@ import numpy as np
 from wardround.drill.faults import Fault
 from wardround.drill.hearing import Hearing
 from wardround.drill.meddling import Meddling
-from wardround.drill.own_eyes import ATTACKS, OwnEyes, sums_alone
+from wardround.drill.own_eyes import ATTACKS, OwnEyes
 from wardround.drill.remedy import Remedy
 from wardround.drill.wards import Wards
 from wardround.errors import LearnError, RoundGivenUp
 from wardround.learn.faults import Faults
 from wardround.learn.fleet import Fleet, RehearsedRound
 from wardround.learn.models import Parameters, TensorSource, is_buffer
-from wardround.learn.privacy.modes import screens_itself
-from wardround.learn.privacy.rehearsed import sees_updates
 from wardround.learn.scores import METRICS
 from wardround.learn.study import Study
 from wardround.records import Examples
@@ -30,11 +28,9 @@ from wardround.watch.detectors.screens import Screens
 from wardround.watch.detectors.trial import ON_TRIAL
 from wardround.watch.detectors.updates import Verdict
 from wardround.watch.model_watch import COMMON, Deviation, ModelWatch
-from wardround.watch.own_watch import own_signs
 from wardround.watch.respond import Act
 
 ABSENT = 0.2  # chance that an edge that is asked stays away: every fleet has some
-OWN = frozenset(own_signs())  # screens for which an edge of a blind study sits out
 SCORED_ROUNDS = 10  # the last ones, whose mean is the score: one model alone is luck
 
 
@@ -115,10 +111,8 @@ def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_r
     meddling = Meddling(wards, usable, fault, from_round=from_round, seed=seed)
     name = fault.name if fault else ""
     eyes = OwnEyes(study, len(usable), meddling.struck if name in ATTACKS else frozenset(), lambda: meddling.now)
-    own = eyes if screens_itself(study) else None
-    fleet = Fleet(
-        study, every, classes=wards.classes, faults=Faults(absent=ABSENT), screen=heard, interference=meddling, own_screens=own
-    )
+    faults = Faults(absent=ABSENT)
+    fleet = Fleet(study, every, classes=wards.classes, faults=faults, screen=heard, interference=meddling, own_screens=eyes)
     run = Run(name, seed, from_round, study.rounds.count, fleet.names, meddling.struck)
     tried = wards.tried()
     sums: dict[str, list[float]] = {}
@@ -147,12 +141,8 @@ def play(study: Study, wards: Wards, metric: str, fault: Fault | None, *, from_r
             continue
         meddling.last_step = _step(before, done.model)
         before = done.model
-        _note(run, heard, done, OWN if own is not None else frozenset())
-        run.sightings += [Sighting(*said) for said in eyes.told()]
-        seen = hearing.seen(done, meddling.now, meddling.last_step)
-        if not sees_updates(study.privacy):
-            seen = sums_alone(seen)
-        deviations = watch.round(seen)
+        _note(run, heard, eyes, done)
+        deviations = watch.round(eyes.left_of(hearing.seen(done, meddling.now, meddling.last_step)))
         run.sightings += [s for d in deviations for s in told(d)]
         responses = remedy.look(number, deviations, watch)
         run.done += [(number, e.act) for e in responses]
@@ -172,17 +162,14 @@ def _scores(fleet: Fleet, metric: str, tried: Mapping[str, Examples], model: Par
     return {e: METRICS[metric](x.labels, fleet.learner.predict(model, x.features)) for e, x in tried.items()}
 
 
-def _note(run: Run, heard: _Heard, done: RehearsedRound, own: frozenset[str]) -> None:
-    """What was said in a round; `own` are the screens for which an edge may sit out."""
-    run.sightings += heard.said
+def _note(run: Run, heard: _Heard, eyes: OwnEyes, done: RehearsedRound) -> None:
+    """What was said in a round."""
+    run.sightings += [*heard.said, *(Sighting(*said) for said in eyes.told())]
     heard.said = []
-    run.sightings += [
-        Sighting(done.number, edge, f"triage-{reason}") for edge, reason in sorted(done.refused.items()) if reason not in own
-    ]
-    for edge, reason in done.refused.items():
-        if reason in own:  # it sits out
-            run.aside.setdefault(edge, done.number)
-    for edge in done.aside:
+    sat_out = {edge for edge, reason in done.refused.items() if reason in eyes.screens}
+    refused = sorted((edge, reason) for edge, reason in done.refused.items() if edge not in sat_out)
+    run.sightings += [Sighting(done.number, edge, f"triage-{reason}") for edge, reason in refused]
+    for edge in (*done.aside, *sorted(sat_out)):
         run.aside.setdefault(edge, done.number)
 
 

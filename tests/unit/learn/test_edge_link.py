@@ -18,7 +18,6 @@ from wardround.learn.condition import Condition
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_wire import Beat
 from wardround.learn.messages import Done, MaskStep
-from wardround.learn.own_report import OwnReport, Screen, SignedReport
 from wardround.learn.participant import Participant
 from wardround.learn.trainer import TrainingFailed
 from wardround.wire import wardround_pb2 as pb
@@ -283,38 +282,6 @@ def test_keys_that_were_lost_with_a_stream_are_said_again_when_the_order_comes_a
         return said
 
     assert asyncio.run(asyncio.wait_for(play(), 55)) == [True, True]
-
-
-def test_an_edge_that_sits_a_round_out_says_what_it_saw_before_it_says_that_it_failed():
-    """And masks nothing: the others' shares are not waited for."""
-    report = OwnReport("s", 1, 1, (Screen("own-norm", 9, 4),), "own-norm")
-    participant = Participant(MemoryBlobs())
-
-    async def play():
-        channel = Channel()
-        own = link(channel, participant, watch=lambda _order, _done: SignedReport(report, b"name"))
-        own._masks = Masks()
-
-        async def train(_order, _model, _kept):
-            return Done(b"update", 5)
-
-        own._train = train
-        running = asyncio.ensure_future(own.run())
-        call = await asyncio.wait_for(channel.opened.get(), 50)
-        call.go_on.set()
-        order = pb.Order(study="s", round=1, task="train", base_model="b" * 64, deadline_s=60.0, masks=b"session")
-        call.incoming.put_nowait(pb.HubMessage(order=order))
-        while "failed" not in call.said:
-            call.heard.clear()
-            await asyncio.wait_for(call.heard.wait(), 50)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        return [kind for kind in call.said if kind not in ("hello", "heartbeat")]
-
-    assert asyncio.run(asyncio.wait_for(play(), 55)) == ["masks", "own_report", "failed"]
-    answer = participant.receipts.newest()[0]
-    assert (answer.verdict, answer.reason) == ("sat-out", "own-norm")
-    assert "newest data" in answer.detail
 
 
 def test_everything_that_a_hub_says_beside_rounds_reaches_the_edge():

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import msgspec
 import numpy as np
 import pytest
 from tests.unit.learn.privacy.test_blind import FIVE, STUDY, Ward
+from tests.unit.learn.test_edge_link import Channel, Masks, link
 
 from wardround.learn.blobs import MemoryBlobs
 from wardround.learn.journal import Journal
-from wardround.learn.messages import new_upload
+from wardround.learn.messages import Done, new_upload
 from wardround.learn.models import decode_model, encode_model
-from wardround.learn.own_report import OwnReport, SignedReport, scores_of, signed_part
+from wardround.learn.own_report import OwnReport, Screen, SignedReport, scores_of, signed_part
+from wardround.learn.participant import Participant
 from wardround.learn.privacy.modes import decode_mask_settings, mask_settings, screens_itself
 from wardround.learn.study import LearnerSettings, LocalRule, ScoreSettings, TrainingSettings, encode_training, parse_study
 from wardround.own_watch import SHIPPED, OwnWatches, wanted
 from wardround.records import EdgeId
 from wardround.simulation.toy import signed, toy_identity, toy_training
 from wardround.trust.signatures import OWN_REPORT_CONTEXT, edge_signature
+from wardround.wire import wardround_pb2 as pb
 
 SETTINGS = encode_training(
     TrainingSettings(
@@ -216,3 +220,35 @@ def test_a_report_that_is_old_repeated_from_the_future_or_not_the_edges_own_chan
     say(msgspec.structs.replace(report, round_number=report.round_number + 1), who="e0" if edge != "e0" else "e1")
     assert ward.told() == before
     assert [e.reason for e in ward.events if e.kind == "refused"] == ["own-report"]
+
+
+def test_an_edge_that_sits_a_round_out_says_what_it_saw_before_it_says_that_it_failed():
+    """And masks nothing: the others' shares are not waited for."""
+    report = OwnReport("s", 1, 1, (Screen("own-norm", 9, 4),), "own-norm")
+    participant = Participant(MemoryBlobs())
+
+    async def play():
+        channel = Channel()
+        own = link(channel, participant, watch=lambda _order, _done: SignedReport(report, b"name"))
+        own._masks = Masks()
+
+        async def train(_order, _model, _kept):
+            return Done(b"update", 5)
+
+        own._train = train
+        running = asyncio.ensure_future(own.run())
+        call = await asyncio.wait_for(channel.opened.get(), 50)
+        call.go_on.set()
+        order = pb.Order(study="s", round=1, task="train", base_model="b" * 64, deadline_s=60.0, masks=b"session")
+        call.incoming.put_nowait(pb.HubMessage(order=order))
+        while "failed" not in call.said:
+            call.heard.clear()
+            await asyncio.wait_for(call.heard.wait(), 50)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return [kind for kind in call.said if kind not in ("hello", "heartbeat")]
+
+    assert asyncio.run(asyncio.wait_for(play(), 55)) == ["masks", "own_report", "failed"]
+    answer = participant.receipts.newest()[0]
+    assert (answer.verdict, answer.reason) == ("sat-out", "own-norm")
+    assert "newest data" in answer.detail

@@ -8,12 +8,14 @@ import pytest
 from wardround.drill.catalogue import FAULTS
 from wardround.drill.course import synthetic_plan
 from wardround.drill.own_eyes import ATTACKS
-from wardround.drill.run import OWN, play
+from wardround.drill.run import play
 from wardround.drill.synthetic import SyntheticWards, synthetic_study
 from wardround.errors import StudyError
 from wardround.learn.privacy.modes import PrivacySettings
+from wardround.watch.own_watch import own_signs
 
 FROM, ROUNDS = 26, 32
+OWN = frozenset(own_signs())
 
 
 def drilled(name, mode="blind"):
