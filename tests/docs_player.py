@@ -202,7 +202,7 @@ class Player:
         toml = Path("icu-a/edge.toml")
         toml.write_text(toml.read_text().replace("8883", str(free_port())))
         self.a_recording()
-        self.need("edge", "consent", "P1", "raw", "--home", "icu-a")
+        self.need("edge", "device", "patch-1", "--patient", "P1", "--consent", "raw", "--home", "icu-a")
         self.need("edge", "import", "recording.hea", "--patient", "P1", "--device", "holter-1", "--home", "icu-a")
         self.the_pseudonym()
         edge = start("edge", "edge run --home icu-a", "icu-a/ready.json")

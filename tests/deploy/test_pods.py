@@ -113,7 +113,7 @@ def test_a_hub_and_an_edge_as_pods_join_are_killed_and_go_on(image, tmp_path):
         ready(hub)
         token = json.loads(typed(HUB, "hub", "invite", "icu-a", "--home", HOME, "--json"))["token"]
         need("edge", "join", "-", "--home", str(edge), "--mqtt-port", str(free_port()), stdin=f"{token}\n")
-        need("edge", "consent", "P1", "raw", "--home", str(edge))
+        need("edge", "device", "patch-1", "--patient", "P1", "--consent", "raw", "--home", str(edge))
         pods.append(play(edge, out, image))
         ready(edge)
         goes_through(hub, edge, minute=0)
