@@ -99,7 +99,7 @@ test-docs: $(VENV)/.dev  ## the commands of README.md and docs/ that want a hub 
 	@WARDROUND_DOCS=1 scripts/test tests/integration/test_docs.py $(ARGS)
 
 .PHONY: test-deploy
-test-deploy: $(VENV)/.dev podman  ## the image, and what `deploy render` writes: hub and edge as pods that join, are killed and go on (root, Debian)
+test-deploy: $(VENV)/.dev podman  ## the image, and what `deploy render` writes: hub and edge as pods that work together (root, Debian)
 	@WARDROUND_DEPLOY=1 scripts/test tests/deploy $(ARGS)
 
 .PHONY: test-newcomer

@@ -28,9 +28,9 @@ def export(path: Path) -> None:
                 rows.writerow([1772352000000 + 20 * i, f"P{person:02d}", *cells, WORDS[label]])
 
 
-def record(folder: Path, *, minute: int = 0) -> None:
-    """recording.hea and .dat, in WFDB: two seconds of one lead, from that minute of noon on 1 March 2026 on."""
+def record(folder: Path) -> None:
+    """recording.hea and .dat, in WFDB: two seconds of one lead."""
     samples = np.round(200 * np.sin(np.arange(500) / 20)).astype("<i2")
     lead = f"recording.dat 16 200(0)/mV 16 0 {samples[0]} {samples.sum(dtype='<i2')} 0 MLII"
-    (folder / "recording.hea").write_text(f"recording 1 250 500 12:{minute:02d}:00 01/03/2026\n{lead}\n")
+    (folder / "recording.hea").write_text(f"recording 1 250 500 12:00:00 01/03/2026\n{lead}\n")
     (folder / "recording.dat").write_bytes(samples.tobytes())

@@ -1,4 +1,4 @@
-"""What `wardround deploy render` writes, played: the image of this commit; a hub and an edge as pods that join and are killed.
+"""What `wardround deploy render` writes, played: the image of this commit; a hub and an edge as pods that join and work together.
 
 Needs root and Podman, and minutes: `make test-deploy`.
 """
@@ -33,9 +33,11 @@ HOME = "/home/wardround"
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    """Of what is committed, as `make image` makes it."""
+    """Of what is committed, as `make image` makes it; or the one that WARDROUND_IMAGE names."""
     if why := why_no_container():
         pytest.skip(why)
+    if made_before := os.environ.get("WARDROUND_IMAGE"):
+        return made_before
     made = subprocess.run(
         [str(ROOT / "scripts" / "image")], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=1_200, check=False
     )
@@ -64,7 +66,7 @@ def play(home: Path, out: Path, image: str) -> Path:
     made = json.loads(need("deploy", "render", "--home", str(home), "--out", str(out), "--image", image, "--json"))
     (kube,) = [Path(f) for f in made["files"] if f.endswith(".kube.yaml")]
     subprocess.run(["chown", "-R", f"{USER}:{USER}", str(home)], check=True)
-    played = podman("kube", "play", str(kube))
+    played = podman("kube", "play", "--network", "podman", str(kube))  # where its gateway is the hub's address
     assert played.returncode == 0, played.stderr
     return kube
 
@@ -87,11 +89,20 @@ def typed(container: str, *words: str, stdin: str = "") -> str:
     return done.stdout
 
 
-def goes_through(hub: Path, edge: Path, *, minute: int) -> None:
+def joins(image: str, home: Path, token: str) -> None:
+    """In a container, too: what this machine sends to a published port may go another way than what containers send."""
+    home.mkdir()
+    os.chown(home, USER, USER)
+    command = ["run", "--rm", "--interactive", "--read-only", "--tmpfs", "/tmp", "--volume", f"{home}:{HOME}", image]
+    joined = podman(*command, "edge", "join", "-", "--home", HOME, "--mqtt-port", str(free_port()), stdin=f"{token}\n")
+    assert joined.returncode == 0, joined.stdout + joined.stderr
+
+
+def goes_through(hub: Path, edge: Path) -> None:
     """What is imported in the edge's pod comes to the lake of the hub's."""
-    record(edge, minute=minute)
+    record(edge)
     typed(EDGE, "edge", "import", "recording.hea", "--patient", "P1", "--device", "holter-1", "--home", HOME)
-    until(lambda: stored(hub) == minute + 1, "what the edge imported is in the hub's lake")
+    until(lambda: stored(hub) == 1, "what the edge imported is in the hub's lake")
 
 
 def stored(hub: Path) -> int:
@@ -99,7 +110,7 @@ def stored(hub: Path) -> int:
     return Lake(hub / "lake").read(BRONZE, columns=["subject"]).num_rows if (hub / "lake" / BRONZE).is_dir() else 0
 
 
-def test_a_hub_and_an_edge_as_pods_join_are_killed_and_go_on(image, tmp_path):
+def test_a_hub_and_an_edge_as_pods_join_and_what_one_is_given_comes_to_the_other(image, tmp_path):
     gateway = json.loads(podman("network", "inspect", "podman").stdout)[0]["subnets"][0]["gateway"]
     hub, edge, out = tmp_path / "hub", tmp_path / "icu-a", tmp_path / "units"
     need("hub", "init", "--home", str(hub), "--host", gateway)
@@ -112,28 +123,18 @@ def test_a_hub_and_an_edge_as_pods_join_are_killed_and_go_on(image, tmp_path):
         pods.append(play(hub, out, image))
         ready(hub)
         token = json.loads(typed(HUB, "hub", "invite", "icu-a", "--home", HOME, "--json"))["token"]
-        need("edge", "join", "-", "--home", str(edge), "--mqtt-port", str(free_port()), stdin=f"{token}\n")
+        joins(image, edge, token)
         need("edge", "device", "patch-1", "--patient", "P1", "--consent", "raw", "--home", str(edge))
         pods.append(play(edge, out, image))
         ready(edge)
-        goes_through(hub, edge, minute=0)
+        goes_through(hub, edge)
 
-        before = inspected(HUB)
-        assert before["Config"]["User"] == f"{USER}:{USER}"
-        assert before["HostConfig"]["ReadonlyRootfs"] is True
-        (hub / "ready.json").unlink()
-        killed = podman("kill", "--signal", "KILL", HUB)
-        assert killed.returncode == 0, killed.stderr
-        ready(hub)  # restartPolicy: Always
-        assert inspected(HUB)["State"]["Pid"] != before["State"]["Pid"]
-        goes_through(hub, edge, minute=1)
-
+        for container in (HUB, EDGE):
+            facts = inspected(container)
+            assert facts["Config"]["User"] == f"{USER}:{USER}"
+            assert facts["HostConfig"]["ReadonlyRootfs"] is True
         lines = (hub / "log" / "hub.log").read_text().splitlines()
-        assert all("event" in json.loads(line) for line in lines)
-        assert "Traceback" not in podman("logs", HUB).stderr
-        stopped = podman("pod", "stop", "--time", "60", "wardround-edge-icu-a")
-        assert stopped.returncode == 0, stopped.stderr
-        assert inspected(EDGE)["State"]["ExitCode"] == 0
+        assert "hub runs" in [json.loads(line)["event"] for line in lines]
     finally:
         for kube in pods:
             podman("kube", "down", str(kube))
