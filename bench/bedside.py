@@ -18,11 +18,13 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from wardround.process.transforms.early_warning import HORIZON_US, Vitals, news2
 from wardround.watch.bedside import MINUTE_US, Bedside, Total
+from wardround.watch.trend_novelty import TrendNovelty
 
 PARAMETERS = {  # of the files; a cuff's value stands in where there is no line
     "HR": "pulse",
@@ -75,10 +77,17 @@ def bare(events: Sequence[Event], *, urgent: bool) -> list[int]:
 
 def watched(events: Sequence[Event], minutes: int) -> dict[str, list[int]]:
     """Minutes at which the bedside watch speaks, by what it says."""
-    watch = Bedside(lambda _, values: total(values), horizon_us=HORIZON_US)
     found: dict[str, list[int]] = collections.defaultdict(list)
+    trends, now = TrendNovelty(), 0
+
+    def hour(*own: Any) -> None:
+        if trends.hour(*own) is not None:
+            found["trend"].append(now)
+
+    watch = Bedside(lambda _, values: total(values), horizon_us=HORIZON_US, on_hour=hour)
     waiting = collections.deque(events)
     for minute in range(minutes + 1):
+        now = minute
         while waiting and waiting[0][0] <= minute:
             at, name, value = waiting.popleft()
             watch.observe("p", name, at * MINUTE_US, value)
@@ -136,6 +145,7 @@ def main() -> None:
         rules["watch: 5 or a 3, lasting"].append((said["news2 medium"] + said["news2 high"], died, end))
         rules["watch: 7, lasting"].append((said["news2 high"], died, end))
         rules["watch: away from the own usual"].append((said["own-baseline"], died, end))
+        rules["trend: an hour never seen"].append((said["trend"], died, end))
     table = []
     for rule, outcomes in rules.items():
         lost = [(alerts, end) for alerts, died, end in outcomes if died]

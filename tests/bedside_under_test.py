@@ -43,8 +43,8 @@ class Sink:
 class World:
     """One edge. `restart` after `crash` finds what was on the disk, and nothing else."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.clock = folder, ManualClock()
+    def __init__(self, folder: Path, *, trends: bool = False) -> None:
+        self.folder, self.clock, self.trends = folder, ManualClock(), trends
         self.local = LocalStore(FolderStorage(folder / "local"))
         self.refused: set[str] = set()  # subjects whom nobody may watch
         self.certificates = {"identity": (0, 10**18)}
@@ -63,6 +63,7 @@ class World:
             signal_title=lambda code: code,
             record=lambda *words, **facts: self.records.append((words, facts)),
             clock=self.clock,
+            trends=self.trends,
         )
 
     def crash(self) -> None:

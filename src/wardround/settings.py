@@ -176,6 +176,7 @@ class BedsideSettings(Settings, frozen=True, kw_only=True):
     """How an edge watches its patients."""
 
     models: bool = True  # also by what the models that this edge holds find in live windows
+    trends: bool = False  # also what was never seen of a vital sign in a patient, hour by hour: a notice of low priority
     watch: bool = True  # vital signs, devices, certificates; alerts stay at the edge unless `notify` says where to
     acknowledge_from_hub: bool = False  # people at the hub may say that they are on one: then nobody else is told of it
 

@@ -14,7 +14,9 @@ from wardround.process.transforms.early_warning import news2
 from wardround.watch.alerts import Finding
 from wardround.watch.bedside import VOTES, VOTES_NEEDED, Episode
 from wardround.watch.live_model import LiveEpisode
+from wardround.watch.trend_novelty import UnusualHour
 
+TREND_KIND = "trend-unusual"
 ENDING_SHARE = 0.25  # of a certificate's life: one that is renewed at two thirds of it never has so little left
 UNITS = {
     "pulse": "/min",
@@ -69,6 +71,32 @@ def episode_finding(edge: str, episode: Episode) -> Finding:
         impact="Decision support: it may come late, and it may be wrong.",
         causes=_CAUSES[episode.kind],
         action=f"Look at the patient. {_RESPONSE[episode.priority]}",
+    )
+
+
+def trend_fingerprint(edge: str, vital: str, subject: str) -> str:
+    """Of the alert about an hour of a vital sign that was never so."""
+    return "|".join((TREND_KIND, edge, "", vital, "", subject))
+
+
+def trend_finding(edge: str, found: UnusualHour, now_us: int) -> Finding:
+    """What was never seen of one vital sign in this patient: a notice."""
+    return Finding(
+        kind="trend-unusual",
+        title=f"{found.vital}: {_value(found.vital, found.value)} was never seen in this patient",
+        priority="low",
+        category="physiological",
+        since_us=found.t_us,
+        detected_us=now_us,
+        edge=edge,
+        signal=found.vital,
+        subject=found.subject,
+        detail=f"Novelty {found.score:.3g}, limit {found.threshold:.3g}, of the hour's median against all hours since it began.",
+        evidence=found.evidence,
+        evidence_unit=UNITS.get(found.vital, ""),
+        impact="Decision support: it says that something is new, not that it is bad.",
+        causes=("the patient's state has changed", "a treatment was changed", "a sensor has moved, or is another one"),
+        action="Look at the trend. It becomes usual by itself.",
     )
 
 

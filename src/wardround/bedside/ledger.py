@@ -85,6 +85,7 @@ class BedsideLedger:
                 )
                 self._db.executemany("DELETE FROM alerts WHERE alert_id = ?", [(i,) for i in gone])
                 self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?)", [*states.items(), ("book", head)])
+                self._db.executemany("DELETE FROM states WHERE name = ?", [(name,) for name, data in states.items() if not data])
                 self._db.execute("COMMIT")
             except sqlite3.OperationalError as exc:
                 if self._db.in_transaction:
@@ -111,6 +112,7 @@ class BedsideLedger:
         """Take out what is ordered for a subject, and every free page of the file: alerts and states are the caller's to keep."""
         with self._lock:
             self._db.execute("DELETE FROM orders WHERE subject = ?", (subject,))
+            self._db.execute("DELETE FROM states WHERE name LIKE ?", (f"%{subject}%",))
             self._db.execute("DELETE FROM requests WHERE body LIKE ?", (f"%{subject}%",))
             compact(self._db)
 
@@ -127,6 +129,12 @@ class BedsideLedger:
         with self._lock:
             row = self._db.execute("SELECT value FROM states WHERE name = ?", (name,)).fetchone()
         return bytes(row[0]) if row else b""
+
+    def states(self, prefix: str) -> list[tuple[str, bytes]]:
+        """The states whose names begin so."""
+        with self._lock:
+            query = "SELECT name, value FROM states WHERE substr(name, 1, ?) = ? AND length(value) > 0 ORDER BY name"
+            return [(str(name), bytes(value)) for name, value in self._db.execute(query, (len(prefix), prefix))]
 
     def ask(self, act: str, body: Mapping[str, Any], who: str, now_us: int) -> str:
         """Ask something of the running edge; the request's id."""

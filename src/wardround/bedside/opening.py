@@ -47,6 +47,7 @@ def open_bedside(
         record=audit.add,
         clock=clock,
         may_tell=lambda subject, codes: consents.allows(subject, codes, Purpose.CARE, Consent.RAW),
+        trends=settings.bedside.trends,
     )
 
 

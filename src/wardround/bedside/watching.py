@@ -30,6 +30,8 @@ from wardround.bedside.findings import (
 from wardround.bedside.ledger import BedsideLedger
 from wardround.bedside.live import WALKING, Said
 from wardround.bedside.told import LIVE_TASKS, MayTell, load_of, told_of
+from wardround.bedside.trends import PREFIX as TREND
+from wardround.bedside.trends import Trends
 from wardround.bedside.vitals import CODES, Scale, readings, scorer
 from wardround.clock import Clock
 from wardround.collect.local_store import LocalStore
@@ -92,9 +94,10 @@ class BedsideWatch:
         record: Callable[..., object],
         clock: Clock,
         may_tell: MayTell = lambda _subject, _codes: False,
+        trends: bool = False,
     ) -> None:
         """`watches(subject, code)` says whether consent allows to watch it now, `may_tell(subject, codes)` whether the hub may
-        know of whom an alert is; `record` adds an entry to the audit log.
+        know of whom an alert is; `record` adds an entry to the audit log; `trends`: also what was never seen of a vital sign.
 
         Raises:
             StorageFull: what was kept before cannot be read.
@@ -106,7 +109,9 @@ class BedsideWatch:
         self._book = AlertBook(prefix=PREFIX)
         self._ledger.load(self._book)
         self._scales: Mapping[str, int] = {}
-        self._vitals = Bedside(scorer(lambda s: cast(Scale, self._scales.get(s, 1))), horizon_us=HORIZON_US)
+        self._trends = Trends(edge, on=trends, now_us=clock.now_us, tell=self._raise, clear=self._clear)
+        scored = scorer(lambda s: cast(Scale, self._scales.get(s, 1)))
+        self._vitals = Bedside(scored, horizon_us=HORIZON_US, on_hour=self._trends.hour)
         self._live = LiveModel()
         self._sensors = Sensors()
         self._changes: collections.deque[SensorChange] = collections.deque(maxlen=CHANGES_MAX)
@@ -174,6 +179,7 @@ class BedsideWatch:
             if now_us - self._looked_us >= KEEP_US or now_us < self._looked_us:
                 self._looked_us = now_us
                 self._look(now_us)
+                self._trends.look(self._book.open_alerts())
             for alert in self._book.tick(now_us):
                 self._note(alert)
             self._tell(now_us)
@@ -210,6 +216,7 @@ class BedsideWatch:
         with self._lock:
             gone = self._book.forget(subject)
             self._vitals.forget(subject)
+            self._trends.forget(subject, "")
             self._live.forget(subject)
             self._changed = {i: a for i, a in self._changed.items() if i not in gone}
             self._keep(self._clock.now_us(), all_of_it=True)
@@ -238,6 +245,7 @@ class BedsideWatch:
         try:
             memory = msgspec.msgpack.decode(data, type=_Memory)
             self._vitals.restore(memory.watch)
+            self._trends.restore(self._ledger.states(TREND))
             if memory.live:
                 self._live.restore(memory.live)
         except (msgspec.DecodeError, ValueError) as error:  # of an older version: a patient's own usual is learned anew
@@ -290,6 +298,7 @@ class BedsideWatch:
         for subject in self._vitals.subjects():
             if not any(self._watches(subject, code) for code in CODES):
                 self._vitals.forget(subject)
+                self._trends.forget(subject, WITHDRAWN)
                 for kind in ("news2", "own-baseline"):
                     self._clear(episode_fingerprint(self._edge, kind, subject), WITHDRAWN)
         for subject in self._live.subjects():
@@ -373,10 +382,12 @@ class BedsideWatch:
             states[MEMORY] = msgspec.msgpack.encode(
                 _Memory(self._cursor, self._vitals.state(), self._minutes, self._live.state())
             )
+            states |= self._trends.states()  # with the cursor: what comes after it is read again, and judged once
         self._ledger.keep(self._book, states)
-        self._shown |= {k: v for k, v in states.items() if k != MEMORY}
+        self._shown |= {k: v for k, v in states.items() if k in (SINKS, SILENCES)}
         if MEMORY in states:
             self._kept_us = now_us
+            self._trends.kept()
 
     def _tell_again(self) -> None:
         """Put every alert that matters now into the outbox; what a sink has is not sent again."""

@@ -118,6 +118,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         Inhibition(
             source="edge-silent", targets=("signal-silent", "sensor-dead", "device-silent", "completeness"), equal=("edge",)
         ),
+        *(Inhibition(source=kind, targets=("trend-unusual",), equal=("edge", "subject")) for kind in ("news2", "own-baseline")),
         Inhibition(source="update-poisoned", targets=("update-refused", "edge-loss", "input-drift"), equal=("edge", "study")),
         Inhibition(source="input-dead", targets=("input-drift", "edge-loss", "confidence-low"), equal=("edge", "study")),
         Inhibition(source="input-drift", targets=("edge-loss", "confidence-low"), equal=("edge", "study")),

@@ -97,12 +97,20 @@ class _Patient(msgspec.Struct):
     scores: list[tuple[int, int]] = []
 
 
+def _nobody(_subject: str, _vital: str, _hour: int, _median: float) -> None:
+    return
+
+
 class Bedside:
     """Every patient of one edge. `score(subject, values)` scores the vital signs that are there, by the names of DIRECTIONS and
     others."""
 
-    def __init__(self, score: Score, *, horizon_us: Mapping[str, int]) -> None:
-        """`horizon_us` is, by vital sign, how old a reading may be and still count; one that is not named does not."""
+    def __init__(
+        self, score: Score, *, horizon_us: Mapping[str, int], on_hour: Callable[[str, str, int, float], None] = _nobody
+    ) -> None:
+        """`horizon_us` is, by vital sign, how old a reading may be and still count; one that is not named does not.
+        `on_hour(subject, vital, hour, median)` is told of every hour that is over, in hours since 1970."""
+        self._on_hour = on_hour
         self._score, self._horizon_us = score, horizon_us
         self._patients: dict[str, _Patient] = {}
         self.patient_minutes = 0  # in which a patient with a vital sign was judged, since this watch was made
@@ -134,6 +142,8 @@ class Bedside:
             del own.points[:-POINTS_MAX]
         hour = t_us // HOUR_US
         if hour != own.hour:
+            if own.hour_values:
+                self._on_hour(subject, vital, own.hour, statistics.median(own.hour_values))
             if own.hour_values and not patient.open:  # what is away from the usual must not become it
                 own.hours.append(statistics.median(own.hour_values))
                 del own.hours[:-HOURS_MAX]
