@@ -1,9 +1,10 @@
-"""What a process need not hold: libraries that others would load, and freed memory that the allocator keeps."""
+"""What a process need not hold: libraries that others would load, and freed memory that an allocator keeps."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -11,6 +12,7 @@ from types import ModuleType
 
 UNUSED = ("pandas",)
 GIVE_BACK_S = 60.0
+DELTA_RS = ("_RJEM_MALLOC_CONF", "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0")  # jemalloc's, read when the library is loaded
 
 
 class _Unused:
@@ -23,8 +25,14 @@ class _Unused:
         return None
 
 
-def without_unused() -> None:
-    """Let nothing of this process load what it has no use for (45 MB); call it before PyArrow is imported."""
+def hold_little() -> None:
+    """Let nothing of this process, or of those it starts, keep what it has no use for; call it before PyArrow is imported.
+
+    Pandas is not loaded (45 MB). The allocator of delta-rs gives back what is freed: as it comes it keeps a pool for each of its
+    threads, gives back none that rests, and grows by 0.7 MB with every commit; so by 0.1 MB, for 8 % more CPU time of a commit.
+    Somebody's own setting of it stands.
+    """
+    os.environ.setdefault(*DELTA_RS)
     if _Unused not in sys.meta_path:
         sys.meta_path.insert(0, _Unused)
 

@@ -43,7 +43,7 @@ weight_max = 1000
 def played(home, mode, n=4):
     home.mkdir()
     with World(home, STUDY.format(rounds=3, deadline=20.0, mode=mode), edges(n)) as world:
-        assert world.wait(world.finished, 40), f"stuck after {world.rounds()} rounds"
+        assert world.wait(world.finished, 150), f"stuck after {world.rounds()} rounds"
         assert all(len(c.folded) == n for c in world.journal().committed())
         return world, models(world)
 

@@ -143,7 +143,7 @@ def play(home: Path, mode: str) -> Seen:
     proxies = {edge: RecordingProxy(home / "pki", home / edge, world.port) for edge in EDGES}
     world.doors.update({edge: proxy.port for edge, proxy in proxies.items()})
     with world:
-        assert world.wait(world.finished, 40), f"{mode}: stuck after {world.rounds()} rounds"
+        assert world.wait(world.finished, 150), f"{mode}: stuck after {world.rounds()} rounds"
     wire = {edge: b"\0".join(proxy.sent) for edge, proxy in proxies.items()}
     for proxy in proxies.values():
         proxy.close()

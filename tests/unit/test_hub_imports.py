@@ -11,7 +11,7 @@ HEAVY = ("pandas", "scipy.signal", "scipy.stats", "scipy.optimize", "jax", "torc
 def test_a_hub_imports_nothing_that_only_workers_and_commands_need():
     """As `wardround hub run` does. Dask comes with the first job."""
     command = (
-        "import sys, wardround.cli.main; from wardround.memory import without_unused; without_unused(); "
+        "import sys, wardround.cli.main; from wardround.memory import hold_little; hold_little(); "
         f"import wardround.hub, pyarrow; pyarrow.array([1]); print(*[m for m in {HEAVY} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True, timeout=60)

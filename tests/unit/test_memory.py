@@ -7,10 +7,10 @@ import sys
 
 UNUSED = """
 import sys
-from wardround.memory import without_unused
+from wardround.memory import hold_little
 before = len(sys.meta_path)
-without_unused()
-without_unused()
+hold_little()
+hold_little()
 assert len(sys.meta_path) == before + 1
 try:
     import pandas
@@ -19,6 +19,13 @@ except ModuleNotFoundError as error:
 else:
     raise SystemExit("pandas was loaded")
 import json, msgspec
+"""
+ALLOCATOR = """
+import os
+from wardround.memory import DELTA_RS, hold_little
+hold_little()
+os.environ[DELTA_RS[0]] += ",stats_print:true"  # as the program ends
+import deltalake
 """
 FREED = """
 import psutil
@@ -33,13 +40,20 @@ if give_back():  # of another C library than glibc there is nothing to ask
 """
 
 
-def run(program: str) -> None:
+def run(program: str) -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def test_an_unused_library_is_not_there_and_others_are():
     run(UNUSED)
+
+
+def test_the_allocator_of_delta_rs_keeps_nothing_that_is_freed():
+    said = " ".join(run(ALLOCATOR).split())
+    for option in ("opt.narenas: 1", "opt.dirty_decay_ms: 0", "opt.muzzy_decay_ms: 0"):
+        assert option in said
 
 
 def test_freed_memory_is_given_back_to_the_system():

@@ -16,7 +16,7 @@ from wardround.cli.consent import hub_consent
 from wardround.cli.roster import hub_roster
 from wardround.clock import SystemClock, utc
 from wardround.errors import SettingsError
-from wardround.memory import without_unused
+from wardround.memory import hold_little
 from wardround.settings import HubSettings, load_settings, parse_settings
 from wardround.trust.certificates import Authority
 from wardround.trust.join import TOKEN_LIFE_S, mint
@@ -107,7 +107,7 @@ def run(
     With --standby a second one waits, on this machine or, with PostgreSQL, on another that shares the home and the address
     (docs/operations.md): it takes over some ten seconds after the first was killed, and at once when that was stopped.
     """
-    without_unused()
+    hold_little()
     from wardround.hub import run_hub  # noqa: PLC0415
 
     asyncio.run(run_hub(home, standby=standby))

@@ -386,6 +386,10 @@ def configure() -> None:
             # A look at the stack a hundred times a second, which nobody reads: a tenth of a worker's time, measured.
             "distributed.worker.profile.enabled": False,
             "distributed.logging.distributed": "error",
+            # What Dask would keep of the past hour for its own pages, which nobody opens.
+            "distributed.admin.low-level-log-length": 100,
+            "distributed.admin.log-length": 100,
+            "distributed.admin.system-monitor.log-length": 60,
             "distributed.scheduler.http.routes": [],  # a scheduler opens an HTTP port whether asked to or not: nothing is there
             "distributed.worker.http.routes": [],
         }
