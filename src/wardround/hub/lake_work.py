@@ -139,5 +139,6 @@ class LakeJobs:
             self._commits.in_gold(job, started_s)
         try:
             self._automation.keep_up()
-        except WardroundError as error:  # the lake is slower for it, and the next hour tries again
+            processing.tidy()
+        except WardroundError as error:  # the lake is slower for it, and it is tried again
             log.error("upkeep failed", error=str(error))

@@ -74,6 +74,7 @@ class Lake:
         self._readers: dict[str, DeltaTable] = {}
         self._locks = {name: threading.RLock() for name in SCHEMAS}
         self._files: dict[tuple[str, int], Files] = {}
+        self._commits = dict.fromkeys(SCHEMAS, 0)
 
     @property
     def uri(self) -> str:
@@ -197,11 +198,21 @@ class Lake:
             actions = pa.table(self._fresh(table).get_add_actions(flatten=True))
         return sum(n or 0 for n in actions.column("num_records").to_pylist()) if actions.num_rows else 0
 
-    def compact(self, table: str, *, day: str | None = None) -> None:
-        """Put small files together, of one day or of all. Readers of earlier versions are not disturbed."""
+    def commits(self, table: str) -> int:
+        """How many commits this process has made to a table, those of upkeep aside."""
+        return self._commits[table]
+
+    def compact(self, table: str, *, day: str | None = None, file_bytes: int | None = None) -> None:
+        """Put small files together, of one day or of all. Readers of earlier versions are not disturbed.
+
+        Args:
+            file_bytes: how large files may become; one that is so large already is not written again. None: as delta-rs has it.
+        """
         filters: Any = [("day", "=", day)] if day is not None else None
         with self._locks[table], _said(table, "compaction"):
-            self._fresh(table).optimize.compact(partition_filters=filters, writer_properties=_WRITERS[table])
+            self._fresh(table).optimize.compact(
+                partition_filters=filters, target_size=file_bytes, writer_properties=_WRITERS[table]
+            )
 
     def files_by_day(self, table: str) -> dict[str, tuple[int, int]]:
         """How many files, in how many buckets, each day has."""
@@ -329,6 +340,7 @@ class Lake:
                         write_deltalake(handle, rows, commit_properties=properties, writer_properties=_WRITERS[table], **how)
                     except CommitFailedError:
                         continue
+                self._commits[table] += 1
                 return True
         raise ProcessError(f"{table} stays in conflict", remedy="only the hub may write the lake; look for a second writer")
 

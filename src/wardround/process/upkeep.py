@@ -1,7 +1,9 @@
 """Keeps the lake fast and no larger than it should be: compaction of closed days, retention by category, old versions.
 
-Small files cost a reader more than large ones, and every commit adds some. A day is closed when it is over: nothing but late
-data comes then, so its files are put together once. Retention is by the day of the data, as consent and law speak of it.
+Small files cost a reader more than large ones, and every commit adds some; each commit costs more, too, the more files there are.
+A day is closed when it is over: nothing but late data comes then, so its files are put together once. Those of a day that is open
+are put together after so many commits, up to a size that is not written again. Retention is by the day of the data, as consent
+and law speak of it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from wardround.settings import RetentionSettings
 
 FILES_A_BUCKET = 4  # more than that in a closed day: compact
 OPEN_FILES_MAX = 400  # of a day that is still open
+OPEN_FILE_BYTES = 16 << 20
+COMMITS_MAX = 200  # to a table, until its small files are put together: one costs twice what it does after that, measured
 VERSIONS_HOURS = 24 * 7  # how long an earlier version can be read
 
 
@@ -45,6 +49,24 @@ def keep_up(lake: Lake, retention: RetentionSettings, *, now_us: int, keep_hours
     return Done(compacted, expired, removed)
 
 
+class Tidying:
+    """Puts the small files of open days together, by the commits of this process."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake, self._at = lake, dict.fromkeys(SCHEMAS, 0)
+
+    def look(self) -> int:
+        """Put together what tables have taken in many commits; how many days of how many tables were."""
+        return sum(self._tidied(table) for table in SCHEMAS if self._lake.commits(table) - self._at[table] >= COMMITS_MAX)
+
+    def _tidied(self, table: str) -> int:
+        self._at[table] = self._lake.commits(table)  # one that fails is tried again after as many commits, not at once
+        full = [day for day, (files, buckets) in self._lake.files_by_day(table).items() if files > buckets * FILES_A_BUCKET]
+        for day in full:
+            self._lake.compact(table, day=day, file_bytes=OPEN_FILE_BYTES)
+        return len(full)
+
+
 def _days(retention: RetentionSettings) -> dict[str, int]:
     features = dict.fromkeys((*GOLD_TABLES, DEAD), retention.features_days)
     return {BRONZE: retention.raw_days, SILVER: retention.clean_days, **features}
@@ -61,6 +83,6 @@ def _compact(lake: Lake, table: str, today: str) -> int:
     for day, (files, buckets) in lake.files_by_day(table).items():
         closed = day < today
         if files > (buckets * FILES_A_BUCKET if closed else OPEN_FILES_MAX):
-            lake.compact(table, day=day)
+            lake.compact(table, day=day, file_bytes=None if closed else OPEN_FILE_BYTES)
             done += 1
     return done

@@ -7,7 +7,7 @@ import pytest
 from wardround.errors import ProcessError
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, observation_rows
-from wardround.process.upkeep import FILES_A_BUCKET, keep_up
+from wardround.process.upkeep import FILES_A_BUCKET, Tidying, keep_up
 from wardround.records import Observation
 from wardround.settings import RetentionSettings
 
@@ -64,3 +64,24 @@ def test_exactly_once_outlives_a_clean_up(lake):
     keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US, keep_hours=0)
     again = observation_rows([(reading(0), "b", 0, T0)])
     assert not Lake(lake.uri).append(BRONZE, again, app="inbox", version=3)
+
+
+def test_the_open_day_is_tidied_after_many_commits_and_not_before(lake, monkeypatch):
+    monkeypatch.setattr("wardround.process.upkeep.COMMITS_MAX", 2 * FILES_A_BUCKET + 2)
+    tidying, before = Tidying(lake), values(lake)
+    assert tidying.look() == 0
+    for k in (100, 101):
+        lake.append(BRONZE, observation_rows([(reading(k, 2), "b", 10 * k, T0)]), app="inbox", version=k)
+    assert tidying.look() == 2, "two days had small files"
+    assert [files for files, _ in lake.files_by_day(BRONZE).values()] == [1, 1]
+    assert [v for v in values(lake) if v["value"] < 100] == before
+    assert len(values(lake)) == len(before) + 2
+    assert tidying.look() == 0, "the commits of compaction are not counted"
+
+
+def test_a_file_that_is_large_enough_is_not_written_again(lake):
+    day = max(lake.files_by_day(BRONZE))
+    lake.compact(BRONZE, day=day, file_bytes=1)
+    assert lake.files_by_day(BRONZE)[day][0] == 2 * FILES_A_BUCKET
+    lake.compact(BRONZE, day=day)
+    assert lake.files_by_day(BRONZE)[day][0] == 1
