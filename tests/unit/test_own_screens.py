@@ -18,6 +18,7 @@ from wardround.learn.models import decode_model, encode_model
 from wardround.learn.own_report import OwnReport, Screen, SignedReport, scores_of, signed_part
 from wardround.learn.participant import Participant
 from wardround.learn.privacy.modes import decode_mask_settings, mask_settings, screens_itself
+from wardround.learn.reputation import Experience, reputations
 from wardround.learn.study import LearnerSettings, LocalRule, ScoreSettings, TrainingSettings, encode_training, parse_study
 from wardround.own_watch import SHIPPED, OwnWatches, wanted
 from wardround.records import EdgeId
@@ -143,6 +144,11 @@ def test_an_edge_that_was_restarted_goes_on_with_its_past():
         ward.start_edge(edge)
     ward.run()
     assert [e for e in ward.told() if e[2]] == [(n, STRUCK, "own-norm") for n in (6, 7, 8)]
+
+
+def test_who_sits_a_round_out_is_not_held_to_be_worse_for_it():
+    found = reputations([Experience(n, STRUCK, "sat-out") for n in range(1, 5)], 5)[STRUCK]
+    assert (found.score, dict(found.seen)) == (0.5, {"sat-out": 4})
 
 
 def test_an_older_edge_goes_on_as_it_did():

@@ -98,7 +98,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An order that brought no update: `verdict` is refused, late or failed; `examples` as claimed."""
+    """An order that brought no update: `verdict` is refused, late, failed or sat-out; `examples` as claimed."""
 
     t_us: int
     round_number: int

@@ -47,6 +47,7 @@ ADVICE = {
     "non-finite": _DATA,
     "patients": "1 to 4,096 patients of an edge may train where privacy.unit is `patient`: give the others to another edge",
     "clip": _VERSION,
+    "own-report": _VERSION + "; what this edge says of itself is not as the hub reads it, or not signed by its key",
     "norm": _DATA + "; the update is far longer than this edge's own before",
     "impossible": _STATISTICS,
     "missing": _STATISTICS,

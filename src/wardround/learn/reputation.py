@@ -20,13 +20,13 @@ from types import MappingProxyType
 
 FORGET = 0.9  # what is left of evidence after a round
 ROUNDS = 50  # older evidence is worth less than a hundredth
-BAD: Mapping[str, float] = MappingProxyType({"refused": 1.0, "aside": 1.0, "failed": 0.5, "sat-out": 0.5, "late": 0.1})
+BAD: Mapping[str, float] = MappingProxyType({"refused": 1.0, "aside": 1.0, "failed": 0.5, "late": 0.1})
 WEIGHT_MIN = 0.25  # an edge with no turn lately still comes before one with four of them: nobody is starved (selection.py)
 
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """What became of an edge's answer in a round: accepted, or one of BAD."""
+    """What became of an edge's answer in a round: accepted, sat-out, or one of BAD."""
 
     round_number: int
     edge: str
@@ -64,6 +64,6 @@ def reputations(experiences: Iterable[Experience], now: int) -> dict[str, Reputa
         seen[one.edge][one.verdict] += 1
         if one.verdict == "accepted":
             good[one.edge] += FORGET**age
-        else:
+        elif one.verdict in BAD:  # who has sat a round out has said so, and is not held to be worse for it
             bad[one.edge] += BAD[one.verdict] * FORGET**age
     return {edge: Reputation(good[edge], bad[edge], dict(counts)) for edge, counts in sorted(seen.items())}
