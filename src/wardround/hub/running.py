@@ -39,6 +39,7 @@ from wardround.hub.home import open_processing, renew_certificate
 from wardround.hub.lake_work import LakeCommits, LakeJobs
 from wardround.hub.news import RoundNews
 from wardround.hub.recorder import Recorder
+from wardround.hub.stood_still import StoodStill
 from wardround.hub.telling import Telling
 from wardround.learn.grpc_hub import HubLink, Taking
 from wardround.learn.grpc_wire import SERVICE as LEARN
@@ -121,11 +122,12 @@ class Hub:
         self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.recorder.happened)
         self.lake = self.processing.lake
         self.changes = Changes()  # for the console
+        self._stood_still = StoodStill(self.clock)
         self.watch = Watch(
             clock=self.clock,
             heartbeat_s=self.settings.heartbeat_s,
             signal_title=signal_title,
-            on_change=self._alert_changed,
+            on_change=self._alerts_changed,
             saved=self.store.load_state("alert-book") or b"",
         )
         self.telling = Telling(
@@ -422,6 +424,7 @@ class Hub:
         loops = self._ticks, self._looks, self._denials, self._certificate, self.commits.run, self._jobs, *views
         return (
             *(loop() for loop in loops),
+            self._stood_still.run(),
             self.responding.run(),
             self.automation.run(),
             run_sealing((self.inbox,), self.seal),
@@ -437,7 +440,7 @@ class Hub:
             await asyncio.to_thread(self.drills.turn)
             beat += 1
             if beat % round(LOOK_S / TICK_S) == 0:
-                await asyncio.to_thread(lambda: self.watch.tick(self.draining.off()))
+                await asyncio.to_thread(self.watch.tick, self.draining.off(), stood_s=self._stood_still.take())
                 await asyncio.to_thread(self.drills.look)
             await asyncio.sleep(TICK_S)
 
@@ -629,9 +632,9 @@ class Hub:
         if event.kind == "committed":
             self.changes.tell()
 
-    def _alert_changed(self, alert: Alert) -> None:
+    def _alerts_changed(self, alerts: Sequence[Alert]) -> None:
         self.changes.tell()
-        self.telling.changed(alert)
+        self.telling.changed(alerts)
         self.responding.wake()
 
     def _make_study(self, record: StudyRecord) -> RunningStudy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,11 +49,16 @@ class Telling:
         self.outbox = Outbox(home / "outbox.sqlite", ways, clock, self._told_of)
         self._shown: dict[str, bytes] = {}  # what other processes were last shown
 
-    def changed(self, alert: Alert) -> None:
-        """An alert has another state: on the disk first, then to those who are told."""
-        body = msgspec.to_builtins(alert)
-        self._store.put_alert(AlertRecord(alert.alert_id, alert.state.value, alert.raised_us, alert.changed_us, body))
+    def changed(self, alerts: Sequence[Alert]) -> None:
+        """Alerts have another state: on the disk first, then to those who are told."""
+        self._store.put_alerts(
+            [AlertRecord(a.alert_id, a.state.value, a.raised_us, a.changed_us, msgspec.to_builtins(a)) for a in alerts]
+        )
         self._store.save_state("alert-book", self._watch.save())
+        for alert in alerts:
+            self._said(alert)
+
+    def _said(self, alert: Alert) -> None:
         detail = alert.response.what if alert.response is not None else alert.finding.detail
         self._recorder.happened(f"{'Resolved: ' if not alert.open else ''}{alert.finding.title}", detail)
         log.warning(

@@ -60,6 +60,7 @@ JOB_RUNS_MAX = 1_000
 STUDY_REQUESTS_MAX = 1_000
 REQUESTS_MAX = 1_000
 QUARANTINE_MAX = 100_000
+ROWS_AT_ONCE = 1_000  # in one statement: databases bound its values
 LIVE_CERTIFICATES_MAX = 32  # of one edge: an edge that asks without end is told to wait
 KEEP_EXPIRED_US = 90 * 86_400_000_000
 
@@ -388,7 +389,14 @@ class Store:
 
     def put_alert(self, alert: AlertRecord) -> None:
         """Add an alert, or note its new state."""
-        self._upsert(schema.alerts, ["alert_id"], _values(alert))
+        self.put_alerts([alert])
+
+    def put_alerts(self, alerts: Sequence[AlertRecord]) -> None:
+        """Add alerts, or note their new states, all of them or none; of one that is there twice the last state counts."""
+        rows = list({alert.alert_id: _values(alert) for alert in alerts}.values())
+        with self._engine.begin() as db:
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                db.execute(self._put(schema.alerts, ["alert_id"], rows[start : start + ROWS_AT_ONCE]))
 
     def alerts(self, *, limit: int = 500) -> list[AlertRecord]:
         """The newest alerts first."""

@@ -6,7 +6,9 @@ Plain values come in from the roots: the watch knows of no other step. Safe to u
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
@@ -24,6 +26,7 @@ from wardround.watch.hub_numbers import Unusual
 from wardround.watch.sensor_findings import FLAGGED, sensor_finding, sensor_fingerprint
 from wardround.watch.timetable import Row
 
+NEWS_MAX = 10_000
 MISSED_BEATS = 3.0
 EVIDENCE_MAX = 40
 DRILL_ACTION = "Nothing has to be done: somebody put this fault in on purpose. `wardround drill --live` says what came of it."
@@ -114,6 +117,7 @@ class EdgeSeen:
 
     last_us: int
     silent: bool
+    stood_us: int = 0  # how long the hub itself had stood still by then, in all
 
 
 class Watch:
@@ -125,13 +129,17 @@ class Watch:
         clock: Clock,
         heartbeat_s: float,
         signal_title: Callable[[str], str],
-        on_change: Callable[[Alert], None],
+        on_change: Callable[[Sequence[Alert]], None],
         saved: bytes = b"",
     ) -> None:
-        """`on_change` gets every alert that was raised, acknowledged, changed or resolved: it persists and notifies."""
+        """`on_change` gets every alert that was raised, acknowledged, changed or resolved, those of one act together and in their
+        order: it persists and notifies, while others go on."""
         self._clock, self._heartbeat_s = clock, heartbeat_s
         self._signal_title, self._on_change = signal_title, on_change
-        self._lock = threading.RLock()
+        self._lock, self._telling = threading.RLock(), threading.RLock()  # who tells holds no lock that the hub's loop waits for
+        self._depth = 0
+        self._news: deque[Alert] = deque(maxlen=NEWS_MAX)  # changed, and not told yet; a tick tells what is there
+        self._stood_us = 0
         self._book = AlertBook()
         self._sensors = Sensors()
         self._edges: dict[str, EdgeSeen] = {}
@@ -144,15 +152,15 @@ class Watch:
 
     def observe(self, observations: Sequence[Observation]) -> None:
         """Observations that have just become durable at the hub."""
-        with self._lock:
+        with self._acting():
             for change in self._sensors.observe_all(observations, self._clock.now_us()):
                 self._sensor(change)
 
     def edge_seen(self, edge: str) -> None:
-        """A sign of life of an edge."""
-        with self._lock:
+        """A sign of life of an edge. It waits for no disk: what it changes is told with the next tick."""
+        with self._acting(tells=False):
             known = self._edges.get(edge)
-            self._edges[edge] = EdgeSeen(self._clock.now_us(), silent=False)
+            self._edges[edge] = EdgeSeen(self._clock.now_us(), silent=False, stood_us=self._stood_us)
             self._excused.discard(edge)
             if known is not None and known.silent:
                 self._clear(_fingerprint("edge-silent", edge))
@@ -193,7 +201,7 @@ class Watch:
         self, study: str, edge: str, round_number: int, *, reason: str, score: float, threshold: float, until_round: int
     ) -> None:
         """The screen refused an update and set its edge aside."""
-        with self._lock:
+        with self._acting():
             if not reason.startswith(OTHER_SCORES):  # the series is of own history's
                 self.score(study, edge, round_number, score)
             now_us = self._clock.now_us()
@@ -229,7 +237,7 @@ class Watch:
 
     def trained(self, study: str, deviations: Sequence[Deviation], standing: Collection[Standing]) -> None:
         """What a study's training showed in a round, and what stands after it: alerts of anything else of it are over."""
-        with self._lock:
+        with self._acting():
             now_us = self._clock.now_us()
             own = {_fingerprint(kind, edge, signal=of, study=study) for kind, edge, of in standing}
             for fingerprint in self._open_of(study) - own:
@@ -248,7 +256,7 @@ class Watch:
     def advised(self, study: str, advice: Sequence[Advice], standing: Collection[str]) -> None:
         """What joint detectors say of a study's edges: a note on what is open of an edge, or a notice of its own. `standing`: the
         edges that they speak of; a notice of any other one is over."""
-        with self._lock:
+        with self._acting():
             of_study = [a for a in self._book.open_alerts() if a.finding.study == study]
             for alert in of_study:
                 if alert.finding.kind == advisory.KIND and alert.finding.edge not in standing:
@@ -270,7 +278,7 @@ class Watch:
         """A live drill has ended: its alerts are over, and what was kept for their evidence goes."""
         if not is_sandbox(study):
             return
-        with self._lock:
+        with self._acting():
             for alert in self._book.open_alerts():
                 if alert.finding.study == study:
                     self._clear(alert.finding.fingerprint)
@@ -311,14 +319,20 @@ class Watch:
                 for what in (ENDED, ENDING):
                     self._clear(certificate_fingerprint(edge, what))
 
-    def tick(self, off: Collection[str] = ()) -> None:
-        """Look at the clock: silent edges, silent signals. Call it once a second. `off`: edges whose silence is expected."""
-        with self._lock:
+    def tick(self, off: Collection[str] = (), *, stood_s: float = 0.0) -> None:
+        """Look at the clock: silent edges, silent signals. Call it once a second.
+
+        Args:
+            off: edges whose silence is expected.
+            stood_s: how long the hub itself has stood still since the last tick: that time is no edge's silence.
+        """
+        with self._acting():
             now_us = self._clock.now_us()
+            self._stood_us += round(stood_s * 1e6)
             for edge, seen in list(self._edges.items()):
-                quiet_s = (now_us - seen.last_us) / 1e6
+                quiet_s = (now_us - seen.last_us - (self._stood_us - seen.stood_us)) / 1e6
                 if not seen.silent and quiet_s > MISSED_BEATS * self._heartbeat_s:
-                    self._edges[edge] = EdgeSeen(seen.last_us, silent=True)
+                    self._edges[edge] = EdgeSeen(seen.last_us, silent=True, stood_us=seen.stood_us)
                     if edge not in off:
                         self._edge_silent(edge, seen.last_us, now_us)
                     else:
@@ -362,25 +376,25 @@ class Watch:
 
     def acknowledge(self, alert_id: str, who: str) -> bool:
         """Someone is on it."""
-        with self._lock:
+        with self._acting():
             return self._changed(self._book.acknowledge(alert_id, who, self._clock.now_us()))
 
     def judge(self, alert_id: str, actionable: bool, who: str) -> bool:
         """Someone says whether an alert needed something done; whether there is such an alert."""
-        with self._lock:
+        with self._acting():
             judged = self._book.judge(alert_id, actionable=actionable, who=who, now_us=self._clock.now_us())
             return self._changed(judged)
 
     def undo(self, alert_id: str, who: str, reason: str) -> str:
         """Note that a response is undone; the command that undoes it, empty when there is nothing to undo."""
-        with self._lock:
+        with self._acting():
             known = self._book.get(alert_id)
             command = known.response.undo if known is not None and known.response is not None else ""
             return command if self._changed(self._book.undone(alert_id, who, reason, self._clock.now_us())) else ""
 
     def responded(self, alert_id: str, response: Response) -> bool:
         """Note on an alert what was done about it."""
-        with self._lock:
+        with self._acting():
             return self._changed(self._book.answered(alert_id, response, self._clock.now_us()))
 
     def silence(self, matchers: Mapping[str, str], *, until_us: int, who: str, reason: str) -> Silence:
@@ -389,7 +403,7 @@ class Watch:
         Raises:
             ValueError: it makes no sense, and why.
         """
-        with self._lock:
+        with self._acting():
             now_us = self._clock.now_us()
             silence = self._book.silence(matchers, until_us=until_us, who=who, reason=reason, now_us=now_us)
             self._settle(now_us)
@@ -397,7 +411,7 @@ class Watch:
 
     def unsilence(self, silence_id: str) -> bool:
         """End a silence now."""
-        with self._lock:
+        with self._acting():
             ended = self._book.unsilence(silence_id)
             self._settle(self._clock.now_us())
             return ended
@@ -466,23 +480,50 @@ class Watch:
             words = {"title": f"DRILL: {finding.title}", "impact": "None: a drill, in a sandbox.", "action": DRILL_ACTION}
             finding = msgspec.structs.replace(finding, **words)
             response = msgspec.structs.replace(response, undo="") if response is not None else None
-        with self._lock:
+        with self._acting():
             self._changed(self._book.raise_(finding, self._clock.now_us(), response))
 
     def _clear(self, fingerprint: str) -> None:
-        with self._lock:
+        with self._acting():
             self._changed(self._book.clear(fingerprint, self._clock.now_us()))
 
     def _settle(self, now_us: int) -> None:
         """What a new or ended silence changes."""
-        for alert in self._book.tick(now_us):
-            self._on_change(alert)
+        self._news.extend(self._book.tick(now_us))
 
     def _changed(self, alert: Alert | None) -> bool:
         if alert is None:
             return False
-        self._on_change(alert)
+        self._news.append(alert)
         return True
+
+    @contextmanager
+    def _acting(self, *, tells: bool = True) -> Iterator[None]:
+        """One act, which may have others in it. What it changed is told once it is whole, and without the lock."""
+        with self._lock:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                whole = self._depth == 0
+        if whole and tells:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Whoever comes second waits for the first, and then knows what it changed to be told."""
+        with self._telling:
+            with self._lock:
+                news = list(self._news)
+                self._news.clear()
+            if not news:
+                return
+            try:
+                self._on_change(news)
+            except BaseException:  # a full disk, as a rule: told again with the next tick
+                with self._lock:
+                    self._news.extendleft(reversed(news))
+                raise
 
 
 def _fingerprint(kind: str, edge: str, device: str = "", signal: str = "", study: str = "") -> str:

@@ -141,7 +141,7 @@ def hub(tmp_path, calibrated):
     """The watch of a hub, and of a study whose joint detectors are calibrated."""
     store, clock, changes = open_store(tmp_path / "hub.sqlite"), ManualClock(), []
     store.save_state("advisory/s", calibrated["ecod",])
-    watch = Watch(clock=clock, heartbeat_s=1.0, signal_title=str, on_change=changes.append)
+    watch = Watch(clock=clock, heartbeat_s=1.0, signal_title=str, on_change=changes.extend)
     study = parse_study('name = "s"\ntask = "activity"\n[watch]\nadvisory = ["ecod"]\n', where="test")
 
     def watched():

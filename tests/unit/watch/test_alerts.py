@@ -102,7 +102,7 @@ def test_the_book_survives_a_restart():
 def watch():
     clock = ManualClock()
     changes = []
-    made = Watch(clock=clock, heartbeat_s=1.0, signal_title=lambda c: f"signal {c}", on_change=changes.append)
+    made = Watch(clock=clock, heartbeat_s=1.0, signal_title=lambda c: f"signal {c}", on_change=changes.extend)
     made.clock, made.changes = clock, changes
     return made
 

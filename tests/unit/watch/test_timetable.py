@@ -85,7 +85,7 @@ def test_lateness_is_the_age_of_the_last_good_end(steps):
 
 def test_each_late_one_is_one_alert_that_ends_by_itself():
     clock, changed = ManualClock(), []
-    watch = Watch(clock=clock, heartbeat_s=1.0, signal_title=str, on_change=changed.append)
+    watch = Watch(clock=clock, heartbeat_s=1.0, signal_title=str, on_change=changed.extend)
     late = [
         Row(name=n, title=n, schedule="every hour", last=None, running_since_us=0, next_us=1, late_s=7300.0) for n in ("a", "b")
     ]
@@ -98,7 +98,7 @@ def test_each_late_one_is_one_alert_that_ends_by_itself():
     assert changed[0].finding.title == "a: late by 2 h"
     watch.late(late[1:])
     assert [a.finding.job for a in watch.open_alerts()] == ["b"]
-    saved = Watch(clock=clock, heartbeat_s=1.0, signal_title=str, on_change=changed.append, saved=watch.save())
+    saved = Watch(clock=clock, heartbeat_s=1.0, signal_title=str, on_change=changed.extend, saved=watch.save())
     clock.advance(COOL_DOWN_US / 1e6 + 1)
     saved.late([])
     assert all(a.state is State.RESOLVED for a in saved.alerts())
