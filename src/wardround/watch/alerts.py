@@ -266,16 +266,16 @@ class AlertBook:
         placed = self._placed(alert)
         return None if pending else placed
 
-    def clear(self, fingerprint: str, now_us: int, why: str = "") -> Alert | None:
+    def clear(self, fingerprint: str, now_us: int, why: str = "", *, at_once: bool = False) -> Alert | None:
         """The cause is gone: the resolved alert, or None when there was none open, or it is held for a while. `why`: if not by
-        itself, how it is known."""
+        itself, how it is known. `at_once`: it cannot come back, and nothing is held."""
         known = self._known(fingerprint)
         if known is None or not known.open:
             return None
         if known.state is State.PENDING:
             del self._alerts[known.alert_id], self._by_fingerprint[fingerprint]
             return None
-        if self._hold_us(known):
+        if self._hold_us(known) and not at_once:
             if not known.gone_us:
                 self._put(msgspec.structs.replace(known, gone_us=now_us))
             return None

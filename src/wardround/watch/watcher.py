@@ -281,7 +281,8 @@ class Watch:
         with self._acting():
             for alert in self._book.open_alerts():
                 if alert.finding.study == study:
-                    self._clear(alert.finding.fingerprint)
+                    now_us = self._clock.now_us()
+                    self._changed(self._book.clear(alert.finding.fingerprint, now_us, "the drill is over", at_once=True))
             self._scores = {key: series for key, series in self._scores.items() if key[0] != study}
 
     def round_abandoned(self, study: str, round_number: int, reason: str) -> None:

@@ -129,3 +129,14 @@ def test_a_hub_that_was_killed_in_a_drill_has_nothing_of_it_left(hub):
     assert hub.watch.open_alerts() == []
     assert list((hub.home / "drills").iterdir()) == []
     abandoned._open.coordinator.stop()
+
+
+def test_what_came_and_went_in_a_drill_is_over_when_the_drill_is(hub):
+    """An alert that flaps is held for half an hour: in a drill nothing comes back."""
+    for number in range(6):
+        hub.watch.round_abandoned("drill.x", number, "half of them are away")
+        hub.clock.advance(1.0)
+        hub.watch.round_committed("drill.x")
+    assert [a.finding.study for a in hub.watch.open_alerts()] == ["drill.x"]
+    hub.watch.drill_over("drill.x")
+    assert hub.watch.open_alerts() == []
