@@ -40,7 +40,7 @@ test-privacy: $(VENV)/.dev  ## 200 studies whose hub is killed while it releases
 	  tests/unit/learn/privacy $(ARGS)
 
 test-opendp: $(VENV)/.dev $(VENV)/opendp/.ready  ## OpenDP's sampler beside ours, which `make test` leaves out (a download of 47 MB)
-	@PYTHONPATH=$(VENV)/opendp scripts/test tests/unit/test_samplers.py $(ARGS)
+	@PYTHONPATH=$(VENV)/opendp scripts/test tests/unit/learn/privacy/test_samplers.py $(ARGS)
 
 test-durability: $(VENV)/.dev  ## 200 runs from device to lake with kills, cuts, full disks and wrong clocks; 20 000 schedules; killed workers (root, Debian)
 	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || apt-get install -qy mosquitto >/dev/null

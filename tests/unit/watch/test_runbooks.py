@@ -19,7 +19,7 @@ from wardround.watch.model_findings import WORDS
 from wardround.watch.model_watch import COMMON, detectors
 from wardround.watch.sensor_findings import _SENSOR
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # What a finding's kind is called where it is no word of its own, and the kinds that it may be.
 NAMED = {
     "kind": {kind for kind, _ in _SENSOR.values()},
