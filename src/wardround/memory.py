@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 UNUSED = ("pandas",)
+OF_POLARS = "dirty_decay_ms:500,muzzy_decay_ms:1000"
 GIVE_BACK_S = 60.0
 DELTA_RS = ("_RJEM_MALLOC_CONF", "narenas:1,dirty_decay_ms:0,muzzy_decay_ms:0")  # jemalloc's, read when the library is loaded
 
@@ -30,9 +31,11 @@ def hold_little() -> None:
 
     Pandas is not loaded (45 MB). The allocator of delta-rs gives back what is freed: as it comes it keeps a pool for each of its
     threads, gives back none that rests, and grows by 0.7 MB with every commit; so by 0.1 MB, for 8 % more CPU time of a commit.
-    Somebody's own setting of it stands.
+    Somebody's own setting of it stands; what Polars sets wherever it is imported, in programs that start a hub too, is nobody's.
     """
-    os.environ.setdefault(*DELTA_RS)
+    name, own = DELTA_RS
+    if os.environ.get(name, OF_POLARS) == OF_POLARS:
+        os.environ[name] = own
     if _Unused not in sys.meta_path:
         sys.meta_path.insert(0, _Unused)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+
+import pytest
+
+from wardround.memory import DELTA_RS, OF_POLARS
 
 UNUSED = """
 import sys
@@ -40,8 +45,11 @@ if give_back():  # of another C library than glibc there is nothing to ask
 """
 
 
-def run(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+def run(program: str, **settings: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != DELTA_RS[0]} | settings
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -50,10 +58,15 @@ def test_an_unused_library_is_not_there_and_others_are():
     run(UNUSED)
 
 
-def test_the_allocator_of_delta_rs_keeps_nothing_that_is_freed():
-    said = " ".join(run(ALLOCATOR).split())
+@pytest.mark.parametrize("before", [{}, {DELTA_RS[0]: OF_POLARS}], ids=["alone", "started where Polars is"])
+def test_the_allocator_of_delta_rs_keeps_nothing_that_is_freed(before):
+    said = " ".join(run(ALLOCATOR, **before).split())
     for option in ("opt.narenas: 1", "opt.dirty_decay_ms: 0", "opt.muzzy_decay_ms: 0"):
         assert option in said
+
+
+def test_somebodys_own_setting_of_the_allocator_stands():
+    assert "opt.narenas: 3" in " ".join(run(ALLOCATOR, **{DELTA_RS[0]: "narenas:3"}).split())
 
 
 def test_freed_memory_is_given_back_to_the_system():
