@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import median
+
 import numpy as np
 import pytest
 
@@ -36,10 +38,10 @@ def test_what_is_learnt_by_heart_is_told_in_every_mode_that_only_hides_updates(b
 
 
 def test_noise_that_hides_an_edge_hides_its_examples_too(by_heart):
-    found = inferred(by_heart, "clear-dp")
-    assert found.loss_auc.value < 0.65
-    assert found.lira_auc.value < 0.7
-    assert found.train_score < 0.8  # four edges: what hides one of them hides everything
+    found = [inferred(by_heart, "clear-dp") for _ in range(5)]  # the noise has no seed: one run's area varies by 0.025
+    assert median(f.loss_auc.value for f in found) < 0.65
+    assert median(f.lira_auc.value for f in found) < 0.7
+    assert median(f.train_score for f in found) < 0.8  # four edges: what hides one of them hides everything
 
 
 def test_patients_are_units_of_all_their_examples(by_heart):
