@@ -80,7 +80,6 @@ class Processing:
         self._jobs = Jobs(self.lake, self.runner, clock, home / "staging", known, image.reference())
         self._due_s: dict[str, float] = {}
         self._upkeep_s = clock.monotonic_s() + UPKEEP_S
-        self._tidying = upkeep.Tidying(self.lake)
         self._running = threading.Lock()
         for record in store.job_runs():
             if record.state == "running":  # it holds the home alone, so whoever ran it is gone
@@ -182,14 +181,6 @@ class Processing:
         if done.anything:
             self._say("The lake was put in order", str(done))
         return done
-
-    def tidy(self) -> None:
-        """Put small files together, where many have come since the last time.
-
-        Raises:
-            ProcessError: the store refuses; the lake is slower for it, and it is tried again after as many commits.
-        """
-        self._tidying.look()
 
     def every_s(self, job: Job) -> float:
         """How often a job runs by itself."""

@@ -19,9 +19,11 @@ from wardround.hub.recorder import Recorder
 from wardround.process.catalogue import Job
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, GOLD, observation_rows
+from wardround.process.upkeep import Tidying
 from wardround.processing import Processing
 from wardround.settings import ProcessingSettings
 from wardround.studies import Studies
+from wardround.threads import to_its_end
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.erasures import ErasureBook
 
@@ -42,6 +44,7 @@ class LakeCommits:
             lake_append=self._append,
             rows_max=settings.lake_commit_rows_max,
         )
+        self._tidying = Tidying(lake)
         self._not_in_gold_s: collections.deque[float] = collections.deque(maxlen=APPENDS_MAX)  # when commits were made
 
     async def run(self) -> None:
@@ -53,8 +56,16 @@ class LakeCommits:
                 log.error("the lake takes nothing", error=str(error))
                 moved = 0
                 await asyncio.sleep(AGAIN_S)
+            await self._tidy()
             if moved < self._settings.lake_commit_rows_max:
                 await asyncio.sleep(self._settings.lake_commit_interval_s)
+
+    async def _tidy(self) -> None:
+        """Beside jobs, and not after them: a job over thousands of patients takes the longer the more files there are."""
+        try:
+            await to_its_end(self._tidying.look)
+        except WardroundError as error:  # the lake is slower for it, and it is tried again after as many commits
+            log.error("small files could not be put together", error=str(error))
 
     def behind_s(self) -> float:
         """How long the oldest commit that is not in gold yet has waited."""
@@ -139,6 +150,5 @@ class LakeJobs:
             self._commits.in_gold(job, started_s)
         try:
             self._automation.keep_up()
-            processing.tidy()
-        except WardroundError as error:  # the lake is slower for it, and it is tried again
+        except WardroundError as error:  # the lake is slower for it, and the next hour tries again
             log.error("upkeep failed", error=str(error))

@@ -216,7 +216,7 @@ class Lake:
 
     def files_by_day(self, table: str) -> dict[str, tuple[int, int]]:
         """How many files, in how many buckets, each day has."""
-        with self._locks[table]:
+        with self._locks[table], _said(table, "look at its files"):
             actions = pa.table(self._fresh(table).get_add_actions(flatten=True))
         if not actions.num_rows:
             return {}
