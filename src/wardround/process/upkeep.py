@@ -50,10 +50,10 @@ def keep_up(lake: Lake, retention: RetentionSettings, *, now_us: int, keep_hours
 
 
 class Tidying:
-    """Puts the small files of open days together, by the commits of this process."""
+    """Puts the small files of open days together: at the first look, as those of a hub that ended are there, and by commits."""
 
     def __init__(self, lake: Lake) -> None:
-        self._lake, self._at = lake, dict.fromkeys(SCHEMAS, 0)
+        self._lake, self._at = lake, dict.fromkeys(SCHEMAS, -COMMITS_MAX)
 
     def look(self) -> int:
         """Put together what tables have taken in many commits; how many days of how many tables were."""

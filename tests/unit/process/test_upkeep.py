@@ -66,16 +66,18 @@ def test_exactly_once_outlives_a_clean_up(lake):
     assert not Lake(lake.uri).append(BRONZE, again, app="inbox", version=3)
 
 
-def test_the_open_day_is_tidied_after_many_commits_and_not_before(lake, monkeypatch):
-    monkeypatch.setattr("wardround.process.upkeep.COMMITS_MAX", 2 * FILES_A_BUCKET + 2)
+def test_open_days_are_tidied_at_first_and_after_many_commits_and_not_in_between(lake, monkeypatch):
+    monkeypatch.setattr("wardround.process.upkeep.COMMITS_MAX", 2 * FILES_A_BUCKET)
     tidying, before = Tidying(lake), values(lake)
-    assert tidying.look() == 0
-    for k in (100, 101):
-        lake.append(BRONZE, observation_rows([(reading(k, 2), "b", 10 * k, T0)]), app="inbox", version=k)
     assert tidying.look() == 2, "two days had small files"
     assert [files for files, _ in lake.files_by_day(BRONZE).values()] == [1, 1]
-    assert [v for v in values(lake) if v["value"] < 100] == before
-    assert len(values(lake)) == len(before) + 2
+    assert values(lake) == before
+    for k in range(100, 100 + 2 * FILES_A_BUCKET):
+        assert tidying.look() == 0
+        lake.append(BRONZE, observation_rows([(reading(k, 2), "b", 10 * k, T0)]), app="inbox", version=k)
+    assert tidying.look() == 1
+    assert [files for files, _ in lake.files_by_day(BRONZE).values()] == [1, 1]
+    assert len(values(lake)) == len(before) + 2 * FILES_A_BUCKET
     assert tidying.look() == 0, "the commits of compaction are not counted"
 
 
