@@ -309,7 +309,7 @@ class Watch:
 
     def certificates(self, ends: Mapping[str, tuple[int, int]]) -> None:
         """When each edge's newest certificate was issued and when it ends, but of those revoked; call it about once a minute."""
-        with self._lock:
+        with self._acting():
             for edge, what, finding in certificate_findings(ends, self._clock.now_us()):
                 if finding is not None:
                     self._raise(finding)
@@ -500,7 +500,8 @@ class Watch:
 
     @contextmanager
     def _acting(self, *, tells: bool = True) -> Iterator[None]:
-        """One act, which may have others in it. What it changed is told once it is whole, and without the lock."""
+        """One act, which may have others in it. What it changed is told once it is whole, and without the lock: whoever changes
+        the book takes the lock here and nowhere else, or would hold it against who is telling."""
         with self._lock:
             self._depth += 1
             try:

@@ -11,7 +11,7 @@ from wardround.clock import ManualClock
 from wardround.hub.stood_still import LATE_S, LOOK_S, StoodStill
 from wardround.watch.watcher import Watch
 
-WAIT_S = 60.0
+WAIT_S = 25.0
 EDGES = [f"edge-{k:03d}" for k in range(200)]
 
 
@@ -121,3 +121,38 @@ def test_it_looks_by_itself():
 
     looked = asyncio.Event()
     asyncio.run(play())
+
+
+ACTS = {
+    "certificates": lambda watch: watch.certificates({"b": (0, 1)}),
+    "update_refused": lambda watch: watch.update_refused("s", "b", 3, "norm", "too large"),
+    "edge_quarantined": lambda watch: watch.edge_quarantined(
+        "s", "b", 3, reason="own-history-direction", score=9.0, threshold=6.0, until_round=33
+    ),
+    "round_abandoned": lambda watch: watch.round_abandoned("s", 3, "too few"),
+    "edge_seen": lambda watch: watch.edge_seen("a"),
+    "acknowledge": lambda watch: watch.acknowledge(watch.open_alerts()[0].alert_id, "olga"),
+}
+
+
+@pytest.mark.parametrize("act", list(ACTS))
+def test_who_acts_while_another_is_told_holds_nothing_that_the_other_needs(clock, act):
+    begun, done = threading.Event(), threading.Event()
+
+    def on_change(_alerts):
+        if not begun.is_set():
+            begun.set()
+            before = watch.save()
+            while watch.save() == before:  # it needs the watch's lock, and ends when the act is in the book
+                done.wait(0.001)
+
+    watch = make(clock, on_change)
+    watch.edge_seen("a")
+    clock.advance(7.0)
+    threads = [threading.Thread(target=watch.tick, daemon=True), threading.Thread(target=lambda: ACTS[act](watch), daemon=True)]
+    threads[0].start()
+    assert begun.wait(WAIT_S)
+    threads[1].start()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert not any(thread.is_alive() for thread in threads)
