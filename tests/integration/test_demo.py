@@ -25,7 +25,9 @@ def test_the_demo_comes_to_a_good_end(command, tmp_path):
     assert scores["gap_closed"] > 0.5
     assert scores["federated"] > scores["local_only_mean"]
     kinds = {(a["kind"], a["edge"]) for a in facts["alerts"]}
-    assert {kind for kind, _ in kinds} >= {"update-poisoned", "sensor-dead"}
+    told = {kind for kind, _ in kinds}
+    assert "sensor-dead" in told
+    assert told & {"update-poisoned", "update-refused"}, "where the edge's own past is short, the lie is refused for its length"
     assert all(a["seconds_to_detect"] < 60 and a["response"] for a in facts["alerts"])
     assert sum("SIGKILL" in harm for harm in facts["harm"]) == 2
     assert facts["problems"] == []
