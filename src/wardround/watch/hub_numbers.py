@@ -15,15 +15,12 @@ import msgspec
 
 from wardround.malformed import MALFORMED
 from wardround.watch.alerts import Finding
-from wardround.watch.calibration import MARGIN
-from wardround.watch.detectors.novelty import Novelty
+from wardround.watch.novel_stream import Kept, Learning, NovelStream
 
 KIND = "number-unusual"
 MINUTE_US = 60_000_000
-WARM_UP, LEARNT, QUIET = 720, 2_880, 360  # minutes that score nothing, that calibrate, in which one novelty speaks
-FLOOR = 1.5  # of a score: what two kinds of evidence together reach
+LEARNING = Learning(warm_up=720, learnt=2_880, quiet=360, evidence_max=60)  # minutes
 OVER_MINUTES = 60
-EVIDENCE_MAX = 60
 STREAMS_MAX = 200
 TITLES = {
     "samples": ("Samples arriving a second", ("devices or edges that have come or gone", "an edge that empties its spool")),
@@ -48,20 +45,12 @@ class Unusual:
     evidence: tuple[tuple[float, float], ...]
 
 
-class _Kept(msgspec.Struct):
-    novelty: bytes
-    seen: int = 0
-    highest: float = 0.0  # score of the minutes that calibrate
-    spoken_us: int = 0  # of what stands
-    newest: list[tuple[float, float]] = []
-
-
 class HubNumbers:
     """One hub's."""
 
     def __init__(self, state: bytes = b"") -> None:
         """`state`: of before a restart; one that cannot be read is as none."""
-        self._streams: dict[str, tuple[Novelty, _Kept]] = {}
+        self._streams: dict[str, NovelStream] = {}
         if state:
             self._restore(state)
 
@@ -69,37 +58,28 @@ class HubNumbers:
         """What is new in the numbers of a minute."""
         found = []
         for name, value in values.items():
-            if not math.isfinite(value) or (name not in self._streams and len(self._streams) >= STREAMS_MAX):
+            stream = self._streams.get(name)
+            if not math.isfinite(value) or (stream is None and len(self._streams) >= STREAMS_MAX):
                 continue
-            novelty, kept = self._streams.setdefault(name, (Novelty(warm_up=WARM_UP, quiet=QUIET), _Kept(b"")))
-            score = novelty.update(t_us, value)
-            kept.seen += 1
-            kept.newest = [*kept.newest[1 - EVIDENCE_MAX :], (float(t_us), round(value, 3))]
-            if kept.seen <= LEARNT:
-                kept.highest = max(kept.highest, score)
-                continue
-            threshold = max(FLOOR, MARGIN * kept.highest)
-            if score > threshold:
-                kept.spoken_us = t_us
-                found.append(Unusual(name, t_us, value, score, threshold, tuple(kept.newest)))
+            if stream is None:
+                stream = self._streams[name] = NovelStream(LEARNING)
+            new = stream.update(t_us, value)
+            if new is not None:
+                found.append(Unusual(name, t_us, value, new.score, new.threshold, new.evidence))
         return found
 
     def standing(self, now_us: int) -> set[str]:
         """The numbers that were new within the last hour."""
-        return {n for n, (_, k) in self._streams.items() if k.spoken_us and now_us - k.spoken_us < OVER_MINUTES * MINUTE_US}
+        return {name for name, stream in self._streams.items() if stream.spoke_after(now_us - OVER_MINUTES * MINUTE_US)}
 
     def state(self) -> bytes:
         """What is to be kept across a restart."""
-        for novelty, kept in self._streams.values():
-            kept.novelty = novelty.state()
-        return msgspec.msgpack.encode({name: kept for name, (_, kept) in self._streams.items()})
+        return msgspec.msgpack.encode({name: stream.kept() for name, stream in self._streams.items()})
 
     def _restore(self, state: bytes) -> None:
         try:
-            for name, kept in msgspec.msgpack.decode(state, type=dict[str, _Kept]).items():
-                novelty = Novelty(warm_up=WARM_UP, quiet=QUIET)
-                novelty.restore(kept.novelty)
-                self._streams[name] = (novelty, kept)
+            kept = msgspec.msgpack.decode(state, type=dict[str, Kept])
+            self._streams = {name: NovelStream(LEARNING, own) for name, own in kept.items()}
         except MALFORMED:  # of another version
             self._streams = {}
 

@@ -18,14 +18,11 @@ from dataclasses import dataclass
 import msgspec
 
 from wardround.malformed import MALFORMED
-from wardround.watch.calibration import MARGIN
-from wardround.watch.detectors.novelty import Novelty
+from wardround.watch.novel_stream import Kept, Learning, NovelStream
 
 HOUR_US = 3_600_000_000
-WARM_UP, LEARNT, QUIET = 12, 24, 24  # hours that score nothing, that calibrate, in which one novelty speaks
-FLOOR = 1.5  # of a score: what two kinds of evidence together reach
+LEARNING = Learning(warm_up=12, learnt=24, quiet=24, evidence_max=48)  # hours
 OVER_HOURS = 6
-EVIDENCE_MAX = 48
 PATIENTS_MAX, VITALS_MAX = 500, 12
 
 
@@ -42,57 +39,38 @@ class UnusualHour:
     evidence: tuple[tuple[float, float], ...]
 
 
-class _Kept(msgspec.Struct):
-    novelty: bytes
-    seen: int = 0
-    highest: float = 0.0  # score of the hours that calibrate
-    spoken_us: int = 0  # of what stands
-    hour: int = -1  # the newest one
-    newest: list[tuple[float, float]] = []
-
-
 class TrendNovelty:
     """Every patient of one edge."""
 
-    def __init__(self, *, warm_up: int = WARM_UP, learnt: int = LEARNT, quiet: int = QUIET) -> None:
-        """Hours, as the constants say."""
-        self._hours = (warm_up, learnt, quiet)
-        self._patients: dict[str, dict[str, tuple[Novelty, _Kept]]] = {}  # the one that was heard of last comes last
+    def __init__(self) -> None:
+        self._patients: dict[str, dict[str, NovelStream]] = {}  # the one that was heard of last comes last
         self._changed = set[str]()
 
     def hour(self, subject: str, vital: str, hour: int, median: float) -> UnusualHour | None:
         """The median of an hour that is over (hours since 1970); one that is not newer than the last is left out."""
-        warm_up, learnt, quiet = self._hours
         own = self._patients.pop(subject, {})
         self._patients[subject] = own
         while len(self._patients) > PATIENTS_MAX:
             quietest = next(iter(self._patients))
             del self._patients[quietest]
             self._changed.add(quietest)
-        if vital not in own and len(own) >= VITALS_MAX:
-            return None
-        novelty, kept = own.setdefault(vital, (Novelty(warm_up=warm_up, quiet=quiet), _Kept(b"")))
-        if hour <= kept.hour or not math.isfinite(median):
-            return None
+        stream = own.get(vital)
+        if stream is None:
+            if len(own) >= VITALS_MAX:
+                return None
+            stream = own[vital] = NovelStream(LEARNING)
         t_us = hour * HOUR_US
-        score = novelty.update(t_us, median)
-        kept.hour, kept.seen = hour, kept.seen + 1
-        kept.newest = [*kept.newest[1 - EVIDENCE_MAX :], (float(t_us), round(median, 3))]
+        if t_us <= stream.newest_us or not math.isfinite(median):
+            return None
+        found = stream.update(t_us, median)
         self._changed.add(subject)
-        if kept.seen <= learnt:
-            kept.highest = max(kept.highest, score)
-            return None
-        threshold = max(FLOOR, MARGIN * kept.highest)
-        if score <= threshold:
-            return None
-        kept.spoken_us = t_us
-        return UnusualHour(subject, vital, t_us, median, score, threshold, tuple(kept.newest))
+        return UnusualHour(subject, vital, t_us, median, found.score, found.threshold, found.evidence) if found else None
 
     def standing(self, now_us: int) -> set[tuple[str, str]]:
         """Patients and vital signs of which an hour was new lately."""
         lately = now_us - (OVER_HOURS + 1) * HOUR_US
-        streams = ((s, vital, kept) for s, own in self._patients.items() for vital, (_, kept) in own.items())
-        return {(subject, vital) for subject, vital, kept in streams if kept.spoken_us and kept.spoken_us > lately}
+        streams = ((subject, vital, stream) for subject, own in self._patients.items() for vital, stream in own.items())
+        return {(subject, vital) for subject, vital, stream in streams if stream.spoke_after(lately)}
 
     def subjects(self) -> list[str]:
         """Every patient that is remembered."""
@@ -117,22 +95,12 @@ class TrendNovelty:
         Raises:
             ValueError: it is none.
         """
-        warm_up, _, quiet = self._hours
         try:
-            own = msgspec.msgpack.decode(state, type=dict[str, _Kept])
+            own = msgspec.msgpack.decode(state, type=dict[str, Kept])
+            self._patients[subject] = {vital: NovelStream(LEARNING, kept) for vital, kept in own.items()}
         except MALFORMED as error:
             raise ValueError(f"this is no state of a patient's trends: {error}") from error
-        taken = {}
-        for vital, kept in own.items():
-            novelty = Novelty(warm_up=warm_up, quiet=quiet)
-            novelty.restore(kept.novelty)
-            taken[vital] = (novelty, kept)
-        self._patients[subject] = taken
 
     def _state(self, subject: str) -> bytes:
         own = self._patients.get(subject)
-        if own is None:
-            return b""
-        for novelty, kept in own.values():
-            kept.novelty = novelty.state()
-        return msgspec.msgpack.encode({vital: kept for vital, (_, kept) in own.items()})
+        return b"" if own is None else msgspec.msgpack.encode({vital: stream.kept() for vital, stream in own.items()})

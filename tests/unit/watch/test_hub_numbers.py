@@ -11,7 +11,8 @@ from wardround.console.model import EdgeView, Overview
 from wardround.minutes import MINUTE_S, Minutes
 from wardround.store import open_store
 from wardround.watch.alerts import State
-from wardround.watch.hub_numbers import FLOOR, LEARNT, MINUTE_US, OVER_MINUTES, STREAMS_MAX, HubNumbers, finding
+from wardround.watch.hub_numbers import LEARNING, MINUTE_US, OVER_MINUTES, STREAMS_MAX, HubNumbers, finding
+from wardround.watch.novel_stream import FLOOR
 from wardround.watch.watcher import Watch
 
 
@@ -26,9 +27,9 @@ def play(numbers, rng, minutes, value=day):
 
 def test_days_as_always_are_quiet_and_a_flood_is_heard_once_and_is_over():
     numbers, rng = HubNumbers(), np.random.default_rng(0)
-    assert play(numbers, rng, range(LEARNT)) == []
+    assert play(numbers, rng, range(LEARNING.learnt)) == []
     end = 14 * 1_440
-    assert len(play(numbers, rng, range(LEARNT, end))) <= 1  # in twelve days
+    assert len(play(numbers, rng, range(LEARNING.learnt, end))) <= 1  # in twelve days
     (found, *more) = play(numbers, rng, range(end, end + 30), lambda r, m: 2.5 * day(r, m))
     assert (found.name, found.t_us) == ("samples", end * MINUTE_US)
     assert found.score > found.threshold >= FLOOR
@@ -42,15 +43,16 @@ def test_days_as_always_are_quiet_and_a_flood_is_heard_once_and_is_over():
 
 def test_nothing_is_said_before_it_has_learnt():
     numbers, rng = HubNumbers(), np.random.default_rng(0)
-    play(numbers, rng, range(LEARNT - 60))
-    assert play(numbers, rng, range(LEARNT - 60, LEARNT), lambda *_: 1e9) == []
+    play(numbers, rng, range(LEARNING.learnt - 60))
+    assert play(numbers, rng, range(LEARNING.learnt - 60, LEARNING.learnt), lambda *_: 1e9) == []
 
 
 def test_a_restart_changes_nothing_and_what_cannot_be_read_is_begun_anew():
     one, rng = HubNumbers(), np.random.default_rng(1)
-    play(one, rng, range(LEARNT + 100))
+    play(one, rng, range(LEARNING.learnt + 100))
     two = HubNumbers(one.state())
-    both = [play(n, np.random.default_rng(2), range(LEARNT + 100, LEARNT + 130), lambda r, m: 3 * day(r, m)) for n in (one, two)]
+    after = range(LEARNING.learnt + 100, LEARNING.learnt + 130)
+    both = [play(n, np.random.default_rng(2), after, lambda r, m: 3 * day(r, m)) for n in (one, two)]
     assert both[0] == both[1]
     assert both[0]
     assert one.state() == two.state()
@@ -84,8 +86,8 @@ def test_from_the_read_model_to_a_notice_over_a_restart_and_its_end(tmp_path):
     assert store.load_state("hub-numbers") is None  # not before a minute is over
     play(minutes, 900)
     again = Minutes(store, clock, watch, overview)  # a restart
-    for _, kept in again._numbers._streams.values():
-        kept.seen = LEARNT  # two days, without waiting for them
+    for stream in again._numbers._streams.values():
+        stream._kept.seen = LEARNING.learnt  # two days, without waiting for them
     play(again, 5)
     assert watch.open_alerts() == []
     clock.advance(MINUTE_S)

@@ -6,15 +6,7 @@ import math
 
 import pytest
 
-from wardround.watch.trend_novelty import (
-    EVIDENCE_MAX,
-    HOUR_US,
-    LEARNT,
-    OVER_HOURS,
-    PATIENTS_MAX,
-    VITALS_MAX,
-    TrendNovelty,
-)
+from wardround.watch.trend_novelty import HOUR_US, LEARNING, OVER_HOURS, PATIENTS_MAX, VITALS_MAX, TrendNovelty
 
 
 def pulse(hour):
@@ -39,9 +31,9 @@ def test_an_hour_that_was_never_so_is_said_once_and_becomes_usual():
 
 
 def test_it_says_nothing_of_a_patient_whom_it_does_not_know():
-    watch, _ = lived(LEARNT - 1)
-    assert watch.hour("p1", "pulse", LEARNT - 1, 180.0) is None
-    assert watch.hour("p2", "pulse", LEARNT, 180.0) is None
+    watch, _ = lived(LEARNING.learnt - 1)
+    assert watch.hour("p1", "pulse", LEARNING.learnt - 1, 180.0) is None
+    assert watch.hour("p2", "pulse", LEARNING.learnt, 180.0) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -89,4 +81,4 @@ def test_memory_is_bounded():
     for hour in range(3, 400):
         watch.hour("p100", "pulse", hour, pulse(hour))
     assert len(watch.changed()["p100"]) < 60_000
-    assert len(watch.hour("p100", "pulse", 400, 150.0).evidence) == EVIDENCE_MAX
+    assert len(watch.hour("p100", "pulse", 400, 150.0).evidence) == LEARNING.evidence_max
