@@ -34,6 +34,7 @@ from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused
 from wardround.flower.door import FlowerDoor
 from wardround.hours import HoursBoard, HoursWatch
+from wardround.hub.expected import Expected
 from wardround.hub.faces import Parts, make_console, role_of
 from wardround.hub.home import open_processing, renew_certificate
 from wardround.hub.lake_work import LakeCommits, LakeJobs
@@ -122,7 +123,6 @@ class Hub:
         self.processing = open_processing(home, self.settings, self.store, self.clock, say=self.recorder.happened)
         self.lake = self.processing.lake
         self.changes = Changes()  # for the console
-        self._stood_still = StoodStill(self.clock)
         self.watch = Watch(
             clock=self.clock,
             heartbeat_s=self.settings.heartbeat_s,
@@ -130,6 +130,7 @@ class Hub:
             on_change=self._alerts_changed,
             saved=self.store.load_state("alert-book") or b"",
         )
+        self._stood_still, self._expected = StoodStill(self.clock), Expected(self.store, self.watch)
         self.telling = Telling(
             home,
             self.settings,
@@ -558,6 +559,7 @@ class Hub:
         self.recorder.look_at_heads()
         if self.link is not None:
             attached = self.link.attached
+            self._expected.note(attached)
             for edge, message in (*self.duties.due(attached), *self.naming.due(attached)):
                 self.link.push(EdgeId(edge), message)
 

@@ -144,6 +144,7 @@ class Watch:
         self._sensors = Sensors()
         self._edges: dict[str, EdgeSeen] = {}
         self._excused = set[str]()  # silent, and expected to be
+        self._expected: dict[str, tuple[int, int]] = {}  # not here since the hub's start: since when, and until when it may be
         self._scores: dict[tuple[str, str], list[tuple[float, float]]] = {}
         if saved:
             self._book.restore(saved)
@@ -162,8 +163,15 @@ class Watch:
             known = self._edges.get(edge)
             self._edges[edge] = EdgeSeen(self._clock.now_us(), silent=False, stood_us=self._stood_us)
             self._excused.discard(edge)
-            if known is not None and known.silent:
+            self._expected.pop(edge, None)
+            if known is None or known.silent:  # of an edge that was silent when the hub ended there is an alert and no more
                 self._clear(_fingerprint("edge-silent", edge))
+
+    def expect(self, edges: Collection[str], *, within_s: float) -> None:
+        """These were here before the hub's start: one that is not back within so long is silent."""
+        with self._lock:
+            since_us = self._clock.now_us()
+            self._expected = dict.fromkeys(edges, (since_us, since_us + round(within_s * 1e6)))
 
     def score(self, study: str, edge: str, round_number: int, score: float) -> None:
         """The screen's score of an edge's update: evidence for later."""
@@ -333,14 +341,14 @@ class Watch:
             for edge, seen in list(self._edges.items()):
                 quiet_s = (now_us - seen.last_us - (self._stood_us - seen.stood_us)) / 1e6
                 if not seen.silent and quiet_s > MISSED_BEATS * self._heartbeat_s:
-                    self._edges[edge] = EdgeSeen(seen.last_us, silent=True, stood_us=seen.stood_us)
-                    if edge not in off:
-                        self._edge_silent(edge, seen.last_us, now_us)
-                    else:
-                        self._excused.add(edge)
+                    self._fell_silent(edge, EdgeSeen(seen.last_us, silent=True, stood_us=seen.stood_us), seen.last_us, off)
                 elif seen.silent and edge in self._excused and edge not in off:  # it should be back by now
                     self._excused.discard(edge)
-                    self._edge_silent(edge, seen.last_us, now_us)
+                    self._edge_silent(edge, seen.last_us or now_us, now_us)
+            for edge, (since_us, until_us) in list(self._expected.items()):
+                if now_us - self._stood_us > until_us:
+                    del self._expected[edge]
+                    self._fell_silent(edge, EdgeSeen(0, silent=True), since_us, off)
             for change in self._sensors.tick(now_us, {edge for edge, seen in self._edges.items() if seen.silent}):
                 self._sensor(change)
             self._settle(now_us)
@@ -457,6 +465,13 @@ class Watch:
             return
         finding = sensor_finding(change, self._signal_title, self._clock.now_us())
         self._raise(finding, FLAGGED if change.what == "flat" else None)
+
+    def _fell_silent(self, edge: str, seen: EdgeSeen, since_us: int, off: Collection[str]) -> None:
+        self._edges[edge] = seen
+        if edge in off:
+            self._excused.add(edge)
+        else:
+            self._edge_silent(edge, since_us, self._clock.now_us())
 
     def _edge_silent(self, edge: str, since_us: int, now_us: int) -> None:
         self._raise(

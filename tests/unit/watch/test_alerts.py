@@ -195,6 +195,36 @@ def test_a_silent_edge_is_named_after_three_beats_and_resolved_when_it_is_back(w
     assert watch.open_alerts() == []
 
 
+def test_a_silence_that_a_restart_came_between_is_over_with_the_first_beat(watch):
+    watch.edge_seen("icu-a")
+    watch.clock.advance(3.5)
+    watch.tick()
+    again = Watch(clock=watch.clock, heartbeat_s=1.0, signal_title=str, on_change=watch.changes.extend, saved=watch.save())
+    assert [a.finding.title for a in again.open_alerts()] == ["icu-a is silent"]
+    again.edge_seen("icu-a")
+    assert again.open_alerts() == []
+
+
+def test_an_edge_that_went_away_while_the_hub_was_away_is_missed(watch):
+    watch.expect(["icu-a", "icu-b", "icu-c"], within_s=60.0)
+    watch.clock.advance(30.0)
+    watch.edge_seen("icu-a")
+    watch.tick(stood_s=5.0)
+    watch.clock.advance(31.0)
+    watch.edge_seen("icu-a")
+    watch.tick()
+    assert watch.open_alerts() == [], "five seconds of the sixty the hub itself stood still"
+    watch.clock.advance(5.0)
+    watch.edge_seen("icu-a")
+    watch.tick(off={"icu-c"})
+    assert [a.finding.title for a in watch.open_alerts()] == ["icu-b is silent"]
+    watch.tick()
+    assert {a.finding.title for a in watch.open_alerts()} == {"icu-b is silent", "icu-c is silent"}
+    watch.edge_seen("icu-b")
+    watch.edge_seen("icu-c")
+    assert watch.open_alerts() == []
+
+
 def test_a_set_aside_edge_has_one_alert_and_undo_gives_the_command(watch):
     watch.edge_quarantined("s", "icu-a", 7, reason="own-history-direction", score=9.0, threshold=6.0, until_round=37)
     watch.update_refused("s", "icu-a", 8, "norm", "too large")  # the same cause
