@@ -51,7 +51,7 @@ class LakeCommits:
         """Move what comes, until cancelled."""
         while True:
             try:
-                moved = await asyncio.to_thread(self.committer.run_once)
+                moved = await to_its_end(self.committer.run_once)
             except WardroundError as error:  # a full disk: everything stays in the inbox, and is tried again
                 log.error("the lake takes nothing", error=str(error))
                 moved = 0

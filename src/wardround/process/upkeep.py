@@ -14,8 +14,7 @@ from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, DAY_US, DEAD, GOLD_TABLES, SCHEMAS, SILVER, day_of
 from wardround.settings import RetentionSettings
 
-FILES_A_BUCKET = 4  # more than that in a closed day: compact
-OPEN_FILES_MAX = 400  # of a day that is still open
+FILES_A_BUCKET = 4  # more than that: compact
 OPEN_FILE_BYTES = 16 << 20
 COMMITS_MAX = 200  # to a table, until its small files are put together: one costs twice what it does after that, measured
 VERSIONS_HOURS = 24 * 7  # how long an earlier version can be read
@@ -57,14 +56,21 @@ class Tidying:
 
     def look(self) -> int:
         """Put together what tables have taken in many commits; how many days of how many tables were."""
-        return sum(self._tidied(table) for table in SCHEMAS if self._lake.commits(table) - self._at[table] >= COMMITS_MAX)
+        due = [table for table in SCHEMAS if self._lake.commits(table) - self._at[table] >= COMMITS_MAX]
+        there = self._lake.tables() if due else ()
+        for table in due:  # one that fails is tried again after as many commits, not at once
+            self._at[table] = self._lake.commits(table)
+        return sum(self._tidied(table) for table in due if table in there)
 
     def _tidied(self, table: str) -> int:
-        self._at[table] = self._lake.commits(table)  # one that fails is tried again after as many commits, not at once
-        full = [day for day, (files, buckets) in self._lake.files_by_day(table).items() if files > buckets * FILES_A_BUCKET]
+        full = _in_many_files(self._lake, table)
         for day in full:
             self._lake.compact(table, day=day, file_bytes=OPEN_FILE_BYTES)
         return len(full)
+
+
+def _in_many_files(lake: Lake, table: str) -> list[str]:
+    return [day for day, (files, buckets) in lake.files_by_day(table).items() if files > buckets * FILES_A_BUCKET]
 
 
 def _days(retention: RetentionSettings) -> dict[str, int]:
@@ -79,10 +85,8 @@ def _expire(lake: Lake, table: str, days: int, now_us: int) -> int:
 
 
 def _compact(lake: Lake, table: str, today: str) -> int:
-    done = 0
-    for day, (files, buckets) in lake.files_by_day(table).items():
-        closed = day < today
-        if files > (buckets * FILES_A_BUCKET if closed else OPEN_FILES_MAX):
-            lake.compact(table, day=day, file_bytes=None if closed else OPEN_FILE_BYTES)
-            done += 1
-    return done
+    """Those of days that are closed, into files as large as delta-rs makes them."""
+    closed = [day for day in _in_many_files(lake, table) if day < today]
+    for day in closed:
+        lake.compact(table, day=day)
+    return len(closed)

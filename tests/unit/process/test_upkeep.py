@@ -87,3 +87,9 @@ def test_a_file_that_is_large_enough_is_not_written_again(lake):
     assert lake.files_by_day(BRONZE)[day][0] == 2 * FILES_A_BUCKET
     lake.compact(BRONZE, day=day)
     assert lake.files_by_day(BRONZE)[day][0] == 1
+
+
+def test_where_there_is_no_table_yet_none_is_made(tmp_path):
+    lake = Lake(tmp_path / "new")
+    assert Tidying(lake).look() == 0
+    assert lake.tables() == []
