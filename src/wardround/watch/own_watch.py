@@ -50,6 +50,9 @@ class Looked:
     sits_out: str = ""
 
 
+SPOILT = Looked({NOT_FINITE: (2.0, 1.0)}, (NOT_FINITE,), NOT_FINITE)
+
+
 class _Saved(msgspec.Struct):
     watch: bytes
     number: int
@@ -75,8 +78,8 @@ class OwnWatch:
         """Judge a round. `finite`: every value of the update is a number; if not, nothing else is looked at.
 
         A round before the newest one is of a study that was started anew, and so is the past then."""
-        if not finite:
-            return self._spoilt(number)
+        if not finite:  # it could not even be masked, and teaches nothing; whatever comes next is looked at as any other
+            return SPOILT
         if number == self._number:
             return self._again()
         if number < self._number:
@@ -99,12 +102,6 @@ class OwnWatch:
             self._watch.calibrate_again()
             self._sat_out, self._looked = 0, replace(self._looked, sits_out="")
         return self._looked
-
-    def _spoilt(self, number: int) -> Looked:
-        """An update with values that are no numbers could not even be masked. It teaches nothing."""
-        if number > self._number:
-            self._number, self._looked = number, Looked()
-        return Looked({NOT_FINITE: (2.0, 1.0)}, (NOT_FINITE,), NOT_FINITE)
 
     def calibration(self) -> CalibrationReport:
         """How far calibration is, and the thresholds that hold."""

@@ -96,6 +96,14 @@ def test_values_that_are_no_numbers_are_found_without_a_past_and_teach_nothing()
     assert watch.look(32, a_round(rng, 32)).sits_out == ""
 
 
+def test_an_attempt_after_values_that_are_no_numbers_is_looked_at_as_any_other():
+    watch, rng, _ = played(0, 30)
+    assert watch.look(31, EdgeSeen(), finite=False).sits_out == NOT_FINITE
+    again = watch.look(31, a_round(rng, 31, scale=10.0))
+    assert NORM in again.scores
+    assert again.sits_out == NORM
+
+
 def test_what_lasts_for_too_long_is_the_new_usual():
     watch, rng, _ = played(2, 60)
     out = [bool(watch.look(number, a_round(rng, number, scale=10.0)).sits_out) for number in range(61, 61 + SITS_OUT_MAX + 20)]
