@@ -22,34 +22,37 @@ if TYPE_CHECKING:
     from wardround.drill.outcome import Drilled
     from wardround.live_drills.plan import Plan, Shown
 
-LOOK_S, QUIET_S = 0.25, 120.0  # between two looks; a hub that shows nothing of a drill for so long is not there any more
+LOOK_S, GRACE_S = 0.25, 120.0  # between two looks; beyond the drill's minutes, after which its hub should have ended it
 
 
 class RunningHub:
     """A hub in another process, asked through its store."""
 
     def __init__(self, home: Path) -> None:
-        self._place, self._who = HubAlerts(home), getpass.getuser()
+        self._home, self._place, self._who = home, HubAlerts(home), getpass.getuser()
+        self._ends_s = 0.0  # by when the drill's hub ends it
 
     def edges(self) -> Sequence[str]:
         found: list[str] = json.loads(self._place.ask("edges", {}, self._who, "drills"))
         return found
 
     def start(self, plan: Plan) -> str:
+        self._ends_s = time.monotonic() + 60 * plan.minutes
         return self._place.ask("start", msgspec.to_builtins(plan), self._who, "drills")
 
     def wait(self, study: str) -> Shown:
         from wardround.live_drills.plan import SHOWN, Shown  # noqa: PLC0415
+        from wardround.processing import held  # noqa: PLC0415
 
         time.sleep(LOOK_S)
-        ends = time.monotonic() + QUIET_S
-        while True:
-            shown = msgspec.json.decode(self._place.shown(SHOWN), type=Shown)
-            if shown.study == study:
-                return shown
-            if time.monotonic() > ends:
-                raise StudyError(f"the hub shows nothing of {study}", remedy="see its log")
-            time.sleep(LOOK_S)
+        shown = msgspec.json.decode(self._place.shown(SHOWN), type=Shown)
+        if shown.study != study:  # it was shown before `start` was answered
+            raise StudyError(f"the hub shows {shown.study} and nothing of {study}", remedy="see its log, and play it again")
+        if shown.state == "running" and not held(self._home):  # after a kill the last word stays in the store
+            raise StudyError(f"{study} is over: its hub has ended", remedy="start the hub, and play it again")
+        if shown.state == "running" and time.monotonic() > self._ends_s + GRACE_S:
+            raise StudyError(f"{study} should have ended, and its hub does not end it", remedy="see the hub's log")
+        return shown
 
     def stop(self) -> None:
         self._place.ask("stop", {}, self._who, "drills")

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import msgspec
 import pytest
 
 from live_drills_under_test import EDGES, Asked, Edges, LiveHub, hub_signer
+from wardround.cli import drill_live
+from wardround.cli.drill_live import RunningHub
 from wardround.drill.catalogue import chosen
 from wardround.drill.live import LiveCourse, Options
+from wardround.errors import StudyError
+from wardround.live_drills.plan import Plan
+from wardround.processing import only_one
 from wardround.records import is_sandbox
 
 SAMPLE = "scaling,nan,sybil"
@@ -46,7 +53,8 @@ def test_faults_ordered_to_edges_are_seen_and_named_and_nothing_stays(hub):
     assert all(a.finding.title.startswith("DRILL: ") and is_sandbox(a.finding.study) for a in alerts)
     assert all(not a.response.undo for a in alerts if a.response is not None)
     assert list((hub.home / "drills").iterdir()) == []
-    assert hub.store.studies() == hub.store.models("drill.label-flip-3-t") == []
+    assert hub.store.studies() == []
+    assert [hub.store.models(shown.study) for shown in own.shown] == [[]] * 4
     assert {what for what, _, _ in hub.log} == {"drill started", "drill over"}
     assert {what for _, what, _ in hub.edges.log} == {"takes part in a drill"}
 
@@ -113,6 +121,25 @@ def test_one_drill_at_a_time_and_it_can_be_stopped(hub):
     assert (hub.shown().state, hub.shown().why) == ("stopped", "by kim")
     assert hub.shown().abandoned == []
     assert hub.drills.taking == {}
+
+
+def test_the_command_waits_for_a_drill_as_long_as_its_hub_runs_and_it_may_last(hub, monkeypatch):
+    running = RunningHub(hub.home)
+    with ThreadPoolExecutor(1) as pool, only_one(hub.home):
+        asked = pool.submit(running.start, msgspec.convert(plan(hub), Plan))
+        while not asked.done():  # it gives up by itself
+            hub.drills.look()
+        name = asked.result()
+        assert running.wait(name).state == "running"
+    with pytest.raises(StudyError, match="its hub has ended"):
+        running.wait(name)
+    with only_one(hub.home):
+        assert running.wait(name).state == "running"
+        monkeypatch.setattr(drill_live, "GRACE_S", -3_600.0)
+        with pytest.raises(StudyError, match="should have ended"):
+            running.wait(name)
+        assert hub.ask("stop").state == "done"
+        assert running.wait(name).state == "stopped"
 
 
 def test_a_hub_that_was_killed_in_a_drill_has_nothing_of_it_left(hub):
