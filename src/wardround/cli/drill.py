@@ -77,12 +77,12 @@ def drill(
     """
     from wardround.drill.catalogue import FAULTS, FROM_THE_START, chosen  # noqa: PLC0415 - JAX and SciPy, about two seconds
     from wardround.drill.course import ROUNDS_AFTER, Course, synthetic_plan  # noqa: PLC0415
+    from wardround.drill.live import Options  # noqa: PLC0415
     from wardround.drill.page import markdown  # noqa: PLC0415
 
     if list_:
         _list(as_json=as_json)
         return
-    faults = [] if fault == "none" else chosen(fault, FROM_THE_START if from_round == 0 else tuple(FAULTS))
     numbers = seeds_of(seeds)
     count = rounds if rounds is not None else from_round + ROUNDS_AFTER
     if count <= from_round + 1:
@@ -91,67 +91,29 @@ def drill(
         raise StudyError("--data and --edges are for a study of your own", remedy="give its file with --study")
     if study is not None and mode != "clear":
         raise StudyError("--mode is for the drill's own study", remedy="write privacy.mode into the study's file")
-    if live:
-        _live(
-            home,
-            fault,
-            numbers,
-            count,
-            from_round,
-            (strike, tell, keep, minutes),
-            study,
-            healthy,
-            as_json=as_json,
-            as_markdown=as_markdown,
-        )
-        return
-    screen = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=screen, transient=True) as progress:
-        plan = synthetic_plan(count, mode) if study is None else _own(study, data, edges, count, progress)
-        course = Course(plan, faults, numbers, from_round, healthy)
-        _play(course, progress)
-    done = course.done
-    if as_json:
-        typer.echo(json.dumps({"study": plan.words, "seeds": numbers, **done.facts()}, indent=2))
-    elif as_markdown:
-        typer.echo(markdown(done.facts()))
-    else:
-        _report(done, plan.words)
-    if done.missed:
-        raise typer.Exit(1)
-
-
-def _live(
-    home: Path,
-    fault: str,
-    seeds: list[int],
-    rounds: int,
-    from_round: int,
-    own: tuple[str, bool, bool, float],
-    study: Path | None,
-    healthy: int,
-    *,
-    as_json: bool,
-    as_markdown: bool,
-) -> None:
-    from wardround.drill.live import Options  # noqa: PLC0415
-    from wardround.drill.page import markdown  # noqa: PLC0415
-
-    if study is not None or healthy:
+    if live and (study is not None or healthy):
         raise StudyError("--study and --healthy are for rehearsals", remedy="a live drill plays a synthetic study of its own")
-    strike, tell, keep, minutes = own
-    struck = tuple(sorted({name.strip() for name in strike.split(",") if name.strip()}))
-    done, facts = play_live(home, fault, seeds, Options(rounds, from_round, struck, minutes, tell, keep))
-    edges = facts["edges"]
-    words = f"live at {home}: {len(edges) if isinstance(edges, list) else 0} edges, a sandbox of synthetic wards"
+    played: dict[str, Any] = {}
+    if live:
+        struck = tuple(sorted({name.strip() for name in strike.split(",") if name.strip()}))
+        done, played = play_live(home, fault, numbers, Options(count, from_round, struck, minutes, tell, keep))
+        words = f"live at {home}: {len(played['edges'])} edges, a sandbox of synthetic wards"
+    else:
+        faults = [] if fault == "none" else chosen(fault, FROM_THE_START if from_round == 0 else tuple(FAULTS))
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            plan = synthetic_plan(count, mode) if study is None else _own(study, data, edges, count, progress)
+            course = Course(plan, faults, numbers, from_round, healthy)
+            _play(course, progress)
+        done, words = course.done, plan.words
     if as_json:
-        typer.echo(json.dumps({"study": words, "seeds": seeds, **done.facts(), "live": facts}, indent=2))
+        more = {"live": played} if live else {}
+        typer.echo(json.dumps({"study": words, "seeds": numbers, **done.facts(), **more}, indent=2))
     elif as_markdown:
         typer.echo(markdown(done.facts()))
     else:
         _report(done, words)
-        say_live(facts)
+        say_live(played)
     if done.missed:
         raise typer.Exit(1)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import typer
@@ -58,7 +58,7 @@ class RunningHub:
         self._place.ask("stop", {}, self._who, "drills")
 
 
-def play_live(home: Path, fault: str, seeds: Sequence[int], options: Options) -> tuple[Drilled, dict[str, object]]:
+def play_live(home: Path, fault: str, seeds: Sequence[int], options: Options) -> tuple[Drilled, dict[str, Any]]:
     """Play it, with progress on stderr; what has come of it, and what was said of where."""
     from wardround.drill.catalogue import FROM_THE_START, chosen  # noqa: PLC0415 - JAX and SciPy, about two seconds
     from wardround.drill.live import NOT_LIVE, ORDERED, LiveCourse  # noqa: PLC0415
@@ -84,8 +84,7 @@ def play_live(home: Path, fault: str, seeds: Sequence[int], options: Options) ->
     return course.done, {"edges": list(course.edges), "not_live": left_out, "drills": alerts}
 
 
-def say_live(facts: dict[str, object]) -> None:
-    """What the table does not say."""
-    not_live = facts["not_live"]
-    for name, why in not_live.items() if isinstance(not_live, dict) else ():
+def say_live(played: Mapping[str, Any]) -> None:
+    """What the table does not say; nothing where nothing was played live."""
+    for name, why in played.get("not_live", {}).items():
         typer.echo(f"{name}: not played live; {why}")

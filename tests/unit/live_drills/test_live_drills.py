@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import json
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
+from typer.testing import CliRunner
 
-from live_drills_under_test import EDGES, Asked, Edges, LiveHub, hub_signer
+from live_drills_under_test import EDGES, TURN_S, Asked, Edges, LiveHub, hub_signer
 from wardround.cli import drill_live
 from wardround.cli.drill_live import RunningHub
+from wardround.cli.main import app
 from wardround.drill.catalogue import chosen
 from wardround.drill.live import LiveCourse, Options
 from wardround.errors import StudyError
@@ -127,7 +131,7 @@ def test_the_command_waits_for_a_drill_as_long_as_its_hub_runs_and_it_may_last(h
     running = RunningHub(hub.home)
     with ThreadPoolExecutor(1) as pool, only_one(hub.home):
         asked = pool.submit(running.start, msgspec.convert(plan(hub), Plan))
-        while not asked.done():  # it gives up by itself
+        while not wait([asked], timeout=TURN_S).done:  # it gives up by itself
             hub.drills.look()
         name = asked.result()
         assert running.wait(name).state == "running"
@@ -140,6 +144,22 @@ def test_the_command_waits_for_a_drill_as_long_as_its_hub_runs_and_it_may_last(h
             running.wait(name)
         assert hub.ask("stop").state == "done"
         assert running.wait(name).state == "stopped"
+
+
+@pytest.mark.timeout(300)
+def test_the_command_asks_a_running_hub_and_says_what_it_has_shown(hub):
+    options = ("--fault", "nan", "--seeds", "3", "--from-round", "4", "--rounds", "10", "--strike", EDGES[2])
+    with capture_logs(), ThreadPoolExecutor(1) as pool, only_one(hub.home):  # the hub's lines are not the command's
+        asked = pool.submit(CliRunner().invoke, app, ["drill", "--live", *options, "--json", "--home", str(hub.home)])
+        while not wait([asked], timeout=TURN_S).done:
+            hub.play()
+        done = asked.result()
+    assert done.exit_code == 0, done.output
+    facts = json.loads(done.stdout)
+    assert facts["study"] == f"live at {hub.home}: {len(EDGES)} edges, a sandbox of synthetic wards"
+    assert [(row["fault"], row["named"], row["struck"]) for row in facts["faults"]] == [("nan", 1, 1)]
+    assert (facts["live"]["edges"], facts["live"]["not_live"]) == (list(EDGES), {})
+    assert [own["drill"].rpartition("-")[0] for own in facts["live"]["drills"]] == ["drill.healthy-3", "drill.nan-3"]
 
 
 def test_a_hub_that_was_killed_in_a_drill_has_nothing_of_it_left(hub):
