@@ -28,7 +28,6 @@ from wardround.learn.study import Study, TrainingSettings, encode_training, feat
 from wardround.live_drills.plan import Noticed, Plan, Shown
 from wardround.records import SANDBOX
 from wardround.watch.detectors.seen import Deviation
-from wardround.watch.respond import Act
 
 NOT_LIVE = {ServerStep.name: "its fault is the hub's own step, which a running hub keeps: rehearse it, without --live"}
 ORDERED = tuple(name for name in FAULTS if name not in NOT_LIVE)  # to edges that run
@@ -174,7 +173,7 @@ def run_of(shown: Shown, study: Study) -> Run:
     for n in shown.noticed:
         run.sightings += told(_deviation(n))
     run.sightings.sort(key=lambda s: s.number)
-    run.aside, run.done = dict(shown.aside), [(number, Act(act)) for number, act in shown.done]
+    run.aside = dict(shown.aside)  # and nothing else is done: a sandbox has no responses
     wards = SyntheticWards(shown.seed, len(shown.edges))
     names, tried = dict(zip(wards.names, shown.edges, strict=True)), wards.tried()
     learner = make_learner(study.learner, FEATURES, CLASSES)

@@ -88,7 +88,6 @@ class Shown(msgspec.Struct, kw_only=True):
     refused: list[tuple[int, str, str]] = []  # round, edge, reason
     abandoned: list[int] = []
     aside: dict[str, int] = {}
-    done: list[tuple[int, str]] = []
     alerts: dict[str, str] = {}  # id, title
     models: list[bytes] = []  # of the newest rounds, in JSON as base64
     folder: str = ""  # what is kept of it

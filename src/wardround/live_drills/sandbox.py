@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import math
 import shutil
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -69,7 +68,7 @@ class _Overheard(Screens):
 
 
 class Sandbox:
-    """One drill. `turn` is called from one thread at a time; the link asks the coordinator."""
+    """One drill. Called from one thread at a time, as desk.py holds its lock; the link asks the coordinator."""
 
     def __init__(
         self,
@@ -91,21 +90,7 @@ class Sandbox:
         self._clock, self._watch = clock, watch
         study, triage = plan.study, plan.study.triage
         self.until_us = clock.now_us() + round(plan.minutes * 60e6)
-        charter = msgspec.msgpack.encode(
-            Charter(
-                study=self.name,
-                seed=plan.seed,
-                edges=plan.edges,
-                struck=plan.struck,
-                fault=plan.fault,
-                from_round=plan.from_round,
-                rounds=study.rounds.count * 2,  # rounds in which everything is set aside have numbers, too
-                until_us=self.until_us,
-                training=plan.training,
-                slower_s=plan.slower_s,
-                absent=plan.absent,
-            )
-        )
+        charter = _charter(plan, self.until_us)
         self._screens = _Overheard(
             f"{self.name}/{clock.now_us()}",
             threshold=triage.screen_threshold,
@@ -115,7 +100,6 @@ class Sandbox:
         )
         self._screens.said = collections.deque(maxlen=EVENTS_MAX)
         self._events: collections.deque[RoundEvent] = collections.deque(maxlen=EVENTS_MAX)
-        self._lock = threading.Lock()
         self.shown = Shown(
             study=self.name,
             fault=plan.fault,
@@ -158,15 +142,14 @@ class Sandbox:
 
     def turn(self) -> bool:
         """Take in what has happened since the last turn; whether the drill is over."""
-        with self._lock:
-            while self._events:
-                self._happened(self._events.popleft())
-            while self._screens.said:
-                _add(self.shown.verdicts, self._screens.said.popleft())
-            self._watched.look()
-            if self.shown.state == "running" and self._clock.now_us() > self.until_us:
-                self.shown.state, self.shown.why = "failed", f"it was not over within {self.plan.minutes:g} minutes"
-            return self.shown.state != "running"
+        while self._events:
+            self._happened(self._events.popleft())
+        while self._screens.said:
+            _add(self.shown.verdicts, self._screens.said.popleft())
+        self._watched.look()
+        if self.shown.state == "running" and self._clock.now_us() > self.until_us:
+            self.shown.state, self.shown.why = "failed", f"it was not over within {self.plan.minutes:g} minutes"
+        return self.shown.state != "running"
 
     def note_alerts(self) -> None:
         """Write down which alerts the drill has made."""
@@ -178,15 +161,14 @@ class Sandbox:
         """Nothing of it runs after this: edges are told, alerts are over, files are gone where they need not stay."""
         self.turn()
         self.coordinator.stop()
-        with self._lock:
-            if self.shown.state == "running":
-                self.shown.state, self.shown.why = state or "stopped", why
-            self.shown.ended_us = self._clock.now_us()
-            self.note_alerts()
-            self._watch.drill_over(self.name)
-            if self.plan.keep:
-                self.shown.folder = str(self._folder)
-                (self._folder / KEPT).touch()
+        if self.shown.state == "running":
+            self.shown.state, self.shown.why = state or "stopped", why
+        self.shown.ended_us = self._clock.now_us()
+        self.note_alerts()
+        self._watch.drill_over(self.name)
+        if self.plan.keep:
+            self.shown.folder = str(self._folder)
+            (self._folder / KEPT).touch()
         self._journal.close()
         if not self.plan.keep:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -229,6 +211,25 @@ class Sandbox:
             facts = (d.round_number, d.state, d.kind, d.sign, d.edge, tuple(d.edges))
             _add(self.shown.noticed, Noticed(*facts, _finite(d.score), _finite(d.threshold)))
         self._watch.trained(study, deviations, standing)
+
+
+def _charter(plan: Plan, until_us: int) -> bytes:
+    """What edges are told that the drill may do."""
+    return msgspec.msgpack.encode(
+        Charter(
+            study=plan.study.name,
+            seed=plan.seed,
+            edges=plan.edges,
+            struck=plan.struck,
+            fault=plan.fault,
+            from_round=plan.from_round,
+            rounds=plan.study.rounds.count * 2,  # rounds in which everything is set aside have numbers, too
+            until_us=until_us,
+            training=plan.training,
+            slower_s=plan.slower_s,
+            absent=plan.absent,
+        )
+    )
 
 
 def _add(to: list[T], what: T) -> None:
