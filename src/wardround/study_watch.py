@@ -115,6 +115,7 @@ class StudyWatch:
         if state and not self._watch.restore(state):
             log.info("the watch of a study begins anew", study=study.name, reason="another configuration, or another version")
         self._own = OwnReports(store.load_state(f"own-reports/{study.name}") or b"")
+        self._own_kept = self._own.state()
         self._advise = advise
         self._advisory = make_advisory(study.watch.advisory, study.watch.false_alarms_per_1000)
         if self._advisory is not None and (kept := store.load_state(f"advisory/{study.name}")):
@@ -266,7 +267,9 @@ class StudyWatch:
     def _save(self) -> None:
         self._saved_s = self._clock.monotonic_s()
         self._store.save_state(f"model-watch/{self._name}", self._watch.state())
-        self._store.save_state(f"own-reports/{self._name}", self._own.state())
+        if (own := self._own.state()) != self._own_kept:  # most studies have none: a commit less for each that is saved
+            self._store.save_state(f"own-reports/{self._name}", own)
+            self._own_kept = own
         if self._advisory is not None:
             self._store.save_state(f"advisory/{self._name}", self._advisory.state())
         self._store.save_state(report_name(self._name), msgspec.json.encode(self._watch.calibration()))

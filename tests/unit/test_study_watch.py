@@ -114,6 +114,13 @@ def test_what_is_open_and_what_is_calibrated_survive_a_restart(hub):
     assert hub.open() == set()
 
 
+def test_where_no_edge_says_anything_of_itself_nothing_is_kept_of_it(hub):
+    hub.play(range(12))
+    hub.watched.close()
+    assert hub.store.load_state("model-watch/s")
+    assert hub.store.load_state("own-reports/s") is None
+
+
 def test_an_alert_whose_cause_a_kill_lost_is_over(hub):
     hub.play(range(50))
     hub.play(range(50, 54), dead="ward-c")

@@ -100,7 +100,7 @@ class OwnUpdate:
                 if past.way:
                     past.cosine.learn(_cosine(own.update.direction, past.way))
                 way = np.frombuffer(past.way, np.float64) if past.way else np.zeros_like(own.update.direction)
-                past.way = (way + max(FADE, 1 / len(past.norms)) * (own.update.direction - way)).tobytes()
+                past.way = (way + 1 / len(past.norms) * (own.update.direction - way)).tobytes()  # it fades as the norms do
             if (rise := _rise(own)) is not None:
                 past.gain.learn(rise)
 
