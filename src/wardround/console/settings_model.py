@@ -29,7 +29,6 @@ class SettingsView:
 
     path: str
     started_us: int
-    now_us: int
     rows: tuple[SettingRow, ...] = ()
     wrong: str = ""
     remedy: str = ""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -23,6 +23,7 @@ from wardround.trust.roles import Act
 KEEP_S = 5.0
 HIDDEN = "..."
 SECRET = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
+HOSTED = ("http", "https", "smtp", "smtps")  # schemes by which a host is a host; Apprise's have tokens there (discord://ID/TOKEN)
 DOCUMENT = Path(__file__).with_suffix(
     ".md"
 )  # the section of hub.toml in docs/settings.md, which is not installed; a test compares
@@ -58,14 +59,14 @@ class HubSettingsDesk:
         rows = tuple(
             SettingRow(
                 key,
-                shown(key, value),
-                shown(key, default[key]),
+                shown(value),
+                shown(default[key]),
                 self._words.get(key, ""),
-                shown(key, file[key]) if file[key] != value else None,
+                shown(file[key]) if file[key] != value else None,
             )
             for key, value in runs.items()
         )
-        return SettingsView(str(self._path), self._started_us, self._clock.now_us(), rows, wrong, remedy)
+        return SettingsView(str(self._path), self._started_us, rows, wrong, remedy)
 
 
 def meanings() -> Mapping[str, str]:
@@ -78,16 +79,16 @@ def meanings() -> Mapping[str, str]:
     return found
 
 
-def shown(key: str, value: object) -> str:
+def shown(value: object) -> str:
     """A value as a file says it, without what may be a secret."""
-    return msgspec.json.encode(_safe(key, value)).decode()
+    return msgspec.json.encode(_safe(value)).decode()
 
 
-def _safe(key: str, value: object) -> object:
+def _safe(value: object) -> object:
     if isinstance(value, dict):
-        return {name: HIDDEN if SECRET.search(name) and part else _safe(name, part) for name, part in value.items()}
+        return {name: _safe_entry(name, part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_safe(key, part) for part in value]
+        return [_safe(part) for part in value]
     if not isinstance(value, str):
         return value
     if value.startswith("command:"):
@@ -97,15 +98,38 @@ def _safe(key: str, value: object) -> object:
     return value
 
 
-def _address(value: str) -> str:
-    """Scheme and host; of a path its beginning alone, as tokens stand at its end."""
+def _safe_entry(name: str, value: object) -> object:
+    """Of a table, such as one of [[notify]]."""
+    if SECRET.search(name) and value:
+        return HIDDEN
+    return _way(value) if name == "url" and isinstance(value, str) else _safe(value)
+
+
+def _way(value: str) -> str:
+    """Of a way to people: who knows all of such an address may send there, so of it only where it leads."""
     try:
         parts = urlsplit(value)
-        where = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+        if parts.scheme not in HOSTED:
+            return f"{parts.scheme}://{HIDDEN}" if parts.scheme else value and HIDDEN
+        return _host(parts) + (f"/{HIDDEN}" if parts.path.strip("/") or parts.query else "")
+    except ValueError:
+        return HIDDEN
+
+
+def _address(value: str) -> str:
+    """Scheme and host; of a path its beginning alone."""
+    try:
+        parts = urlsplit(value)
+        where = _host(parts)
     except ValueError:
         return HIDDEN
     first, _, rest = parts.path.lstrip("/").partition("/")
     return where + (f"/{first}" if first else "") + (f"/{HIDDEN}" if rest or parts.query else "")
+
+
+def _host(parts: SplitResult) -> str:
+    """Raises ValueError: its port is none."""
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "", kind: type[Any] = HubSettings) -> Iterator[tuple[str, object]]:

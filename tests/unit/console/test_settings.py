@@ -91,11 +91,30 @@ def test_what_may_hold_a_secret_is_shown_in_part(tmp_path):
     )
     told = site.shown(show="all")
     assert "hunter" not in told
-    assert "https://hooks.example:8443/services/..." in told
+    assert "https://hooks.example:8443/..." in told
     assert "command:/bin/kek ..." in told
     assert "eu-1" in told
-    assert shown("x", "http://[broken") == '"..."'
-    assert shown("lake", "s3://bucket/folder") == '"s3://bucket/folder"'
+    assert shown("http://[broken") == '"..."'
+    assert shown("s3://bucket/folder") == '"s3://bucket/folder"'
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("https://hook.example/hunter2", "https://hook.example/..."),
+        ("https://api.example/bothunter2/sendMessage", "https://api.example/..."),
+        ("https://ntfy.example?auth=hunter2", "https://ntfy.example/..."),
+        ("http://127.0.0.1:9093", "http://127.0.0.1:9093"),
+        ("smtps://ward@mail.example:465", "smtps://mail.example:465"),
+        ("discord://4711/hunter2", "discord://..."),
+        ("slack://hunter2/B1/C1", "slack://..."),
+        ("tgram://4711:hunter2/1", "tgram://..."),
+        ("hook.example/hunter2", "..."),
+        ("", ""),
+    ],
+)
+def test_of_a_way_to_people_no_part_is_shown_that_may_be_a_token(address, told):
+    assert f'"url":"{told}"' in shown([{"kind": "apprise", "url": address}])
 
 
 def test_every_setting_has_its_meaning(tmp_path):
@@ -106,9 +125,7 @@ def test_every_setting_has_its_meaning(tmp_path):
 
 def test_names_are_made_safe_and_links_lose_their_marks():
     row = SettingRow("site", '"<script>"', '"a"', "see [docs](x.md), `<b>`", file='"<img>"')
-    html = " ".join(
-        screen.sections(SettingsView("/<i>", 1, 2, (row,), "<u>", "<s>"), Looking("a", "admin", held=Held())).values()
-    )
+    html = " ".join(screen.sections(SettingsView("/<i>", 1, (row,), "<u>", "<s>"), Looking("a", "admin", held=Held())).values())
     for mark in ("<script>", "<img>", "<i>", "<u>", "<s>"):
         assert mark not in html
     assert "see docs, <code>&lt;b&gt;</code>" in html
