@@ -10,7 +10,7 @@ from wardround.console import parts, pictures
 from wardround.console.bedside_model import BedsideDesk, BedsideLoad, BedsideRow, BedsideView
 from wardround.console.frame import page
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen
-from wardround.console.model import Overview
+from wardround.console.model import URGENCY, Overview
 from wardround.console.tables import Column, Table
 from wardround.console.words import clock, count, duration, full_clock, number, safe, spoken
 from wardround.errors import WardroundError
@@ -21,7 +21,6 @@ DISCLAIMER = "Decision support, not a primary alarm: it may come late, and it ma
 TABS = (("", "Patients"), ("devices", "Devices and edges"))
 NOTHING = '<span class="dim">-</span>'
 STAYS = '<span class="dim">stays at the edge</span>'
-URGENCY = ("high", "medium", "low", "info")
 
 
 def screens(desk: BedsideDesk) -> tuple[Screen, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wardround.console import pictures
-from wardround.console.model import Overview
+from wardround.console.model import URGENCY, Overview
 from wardround.console.words import full_clock, safe
 
 KEYS = (
@@ -94,7 +94,7 @@ def live(view: Overview) -> dict[str, str]:
     """What changes by itself on every screen, by the ids of its elements."""
     open_ = [a for a in view.open_alerts if a.needs_person] or list(view.open_alerts)
     n = len(view.open_alerts)
-    worst = min((a.priority for a in open_), key=("high", "medium", "low", "info").index, default=None)
+    worst = min((a.priority for a in open_), key=URGENCY.index, default=None)
     told = f'{pictures.mark(worst, 15)}<b>{n}</b><span class="vh"> open</span>' if worst is not None else ""
     return {"nav-alerts": told, "now": f'{full_clock(view.now_us)} <span class="dim">UTC</span>'}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from urllib.parse import quote, urlencode
 
@@ -10,6 +9,7 @@ from wardround.console import bedside, parts, pictures
 from wardround.console.frame import page
 from wardround.console.hand_over_model import (
     HOURS,
+    NEEDS,
     NOTE_CHARS,
     RISE,
     HandOverDesk,
@@ -28,7 +28,6 @@ from wardround.errors import NotAllowed, WardroundError
 from wardround.trust.roles import Act
 
 PATH = "/hand-over"
-NEEDS: dict[ShiftPart, Act] = {"clinical": Act.PATIENTS, "technical": Act.EDGES}
 TITLES: dict[ShiftPart, str] = {"clinical": "Patients", "technical": "Edges, studies and the hub"}
 PRINTED, NAMED = 500, 50
 NOTHING = '<span class="dim">-</span>'
@@ -333,10 +332,7 @@ def note_dialog(part: ShiftPart, hours: int) -> str:
 def _acts(desk: HandOverDesk) -> dict[str, OnAct]:
     def asked(facts: Facts) -> tuple[ShiftPart, int]:
         part: ShiftPart = "clinical" if facts.get("part") == "clinical" else "technical"
-        hours = 0
-        with contextlib.suppress(ValueError):
-            hours = int(facts.get("hours", ""))
-        return part, hours if hours in HOURS else HOURS[0]
+        return part, next((hours for hours in HOURS if str(hours) == facts.get("hours")), HOURS[0])
 
     def ask(facts: Facts, _: Looking) -> Reply:
         return Reply(dialog=note_dialog(*asked(facts)))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from wardround.console.bedside_model import BedsideRow
 from wardround.console.model import EdgeView, Priority, RoutineView
 from wardround.console.ward_model import SubjectRow
+from wardround.trust.roles import Act
 
 ShiftPart = Literal["clinical", "technical"]
 HOURS = (12, 8, 24)  # the first is what a page shows that asks for none
 NOTE_CHARS = 2_000
 RISE = 2  # points of NEWS2
+NEEDS: Mapping[ShiftPart, Act] = {"clinical": Act.PATIENTS, "technical": Act.EDGES}  # whom a part is for
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 Priority = Literal["high", "medium", "low", "info"]
+URGENCY: tuple[Priority, ...] = get_args(Priority)  # the most urgent first
 EdgeState = Literal["connected", "silent", "set-aside"]
 Part = Literal["accepted", "set-aside", "absent"]
 

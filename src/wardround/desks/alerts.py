@@ -179,7 +179,7 @@ class HubAlertsDesk:
         return AlertRow(
             alert_id=alert.alert_id,
             title=finding.title,
-            where=", ".join(_where(alert)),
+            where=", ".join(where_of(alert)),
             category=finding.category,
             priority=finding.priority,
             group=_group(alert, alert.alert_id in need),
@@ -203,7 +203,8 @@ def _group(alert: Alert, needs: bool) -> Group:
     return "now" if needs else "handled" if alert.handled else "wait"
 
 
-def _where(alert: Alert) -> Iterable[str]:
+def where_of(alert: Alert) -> Iterable[str]:
+    """What an alert is about, as people are told it."""
     finding = alert.finding
     if finding.edge:
         yield finding.edge

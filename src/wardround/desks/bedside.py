@@ -6,23 +6,21 @@ keeps back, or who is known at another edge than the one that speaks.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from wardround.bedside.told import RESTS_ON, MayTell
 from wardround.clock import Clock
 from wardround.console.bedside_model import BedsideLoad, BedsideRow, BedsideView
-from wardround.console.model import Overview, Priority
+from wardround.console.model import URGENCY, Overview, Priority
 from wardround.console.shared import Shared
+from wardround.desks.seen import Seen
 from wardround.errors import WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeLoad, OpenAlert
 from wardround.trust.roles import Act
 
 ROWS_MAX = 20_000
-SEEN_S, SEEN_MAX = 600.0, 10_000  # the same person within so long is one entry
-URGENCY: tuple[Priority, ...] = ("high", "medium", "low", "info")
 ALLOW = "acknowledge_from_hub = true under [bedside] of that edge's edge.toml allows it"
 
 
@@ -47,8 +45,7 @@ class HubBedsideDesk:
         self._edge_of, self._may_show = edge_of, may_show
         self._check, self._record, self._tell = check, record, tell
         self._view = Shared(self._build, clock, of=lambda: overview().now_us)
-        self._lock = threading.Lock()
-        self._seen_s: dict[str, float] = {}
+        self._seen = Seen(clock)
 
     def view(self) -> BedsideView:
         """The newest read model."""
@@ -62,15 +59,7 @@ class HubBedsideDesk:
             WardroundError: it cannot be recorded, and must not be shown.
         """
         self._check(who, Act.PATIENTS)
-        now_s = self._clock.monotonic_s()
-        with self._lock:
-            if now_s - self._seen_s.get(who, -SEEN_S) < SEEN_S:
-                return True
-        self._record("view", "alerts at the bedside opened", who)
-        with self._lock:
-            if len(self._seen_s) >= SEEN_MAX:
-                self._seen_s.clear()
-            self._seen_s[who] = now_s
+        self._seen.record(who, lambda: self._record("view", "alerts at the bedside opened", who))
         return True
 
     def acknowledge(self, who: str, edge: str, alert_id: str) -> None:

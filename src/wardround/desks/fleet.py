@@ -12,7 +12,7 @@ import msgspec
 
 from wardround.clock import Clock
 from wardround.console.fleet_model import Branch, FleetEdge, FleetView, Invitation, InviteStep
-from wardround.console.model import Overview, Priority
+from wardround.console.model import URGENCY, Overview
 from wardround.console.shared import Shared
 from wardround.console.words import duration
 from wardround.draining import Draining
@@ -32,7 +32,6 @@ INVITATIONS_MAX = 20
 ROUNDS_KEEP_S = 10.0
 MODELS_KNOWN = 1_000  # the newest
 BATTERY_LOW = 20.0  # per cent
-ORDER: tuple[Priority, ...] = ("high", "medium", "low", "info")
 CALM = 9
 _DRAINED = {
     "finishing": "drained: finishing a round",
@@ -194,7 +193,7 @@ class HubFleetDesk:
                 continue
             beat, branch, known = self._beats.get(record.name), placed.get(record.name), seen.get(record.name)
             own = alerts.get(record.name, [])
-            worst = min((a.finding.priority for a in own), key=ORDER.index, default=None)
+            worst = min((a.finding.priority for a in own), key=URGENCY.index, default=None)
             seen_us = known.last_us if known is not None else 0
             state = view.state if view is not None else "silent"
             condition = beat.condition if beat is not None else None
@@ -261,8 +260,8 @@ def _need(
     state: str, record: EdgeRecord, now_us: int, seen_us: int, alerts: Sequence[Alert], condition: Condition | None
 ) -> tuple[str, int]:
     """What an edge needs, in words, and how urgent that is."""
-    worst = min(alerts, key=lambda a: ORDER.index(a.finding.priority), default=None)
-    rank = ORDER.index(worst.finding.priority) if worst is not None else CALM
+    worst = min(alerts, key=lambda a: URGENCY.index(a.finding.priority), default=None)
+    rank = URGENCY.index(worst.finding.priority) if worst is not None else CALM
     if record.not_after_us <= now_us:
         return "its certificate has ended", min(rank, 0)
     if state == "silent":

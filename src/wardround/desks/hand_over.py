@@ -13,6 +13,7 @@ from typing import Protocol
 from wardround.clock import Clock
 from wardround.console.bedside_model import BedsideView
 from wardround.console.hand_over_model import (
+    NEEDS,
     NOTE_CHARS,
     RISE,
     HandOverView,
@@ -21,9 +22,10 @@ from wardround.console.hand_over_model import (
     ShiftPart,
     ShiftStudy,
 )
-from wardround.console.model import Overview, RoutineView
+from wardround.console.model import URGENCY, Overview, RoutineView
 from wardround.console.shared import Shared
 from wardround.console.ward_model import SubjectRow
+from wardround.desks.alerts import where_of
 from wardround.errors import WardroundError
 from wardround.store import Store, StudyRecord, StudyRequest
 from wardround.store.hand_overs import HandOver, HandOvers
@@ -34,7 +36,6 @@ HOUR_US = 3_600_000_000
 ALERTS_MAX, STUDIES_MAX, DUE_MAX, NOTES_SHOWN = 1_000, 100, 40, 6
 SELDOM_US = HOUR_US  # what runs more often than this is not due: it goes on
 KEEP_S = 2.0
-NEEDS: dict[ShiftPart, Act] = {"clinical": Act.PATIENTS, "technical": Act.EDGES}
 
 
 class Watch(Protocol):
@@ -145,8 +146,7 @@ class HubHandOverDesk:
             for a in self._watch.alerts()
             if (a.finding.category == "physiological") is (part == "clinical") and _belongs(a, since_us)
         ]
-        order = ("high", "medium", "low", "info")
-        alerts.sort(key=lambda a: (not a.open, order.index(a.priority), -a.since_us))
+        alerts.sort(key=lambda a: (not a.open, URGENCY.index(a.priority), -a.since_us))
         notes = tuple(map(_note, self._notes.newest(part, limit=NOTES_SHOWN)))
         if part == "clinical":
             return HandOverView(part, now_us, hours, alerts=tuple(alerts[:ALERTS_MAX]), notes=notes)
@@ -173,12 +173,11 @@ def _alert(alert: Alert, since_us: int, *, undo: bool) -> ShiftAlert:
     if response is not None:
         done = ", ".join(part for part in (response.what, response.until) if part)
         done += f"; undone by {response.undone_by}" if response.undone_us else ""
-    names = [finding.edge, *(f"{n} {v}" for n in ("device", "study", "job", "subject") if (v := getattr(finding, n)))]
     last = next((step for step in reversed(alert.history) if step.what == "acknowledged"), None)
     return ShiftAlert(
         alert.alert_id,
         finding.title,
-        ", ".join(name for name in names if name),
+        ", ".join(where_of(alert)),
         finding.priority,
         alert.open,
         alert.raised_us >= since_us,

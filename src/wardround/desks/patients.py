@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 from wardround.api.fhir import Row
 from wardround.clock import Clock
 from wardround.collect.devices.fhir_export import resource_id, resources, time_of
+from wardround.desks.seen import Seen
 from wardround.process.lake import Lake
 from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, rows_to_observations, start_of
 from wardround.records import Consent, Purpose
@@ -20,8 +20,6 @@ from wardround.trust.consent import ConsentRegister
 
 ORDER = ("t0_us", "edge", "boot", "edge_seq")
 KEYS = (*ORDER, "code")
-SEEN_S = 600.0  # the same person at the same patient within so long is one entry
-SEEN_MAX = 10_000
 
 
 class PatientRecords:
@@ -37,10 +35,9 @@ class PatientRecords:
         record: Callable[..., None],
     ) -> None:
         """`subjects()` are those of whom the lake holds something."""
-        self._lake, self._consents, self._clock = lake, consents, clock
+        self._lake, self._consents = lake, consents
         self._subjects, self._record = subjects, record
-        self._lock = threading.Lock()
-        self._seen_s: dict[tuple[str, str, str], float] = {}
+        self._seen = Seen(clock)
 
     def patients(self) -> Sequence[str]:
         """Pseudonyms of whom something may be shown, in order."""
@@ -138,15 +135,9 @@ class PatientRecords:
 
     def seen(self, who: str, subject: str, kind: str) -> None:
         """Somebody sees a patient's data. Raises WardroundError: it cannot be recorded, and must not be shown."""
-        key, now_s = (who, subject, kind), self._clock.monotonic_s()
-        with self._lock:
-            if now_s - self._seen_s.get(key, -SEEN_S) < SEEN_S:
-                return
-        self._record(kind, "observations read over FHIR", who, subject=subject_ref(subject))
-        with self._lock:
-            if len(self._seen_s) >= SEEN_MAX:
-                self._seen_s.clear()
-            self._seen_s[key] = now_s
+        self._seen.record(
+            (who, subject, kind), lambda: self._record(kind, "observations read over FHIR", who, subject=subject_ref(subject))
+        )
 
     def _shown(self, table: pa.Table, subject: str) -> pa.Table:
         """The rows of signals that consent for care lets people see."""

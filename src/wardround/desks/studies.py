@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,13 @@ class HubStudiesDesk:
         rounds, study = self._store.rounds(name, POINTS), _parsed(record)
         row = self._row(record, rounds)
         models = sorted(self._store.models(name), key=lambda m: -m.number)[:MODELS_SHOWN]
-        own = personal_of(study, rounds) if study is not None else None
         made = StudyDetail(
-            row, scores=_scores(rounds), models=tuple(map(_model, models)), budget=self._budget(study) if study else None,
-            personal=own,
-        )  # fmt: skip
+            row,
+            scores=_scores(rounds),
+            models=tuple(map(_model, models)),
+            budget=self._budget(study) if study is not None else None,
+            personal=personal_of(study, rounds) if study is not None else None,
+        )
         folder = self._home / "studies" / name
         if not (folder / "journal.sqlite").exists():
             return made
@@ -174,8 +177,8 @@ class HubStudiesDesk:
             edges = [e.name for e in self._store.edges() if e.revoked_us is None]
             numbers, parts = _parts(journal, rounds, edges)
             back = tuple((r.number, _back_words(r.to_round, r.who, r.reason)) for r in journal.rollbacks())
-            own = with_edges(own, journal)
-            return StudyDetail(row, made.scores, numbers, parts, _decisions(journal), made.models, made.budget, back, own)
+            own = with_edges(made.personal, journal)
+            return replace(made, rounds=numbers, parts=parts, decisions=_decisions(journal), gone_back=back, personal=own)
 
     def _budget(self, study: Study) -> Budget | None:
         """What the ledger says; reckoned when it has grown, as an epsilon costs the processor far more than a look at a page."""

@@ -18,7 +18,7 @@ import structlog
 
 from wardround.clock import Clock
 from wardround.collect.signals import Signal
-from wardround.console.model import Priority
+from wardround.console.model import URGENCY, Priority
 from wardround.console.ward_model import (
     HOUR_US,
     PER_PAGE,
@@ -32,6 +32,7 @@ from wardround.console.ward_model import (
     WardList,
     WaveView,
 )
+from wardround.desks.seen import Seen
 from wardround.errors import NotAllowed, WardroundError
 from wardround.process.catalogue import NEWS2_CODES
 from wardround.process.lake import Lake
@@ -47,13 +48,11 @@ from wardround.watch.alerts import Alert
 log = structlog.get_logger(__name__)
 AGAIN_S, WANTED_S = 15.0, 30.0  # between two looks at the list; after somebody has last looked
 IDLE_S = 300.0  # between two looks while nobody does, so that whoever comes next sees a list at once
-SEEN_S, SEEN_MAX = 600.0, 10_000  # the same person at the same record within so long is one entry
 LIST_HOURS, LATELY_US = 12, 15 * 60_000_000
 USUAL_US, USUAL_HOURS_MIN = 7 * DAY_US, 12
 TRENDS_MAX, WAVES_MAX, FINDINGS_MAX = 12, 4, 20
 WAVE_LOOK_US, WAVE_SECONDS, WAVE_COLUMNS = 600_000_000, 8.0, 640
 WAVE_PERIOD_US_MAX = 100_000.0  # slower than 10 Hz is a trend
-URGENCY: tuple[Priority, ...] = ("high", "medium", "low", "info")
 
 
 class Ward:
@@ -75,13 +74,12 @@ class Ward:
         self._lake, self._consents, self._clock = lake, consents, clock
         self._edge_of, self._alerts, self._signal = edge_of, alerts, signal
         self._role, self._record = role, record
-        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._reading, self._recorded = threading.Lock(), Seen(clock)
         self._list: tuple[SubjectRow, ...] | None = None
         self._by_name: dict[str, SubjectRow] = {}
         self._edges: tuple[str, ...] = ()
         self._looked_us = 0
         self._looked_s = self._wanted_s = float("-inf")
-        self._seen_s: dict[tuple[str, str], float] = {}
 
     # -- the list
 
@@ -310,16 +308,8 @@ class Ward:
 
     def _seen(self, who: str, what: str, subject: str, why: str = "") -> None:
         """Raises WardroundError: it cannot be recorded, and must not be shown."""
-        key, now_s = (who, subject), self._clock.monotonic_s()
-        with self._lock:
-            if now_s - self._seen_s.get(key, -SEEN_S) < SEEN_S:
-                return
         facts = ({"subject": subject_ref(subject)} if subject else {}) | ({"why": why[:40]} if why else {})
-        self._record("view", what, who, **facts)
-        with self._lock:
-            if len(self._seen_s) >= SEEN_MAX:
-                self._seen_s.clear()
-            self._seen_s[key] = now_s
+        self._recorded.record((who, subject), lambda: self._record("view", what, who, **facts))
 
     def _shows(self, subject: str, code: str) -> bool:
         return self._consents.choose(subject, code, Purpose.CARE)[0] is Consent.RAW

@@ -12,7 +12,8 @@ from wardround.console import bedside
 from wardround.console.bedside_model import BedsideLoad, BedsideRow, BedsideView
 from wardround.console.looking import Held, Looking
 from wardround.console.model import EdgeView, Overview
-from wardround.desks.bedside import SEEN_S, HubBedsideDesk
+from wardround.desks.bedside import HubBedsideDesk
+from wardround.desks.seen import SEEN_S
 from wardround.errors import NotAllowed, StorageFull, WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import AlertAbout, EdgeLoad, OpenAlert

@@ -13,6 +13,7 @@ import ward_under_test as rows
 from wardround.clock import ManualClock
 from wardround.collect.signals import load_signals
 from wardround.console.ward_model import PER_PAGE, SPANS
+from wardround.desks.seen import Seen
 from wardround.desks.ward import AGAIN_S, IDLE_S, Ward, columns_of, may_see
 from wardround.errors import NotAllowed, StorageFull
 from wardround.process.lake import Lake
@@ -61,7 +62,7 @@ def shared(tmp_path_factory):
 def world(shared):
     shared.entries.clear()
     shared.alerts, shared.full = [], False
-    shared.ward._seen_s.clear()
+    shared.ward._recorded = Seen(shared.clock)
     return shared
 
 
