@@ -82,7 +82,7 @@ def trend_fingerprint(edge: str, vital: str, subject: str) -> str:
 def trend_finding(edge: str, found: UnusualHour, now_us: int) -> Finding:
     """What was never seen of one vital sign in this patient: a notice."""
     return Finding(
-        kind="trend-unusual",
+        kind=TREND_KIND,
         title=f"{found.vital}: {_value(found.vital, found.value)} was never seen in this patient",
         priority="low",
         category="physiological",

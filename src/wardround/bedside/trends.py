@@ -24,9 +24,10 @@ class Trends:
     def __init__(
         self, edge: str, *, on: bool, now_us: Callable[[], int], tell: Callable[[Finding], None], clear: Callable[..., None]
     ) -> None:
-        """`clear(fingerprint, why)` ends an alert, if it is open. Where `on` is false nothing is learnt."""
+        """`clear(fingerprint, why)` ends an alert, if it is open. Where `on` is false nothing is learnt, and what was goes."""
         self._edge, self._now_us, self._tell, self._clear = edge, now_us, tell, clear
         self._novelty = TrendNovelty() if on else None
+        self._left: Mapping[str, bytes] = {}  # what is kept of when it was on
 
     def hour(self, subject: str, vital: str, hour: int, median: float) -> None:
         """An hour of a vital sign is over."""
@@ -42,6 +43,10 @@ class Trends:
             if alert.finding.kind == TREND_KIND and alert.finding.fingerprint not in own:
                 self._clear(alert.finding.fingerprint, "")
 
+    def subjects(self) -> list[str]:
+        """Every patient that is remembered."""
+        return self._novelty.subjects() if self._novelty is not None else []
+
     def forget(self, subject: str, why: str) -> None:
         """A patient is watched no more."""
         if self._novelty is not None:
@@ -51,18 +56,23 @@ class Trends:
 
     def states(self) -> Mapping[str, bytes]:
         """What is to be kept, by name; empty: it goes."""
-        changed = self._novelty.changed() if self._novelty is not None else {}
-        return {PREFIX + subject: state for subject, state in changed.items()}
+        if self._novelty is None:
+            return self._left
+        return {PREFIX + subject: state for subject, state in self._novelty.changed().items()}
 
     def kept(self) -> None:
         """What `states` gave is on the disk."""
+        self._left = {}
         if self._novelty is not None:
             self._novelty.settled()
 
     def restore(self, states: Iterable[tuple[str, bytes]]) -> None:
         """Take up what was kept; what cannot be read is learned anew."""
-        for name, state in states if self._novelty is not None else ():
+        if self._novelty is None:
+            self._left = {name: b"" for name, _ in states}
+            return
+        for name, state in states:
             try:
-                self._novelty.restore(name.removeprefix(PREFIX), state)  # type: ignore[union-attr]  # it is there
+                self._novelty.restore(name.removeprefix(PREFIX), state)
             except ValueError as error:
                 log.warning("a patient's trends cannot be read", edge_id=self._edge, reason=str(error))

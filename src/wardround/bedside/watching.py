@@ -179,7 +179,6 @@ class BedsideWatch:
             if now_us - self._looked_us >= KEEP_US or now_us < self._looked_us:
                 self._looked_us = now_us
                 self._look(now_us)
-                self._trends.look(self._book.open_alerts())
             for alert in self._book.tick(now_us):
                 self._note(alert)
             self._tell(now_us)
@@ -239,13 +238,13 @@ class BedsideWatch:
     # -- detectors
 
     def _remember(self) -> None:
+        self._trends.restore(self._ledger.states(TREND))
         data = self._ledger.state(MEMORY)
         if not data:
             return
         try:
             memory = msgspec.msgpack.decode(data, type=_Memory)
             self._vitals.restore(memory.watch)
-            self._trends.restore(self._ledger.states(TREND))
             if memory.live:
                 self._live.restore(memory.live)
         except (msgspec.DecodeError, ValueError) as error:  # of an older version: a patient's own usual is learned anew
@@ -288,14 +287,14 @@ class BedsideWatch:
                 self._raise(sensor_finding(change, self._signal_title, now_us), flagged)
 
     def _look(self, now_us: int) -> None:
-        """Once a minute: certificates, and patients who may not be watched any more; the alarm load."""
+        """Once a minute: certificates, patients who may not be watched any more, trends that are new no more; the alarm load."""
         for what, (not_before_us, not_after_us) in self._certificates().items():
             finding = certificate_finding(self._edge, what, not_before_us=not_before_us, not_after_us=not_after_us, now_us=now_us)
             if finding is not None:
                 self._raise(finding)
             else:
                 self._clear(certificate_fingerprint(self._edge, what))
-        for subject in self._vitals.subjects():
+        for subject in dict.fromkeys([*self._vitals.subjects(), *self._trends.subjects()]):
             if not any(self._watches(subject, code) for code in CODES):
                 self._vitals.forget(subject)
                 self._trends.forget(subject, WITHDRAWN)
@@ -306,7 +305,7 @@ class BedsideWatch:
                 self._live.forget(subject)
                 for kind in LIVE_TASKS:
                     self._clear(episode_fingerprint(self._edge, kind, subject), WITHDRAWN)
-
+        self._trends.look(self._book.open_alerts())
         self.load = load_of(self._book.alerts(), self._minutes, now_us)
 
     def _may_watch(self, subject: str, task: str) -> bool:

@@ -71,6 +71,29 @@ def test_an_hour_that_was_never_so_is_a_notice_of_low_priority_once_through_a_cr
     assert alert.state is State.RESOLVED
 
 
+def test_where_it_is_turned_off_again_nothing_that_was_learnt_stays(world):
+    hours(world, 3, usual, subject="abcd-efgh")
+    world.crash()
+    world.trends = False
+    world.restart()
+    world.clock.advance(61)
+    world.watch.turn()
+    assert world.watch._ledger.states("trend/") == []
+
+
+def test_of_a_patient_whom_the_watch_does_not_remember_nothing_stays_once_they_may_not_be_watched(world):
+    hours(world, 3, usual, subject="abcd-efgh")
+    with world.watch._ledger._lock:  # as of an older version
+        world.watch._ledger._db.execute("UPDATE states SET value = x'c1' WHERE name = 'memory'")
+    world.crash()
+    world.refused.add("abcd-efgh")
+    world.restart()
+    for _ in range(2):
+        world.clock.advance(61)
+        world.watch.turn()
+    assert world.watch._ledger.states("trend/") == []
+
+
 def test_of_a_patient_who_is_erased_or_may_not_be_watched_nothing_stays(world):
     hours(world, 30, usual, subject="abcd-efgh")
     hours(world, 2, raised, subject="abcd-efgh")
