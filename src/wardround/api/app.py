@@ -79,16 +79,11 @@ def make_api(
     return _Guard(app, callers)
 
 
-def _waits(scope: Scope) -> bool:
-    """Whether a call is answered on the loop: a stream, and a Bundle that is waited for to its end."""
-    return is_stream(scope) or fhir_ingest.is_large(scope)
-
-
 class _Guard:
     """Has the whole body, bounded and in time, before a route is asked; puts its headers on every answer."""
 
     def __init__(self, app: ASGIApp, callers: Callers) -> None:
-        self._app, self._answers = app, OneThread(app, _waits)
+        self._app, self._answers = app, OneThread(app, is_stream)
         self._callers, self._large = callers, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +114,7 @@ class _Guard:
             await problems.on_refused(request, refused)(scope, receive, framed)
 
     async def _large_one(self, request: Request, receive: Receive, send: Send) -> None:
-        """A large body is read from those alone who may bring one, and few at once."""
+        """A large body is read from those alone who may bring one, few at once; its call waits, so it is answered on the loop."""
         await asyncio.to_thread(lambda: self._callers.check(self._callers.caller(request), Act.INGEST))
         if self._large >= fhir_ingest.AT_ONCE:
             raise problems.Refused(
