@@ -9,12 +9,12 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from wardround.console import governance
-from wardround.console.door import Sessions, token_of
+from wardround.console.door import Sessions
+from wardround.console.files import given
 from wardround.console.governance_model import GovernanceView
 from wardround.console.looking import Facts, Looking, Reply, Screen
 from wardround.console.model import Overview
 from wardround.console.reading import Reading
-from wardround.errors import NotAllowed, WardroundError
 
 AGAIN_S = 3.0
 
@@ -71,22 +71,9 @@ class GovernancePages:
     def add_files(self, app: FastAPI, sessions: Sessions) -> None:
         """The audit log, and receipts."""
 
-        def given(request: Request, answer: Callable[[str], Response]) -> Response:
-            session = sessions.get(token_of(request.headers.get("cookie", "")))
-            if session is None:
-                return PlainTextResponse("Sign in first.", 401)
-            try:
-                found = answer(session.name)
-            except NotAllowed as refused:
-                return PlainTextResponse(f"{refused}.", 403)
-            except WardroundError as error:
-                return PlainTextResponse(f"{error}.", 503)
-            found.headers["cache-control"] = "no-store"
-            return found
-
         @app.get("/governance/audit.log")
         def audit(request: Request) -> Response:
-            return given(request, lambda who: StreamingResponse(self._desk.audit_lines(who), media_type="text/plain"))
+            return given(sessions, request, lambda who: StreamingResponse(self._desk.audit_lines(who), media_type="text/plain"))
 
         @app.get("/governance/erasures/{number}/receipt.json")
         def receipt(request: Request, number: int) -> Response:
@@ -94,4 +81,4 @@ class GovernancePages:
                 found = self._desk.receipt(who, number)
                 return JSONResponse(found) if found is not None else PlainTextResponse("There is no such erasure.", 404)
 
-            return given(request, answer)
+            return given(sessions, request, answer)

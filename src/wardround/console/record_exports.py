@@ -11,13 +11,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 
 from wardround.console import parts
-from wardround.console.door import Sessions, token_of
+from wardround.console.door import Sessions
+from wardround.console.files import given
 from wardround.console.frame import GOVERNANCE, page
 from wardround.console.looking import Looking, Screen
 from wardround.console.model import Overview
 from wardround.console.reading import Reading
 from wardround.console.words import count, safe
-from wardround.errors import NotAllowed, WardroundError
 from wardround.trust.roles import Act
 
 PATH, ROWS, AGAIN_S = "/records", 50, 5.0
@@ -72,20 +72,15 @@ class RecordExportPages:
 
         @app.get("/records/{subject}/everything.json")
         def everything(request: Request, subject: str) -> Response:
-            session = sessions.get(token_of(request.headers.get("cookie", "")))
-            if session is None:
-                return PlainTextResponse("Sign in first.", 401)
-            try:
-                found = self._desk.everything(session.name, subject, f"{request.base_url}fhir")
-            except NotAllowed as refused:
-                return PlainTextResponse(f"{refused}.", 403)
-            except WardroundError as error:
-                return PlainTextResponse(f"{error}.", 503)
-            if found is None:
-                return PlainTextResponse("There is no such patient of whom anything may be shown.", 404)
-            name = subject if set(subject) <= NAME_CHARS else "record"
-            headers = {"cache-control": "no-store", "content-disposition": f'attachment; filename="{name}.json"'}
-            return StreamingResponse(found, media_type="application/fhir+json", headers=headers)
+            def answer(who: str) -> Response:
+                found = self._desk.everything(who, subject, f"{request.base_url}fhir")
+                if found is None:
+                    return PlainTextResponse("There is no such patient of whom anything may be shown.", 404)
+                name = subject if set(subject) <= NAME_CHARS else "record"
+                headers = {"content-disposition": f'attachment; filename="{name}.json"'}
+                return StreamingResponse(found, media_type="application/fhir+json", headers=headers)
+
+            return given(sessions, request, answer)
 
 
 def frame(view: Overview, looking: Looking) -> str:

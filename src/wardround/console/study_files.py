@@ -8,8 +8,8 @@ from typing import Protocol
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
-from wardround.console.door import Sessions, token_of
-from wardround.errors import NotAllowed, WardroundError
+from wardround.console.door import Sessions
+from wardround.console.files import given
 
 
 class Exports(Protocol):
@@ -25,17 +25,12 @@ def study_files(exports: Exports) -> Callable[[FastAPI, Sessions], None]:
     def add(app: FastAPI, sessions: Sessions) -> None:
         @app.get("/studies/{study}/models/{number}.zip")
         def model(request: Request, study: str, number: int) -> Response:
-            session = sessions.get(token_of(request.headers.get("cookie", "")))
-            if session is None:
-                return PlainTextResponse("Sign in first.", 401)
-            try:
-                packed = exports.archive(session.name, study, number)
-            except NotAllowed as refused:
-                return PlainTextResponse(f"{refused}.", 403)
-            except WardroundError as error:
-                return PlainTextResponse(f"{error}.", 409)
-            if packed is None:
-                return PlainTextResponse("There is no such model.", 404)
-            return Response(packed, media_type="application/zip", headers={"cache-control": "no-store"})
+            def answer(who: str) -> Response:
+                packed = exports.archive(who, study, number)
+                if packed is None:
+                    return PlainTextResponse("There is no such model.", 404)
+                return Response(packed, media_type="application/zip")
+
+            return given(sessions, request, answer, failed=409)
 
     return add

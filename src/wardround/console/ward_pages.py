@@ -13,12 +13,13 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 
 from wardround.console import ward
-from wardround.console.door import Sessions, token_of
+from wardround.console.door import Sessions
+from wardround.console.files import given
 from wardround.console.looking import Held, Looking, Screen
 from wardround.console.model import Overview
 from wardround.console.reading import Reading
 from wardround.console.ward_model import DEFAULT_SPAN, SPANS, RecordView, WardList
-from wardround.errors import NotAllowed, WardroundError
+from wardround.errors import NotAllowed
 
 AGAIN_S = 5.0  # between two looks at a record that is open
 FRESH_US = 30_000_000  # an older list is of when nobody looked: a page does not keep its order, as it is being read again
@@ -91,21 +92,15 @@ class WardPages:
 
         @app.get("/ward/{edge}/{subject}/trend.csv")
         def trend(request: Request, subject: str, code: str = "", span: str = DEFAULT_SPAN, at: str = "") -> Response:
-            session = sessions.get(token_of(request.headers.get("cookie", "")))
-            if session is None:
-                return PlainTextResponse("Sign in first.", 401)
-            if span not in SPANS:
-                return PlainTextResponse(f"The time is one of: {', '.join(SPANS)}.", 400)
-            try:
-                record = self._ward.record(session.name, subject, span=span, at_us=at_of(at), why="CSV")
-            except NotAllowed as refused:
-                return PlainTextResponse(f"{refused}.", 403)
-            except WardroundError as error:
-                return PlainTextResponse(f"{error}.", 503)
-            text = csv_of(record, code)
-            if not text:
-                return PlainTextResponse("There is no such trend that may be shown.", 404)
-            return Response(text, media_type="text/csv", headers={"cache-control": "no-store"})
+            def answer(who: str) -> Response:
+                if span not in SPANS:
+                    return PlainTextResponse(f"The time is one of: {', '.join(SPANS)}.", 400)
+                text = csv_of(self._ward.record(who, subject, span=span, at_us=at_of(at), why="CSV"), code)
+                if not text:
+                    return PlainTextResponse("There is no such trend that may be shown.", 404)
+                return Response(text, media_type="text/csv")
+
+            return given(sessions, request, answer)
 
 
 def csv_of(record: RecordView | None, code: str) -> str:

@@ -12,12 +12,15 @@ import httpx
 import pytest
 
 from wardround.clock import ManualClock, SystemClock
-from wardround.console import alerts, fleet, studies
+from wardround.console import alerts, bedside, fleet, hand_over, settings, studies, study_new
 from wardround.console.bodies import BODY_MAX
 from wardround.console.door import COOKIE
+from wardround.console.frame import SCREENS
 from wardround.console.governance_pages import GovernancePages
 from wardround.console.processing_pages import ProcessingPages
+from wardround.console.record_exports import RecordExportPages
 from wardround.console.server import Console, Listening
+from wardround.console.study_files import study_files
 from wardround.console.ward_pages import WardPages
 from wardround.desks.people import People
 from wardround.store import Person, open_store
@@ -55,6 +58,14 @@ ROUTES = {
     "GET /fleet/{item}": SIGNED_IN,
     "GET /studies": SIGNED_IN,
     "GET /studies/{item}": SIGNED_IN,
+    "GET /studies/{study}/models/{number}.zip": SIGNED_IN,
+    "GET /new-study": SIGNED_IN,
+    "GET /bedside": SIGNED_IN,
+    "GET /hand-over": SIGNED_IN,
+    "GET /hand-over/{item}": SIGNED_IN,
+    "GET /records": SIGNED_IN,
+    "GET /records/{subject}/everything.json": SIGNED_IN,
+    "GET /settings": SIGNED_IN,
 }
 MOUNTS = {"MOUNT /static", "MOUNT /_nicegui_ws"}  # files that are the same for everybody; the live connection
 DEADLINE_S = 60.0
@@ -84,6 +95,7 @@ def console(tmp_path_factory):
     clock = ManualClock(1_900_000_000)  # of the brake on guessing
     people = People(store, clock, record=lambda *words, **_: recorded.append(words), site="Test")
     pages = [made(Desk(), Place().overview) for made in (WardPages, ProcessingPages, GovernancePages)]
+    pages.append(RecordExportPages(Desk()))
     made = Console(
         Place(),
         people,
@@ -91,11 +103,13 @@ def console(tmp_path_factory):
         SystemClock(),
         screens=[
             *(screen for page in pages for screen in page.screens()),
-            *alerts.screens(Desk()),
-            *fleet.screens(Desk()),
-            *studies.screens(Desk()),
+            *(
+                screen
+                for module in (alerts, bedside, fleet, hand_over, settings, studies, study_new)
+                for screen in module.screens(Desk())
+            ),
         ],
-        files=[page.add_files for page in pages if hasattr(page, "add_files")],
+        files=[study_files(Desk()), *(page.add_files for page in pages if hasattr(page, "add_files"))],
     )
     made.recorded, made.guessing = recorded, clock
     made.app = made._app()
@@ -148,6 +162,7 @@ def routes(app):
 def test_every_route_is_in_the_table(console):
     found = {re.sub(r"^[A-Z]+ /_nicegui/.*", "", route) for route in routes(console.app)} - {""}  # parts of pages, for everybody
     assert found == set(ROUTES) | MOUNTS
+    assert {f"GET {place.address}" for place in SCREENS} <= found  # a screen that is in the navigation is here, too
 
 
 @pytest.mark.parametrize("route", [route for route, who in ROUTES.items() if who is SIGNED_IN])

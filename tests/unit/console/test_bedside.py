@@ -153,7 +153,6 @@ def test_who_may_not_or_cannot_acknowledge_is_told_why(site):
 
 
 def test_a_revoked_edge_is_not_there_any_more(site):
-    site.overview = lambda: None
     site.desk._overview = lambda: Overview(NOW_US, "hub", "1", "Ward", simulated=True, subjects=1)
     assert "No edge has told of a patient" in site.shown()
 
