@@ -27,6 +27,7 @@ ALERTS_MAX = 200  # open at one edge: more are not told
 WORD_MAX, NAME_MAX, TITLE_MAX = 20, 80, 200
 LOADS_MAX, NEWS2_MAX = 4, 20
 DAYS_MAX = 1e9  # a longer time is no figure
+SINCE_US_MAX = 32_503_680_000_000_000  # the year 3000: nor is a later one
 HELD_MAX = 256  # models that an edge may say it holds
 STRIDE_MIN, STRIDE_FIRST = 4 * 1024, 128 * 1024
 BUFFERED = 1024 * 1024  # what buffers may hold of a stream: taken up at once, on its way for long
@@ -102,7 +103,8 @@ def _alerts_of(beat: pb.Heartbeat) -> tuple[OpenAlert, ...]:
 def _about_of(said: pb.AlertAbout) -> AlertAbout:
     news2 = min(said.news2, NEWS2_MAX) if said.HasField("news2") else None
     words = said.subject[:NAME_MAX], said.kind[:WORD_MAX], said.title[:TITLE_MAX]
-    return AlertAbout(*words, said.since_us, news2, said.acknowledged_by[:NAME_MAX])
+    since_us = said.since_us if 0 < said.since_us < SINCE_US_MAX else 0
+    return AlertAbout(*words, since_us, news2, said.acknowledged_by[:NAME_MAX])
 
 
 def _load_of(load: pb.EdgeLoad) -> EdgeLoad:

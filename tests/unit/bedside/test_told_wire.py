@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from wardround.console.words import full_clock
 from wardround.learn.grpc_wire import LOADS_MAX, TITLE_MAX, WORD_MAX, about_to_wire, alerts_to_wire, beat_of, loads_to_wire
 from wardround.records import AlertAbout, EdgeLoad, OpenAlert
 from wardround.wire import wardround_pb2 as pb
@@ -33,3 +36,11 @@ def test_an_edge_cannot_say_too_much_of_a_patient_or_figures_that_are_none():
     found = beat_of(pb.Heartbeat(load=[wrong] * 99)).load
     assert len(found) == LOADS_MAX
     assert found[0] == EdgeLoad("x" * WORD_MAX, 2, 0.0, 2, None, 2, 2)
+
+
+@pytest.mark.parametrize("since_us", [-(2**63), -1, 2**62, 253_402_300_799_999_999])
+def test_a_time_that_no_calendar_holds_does_not_reach_a_page_that_shows_all_edges(since_us):
+    said = pb.AlertAbout(alert="B-1", subject="p1", since_us=since_us)
+    (told,) = beat_of(pb.Heartbeat(alerts=[pb.EdgeAlert(id="B-1")], about=[said])).alerts
+    assert told.about.since_us == 0
+    assert full_clock(told.about.since_us)
