@@ -11,6 +11,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger(__name__)
 Ends = Callable[[], str]  # why the other side gets no answer now; empty: it does. Asked for all in one go: it waits for nothing
 Refuse = Callable[[str], Awaitable[Any]]  # end the call with these words; may raise when it has
 
@@ -53,7 +56,7 @@ class OpenStreams:
         while True:
             await asyncio.sleep(self._every_s)
             for stream, task in list(self._open.items()):
-                if stream not in self._ending and (reason := stream.ends()):
+                if stream not in self._ending and (reason := _why(stream)):
                     self._ending[stream] = asyncio.create_task(_end(stream, reason, task))
 
 
@@ -68,6 +71,15 @@ class Watched:
 
     def __exit__(self, *_: object) -> None:
         self._streams.remove(self)
+
+
+def _why(stream: Watched) -> str:
+    """Why it ends. Where nobody can say it ends, too, and its own error does not end the watch over the others."""
+    try:
+        return stream.ends()
+    except Exception:
+        log.exception("a stream could not be checked")
+        return "it could not be checked"
 
 
 async def _end(stream: Watched, reason: str, task: asyncio.Task[Any]) -> None:

@@ -62,6 +62,24 @@ def test_who_is_shut_out_is_cut_off_and_the_others_stay():
     asyncio.run(run())
 
 
+def test_a_stream_of_which_nobody_can_say_whether_it_may_go_on_ends_and_the_others_are_watched_on(capsys):
+    async def run():
+        streams, calls = OpenStreams(0.01), [Call() for _ in range(2)]
+        tasks = await opened(streams, calls)
+
+        def ends():
+            raise OSError("the denial could not be written down")
+
+        next(iter(streams._open)).ends = ends
+        await ended(tasks[0])
+        calls[1].reason = "revoked"
+        await ended(tasks[1])
+        assert calls[1].refused == ["revoked"]
+
+    asyncio.run(run())
+    assert "a stream could not be checked" in capsys.readouterr().out
+
+
 def test_one_task_looks_at_all_of_them_and_none_is_left():
     async def run():
         streams = OpenStreams(0.01)
