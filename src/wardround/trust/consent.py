@@ -36,6 +36,10 @@ CREATE TABLE IF NOT EXISTS wishes (number INTEGER PRIMARY KEY AUTOINCREMENT, edg
 CREATE TABLE IF NOT EXISTS erased (digest BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS taken (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL);
 """
+_PUT = """
+INSERT INTO choices VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET choice = excluded.choice, version = excluded.version
+    WHERE excluded.version > version
+"""
 _Rules = dict[tuple[str, str], tuple[Consent, int]]  # (purpose, code) -> choice, version
 _Question = tuple[str, str, str | None]  # code, purpose, edge
 
@@ -220,8 +224,7 @@ class ConsentRegister:
                     if self.erased(r.subject):
                         continue
                     known = self._choices.get(r.subject, {}).get(edge, {}).get((r.purpose, r.code))
-                    if known is None or known[1] < r.version:
-                        self._put(edge, r)
+                    if (known is None or known[1] < r.version) and self._put(edge, r):
                         new.append(r)
                 gone = self._db.execute("DELETE FROM wishes WHERE edge = ? AND number <= ?", (edge, taken)).rowcount
             if gone:
@@ -315,9 +318,10 @@ class ConsentRegister:
         self._put(edge, ConsentRecord(subject, code, choice, version, purpose))
         return version
 
-    def _put(self, edge: str, r: ConsentRecord) -> None:
+    def _put(self, edge: str, r: ConsentRecord) -> bool:
+        """Write it, unless the file has it as new or newer; whether it was written."""
         row = (edge, r.subject, r.purpose, r.code, r.choice.value, r.version)
-        self._db.execute("INSERT OR REPLACE INTO choices VALUES (?, ?, ?, ?, ?, ?)", row)
+        return self._db.execute(_PUT, row).rowcount > 0
 
     def _load(self) -> None:
         with self._lock:

@@ -203,6 +203,20 @@ def test_what_a_register_has_taken_in_piece_by_piece_is_what_one_reads_that_open
         register.close()
 
 
+def test_of_two_versions_the_newer_stays_in_whatever_order_and_through_whichever_process_they_come(register, tmp_path_factory):
+    newer, older = ConsentRecord("s", "*", Consent.NONE, 2), ConsentRecord("s", "*", Consent.RAW, 1)
+    assert register.apply([newer, older], "a") == 1
+    assert register.records_of("a") == [newer]
+    path = tmp_path_factory.mktemp("register") / "consent.sqlite"
+    first, second = ConsentRegister(path), ConsentRegister(path)
+    assert first.apply([newer], "a") == 1
+    assert second.apply([older], "a") == 0  # it has not read yet what the first has written
+    second.refresh()
+    assert second.records_of("a") == [newer]
+    first.close()
+    second.close()
+
+
 def test_what_an_edge_says_is_taken_in_without_reading_what_others_have_said(register, monkeypatch):
     register.apply([ConsentRecord("s", "*", Consent.RAW, 1)], "a")
     assert register.choose("s", HEART_RATE) == (Consent.RAW, 1)
