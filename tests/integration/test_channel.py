@@ -48,8 +48,23 @@ async def gives(_request, _context):
     await asyncio.sleep(30)
 
 
+class Much:
+    """A stream that says more than fits between the two sides."""
+
+    def __init__(self):
+        self.said, self.over = 0, asyncio.Event()
+
+    async def __call__(self, _requests, _context):
+        try:
+            while True:
+                yield bytes(500_000)
+                self.said += 1
+        finally:
+            self.over.set()
+
+
 class Hub:
-    """A listener with one method that answers and one stream that says little."""
+    """A listener with one method that answers and streams that say little, or much."""
 
     def __init__(self, folder):
         self.folder, self.denied = folder, set()
@@ -59,7 +74,9 @@ class Hub:
         write_private(folder / "pki" / "hub.pem", self.authority.issue_hub("hub", key.public_key(), ["127.0.0.1"], 1.0), 0o644)
 
     async def __aenter__(self):
+        self.much = Much()
         handlers = {
+            "Much": grpc.stream_stream_rpc_method_handler(self.much),
             "Echo": grpc.unary_unary_rpc_method_handler(echo),
             "Quiet": grpc.stream_stream_rpc_method_handler(quiet),
             "Takes": grpc.stream_unary_rpc_method_handler(takes),
@@ -184,6 +201,31 @@ def test_a_revoked_edge_gets_no_answer_and_its_open_stream_ends(hub, tmp_path, o
     took_s, ended, code = asyncio.run(run())
     assert took_s < 5.0
     assert ended is code is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_revoked_edge_that_reads_nothing_is_cut_off_as_well(hub, tmp_path):
+    """The refusal waits behind what is not read; the stream does not wait for the refusal."""
+    edge = identity(tmp_path / "a", hub.authority, "icu-a")
+
+    async def run():
+        async with hub:
+            channel = edge_channel(edge, "127.0.0.1", hub.port)
+            call = channel.stream_stream("/test.Test/Much")()
+            await call.read()
+            before = -1
+            while before != hub.much.said:  # until nothing more goes out
+                before = hub.much.said
+                await asyncio.sleep(0.5)
+            hub.denied.add("icu-a")
+            await asyncio.wait_for(hub.much.over.wait(), 10.0)
+            assert await code_of(read_on(call)) in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.CANCELLED)
+            await channel.close(None)
+
+    async def read_on(call):
+        while await call.read() is not grpc.aio.EOF:
+            pass
+
+    asyncio.run(run())
 
 
 def test_calls_under_way_end_on_the_connection_they_began_on(hub, tmp_path):

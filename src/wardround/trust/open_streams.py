@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 log = structlog.get_logger(__name__)
+REFUSE_S = 2.0  # for the words to get out: they wait behind what the other side does not read
 Ends = Callable[[], str]  # why the other side gets no answer now; empty: it does. Asked for all in one go: it waits for nothing
 Refuse = Callable[[str], Awaitable[Any]]  # end the call with these words; may raise when it has
 
@@ -84,5 +85,6 @@ def _why(stream: Watched) -> str:
 
 async def _end(stream: Watched, reason: str, task: asyncio.Task[Any]) -> None:
     with contextlib.suppress(Exception):  # it raises where it has ended the call; the call's own task must end too
-        await stream.refuse(reason)
+        async with asyncio.timeout(REFUSE_S):
+            await stream.refuse(reason)
     task.cancel()

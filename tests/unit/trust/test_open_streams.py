@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from wardround.trust import open_streams
 from wardround.trust.open_streams import OpenStreams
 
 DEADLINE_S = 30.0
@@ -78,6 +79,24 @@ def test_a_stream_of_which_nobody_can_say_whether_it_may_go_on_ends_and_the_othe
 
     asyncio.run(run())
     assert "a stream could not be checked" in capsys.readouterr().out
+
+
+def test_a_refusal_that_does_not_get_out_keeps_no_stream_open(monkeypatch):
+    monkeypatch.setattr(open_streams, "REFUSE_S", 0.02)
+
+    async def run():
+        streams, call = OpenStreams(0.01), Call()
+
+        async def refuse(_reason):
+            await asyncio.Event().wait()
+
+        call.refuse = refuse
+        [task] = await opened(streams, [call])
+        call.reason = "revoked"
+        await ended(task)
+        assert len(streams) == 0
+
+    asyncio.run(run())
 
 
 def test_one_task_looks_at_all_of_them_and_none_is_left():
