@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import math
 import signal
 import threading
 import time
@@ -486,11 +487,12 @@ class Edge:
     async def _work(self, work: Work) -> Done:
         """In the training worker, as long as it is wanted."""
         unwanted = threading.Event()
+        # A drill is over in a moment: a study's order waits for one that has begun, rather than for another worker.
+        grace_s = math.inf if work.task == DRILL else None
         try:
-            return await asyncio.to_thread(self._trainer.run, work, unwanted)
+            return await asyncio.to_thread(self._trainer.run, work, unwanted, grace_s=grace_s)
         except asyncio.CancelledError:
-            if work.task != DRILL:  # that is over in a moment: a study's order waits for it rather than for another worker
-                unwanted.set()  # the thread goes on to the end of the worker, not of the training
+            unwanted.set()  # the thread goes on to the end of the worker, not of the training
             raise
 
     async def _listen_for_edges(self, relay: RelayLink) -> tuple[str, Callable[[], Awaitable[None]]]:

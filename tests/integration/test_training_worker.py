@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -11,12 +12,15 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from wardround.edge import Edge
 from wardround.learn.learners import make_learner
 from wardround.learn.limits import NICE, Limits, cores_for
+from wardround.learn.messages import Done
 from wardround.learn.models import decode_model, encode_model
 from wardround.learn.study import LearnerSettings, ScoreSettings, TrainingSettings, encode_training
 from wardround.learn.trainer import Source, Trainer, TrainingFailed, Work
@@ -67,6 +71,14 @@ def write_whole(where: str, text: str) -> None:
     """Whoever sees the file sees the text in it."""
     Path(f"{where}.partial").write_text(text)
     Path(f"{where}.partial").replace(where)
+
+
+def drilled(home: str, _work: Work) -> Done:
+    """In the worker: a drill's, which says that it has begun, and ends when it may."""
+    write_whole(home, "begun")
+    while not Path(f"{home}.may-end").exists():
+        time.sleep(0.01)
+    return Done(b"", 1)
 
 
 def limits_of(home: str, task: str) -> Examples:
@@ -175,6 +187,74 @@ def test_a_training_that_is_no_longer_wanted_ends_soon(trainer, tmp_path):
     with pytest.raises(TrainingFailed, match="no longer wanted"):
         trainer.run(work(), unwanted)  # it had not begun
     good(trainer)
+
+
+class Drill:
+    """A drill's order at an edge, in work."""
+
+    def __init__(self, trainer: Trainer, home: Path) -> None:
+        self.trainer, self.home = trainer, home
+        self.handed, self.over = threading.Event(), threading.Event()
+
+    async def cancelled_once(self, holds) -> None:
+        """Have the edge carry it out, and cancel it once this holds."""
+        own = Work(Source(f"{__name__}:drilled", str(self.home), "edge-1"), "drill", b"", b"", 1)
+        task = asyncio.create_task(Edge._work(SimpleNamespace(_trainer=self), own))
+        assert await asyncio.to_thread(wait, holds)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    def run(self, *arguments, **named) -> Done:
+        """The trainer's, in the thread that the edge has begun."""
+        self.handed.set()
+        try:
+            return self.trainer.run(*arguments, **named)
+        finally:
+            self.over.set()
+
+
+@pytest.mark.timeout(120)
+def test_a_drill_that_is_dropped_while_it_waits_for_the_worker_never_begins(trainer, tmp_path):
+    stop, pid, drill = threading.Event(), tmp_path / "pid", Drill(trainer, tmp_path / "drill")
+    (tmp_path / "drill.may-end").touch()
+
+    def study() -> None:
+        with pytest.raises(TrainingFailed, match="no longer wanted"):
+            trainer.run(work("loop", str(pid)), stop)
+
+    thread = threading.Thread(target=study)
+    thread.start()
+    assert wait(pid.exists)
+
+    async def run() -> None:
+        await drill.cancelled_once(drill.handed.is_set)
+        stop.set()
+
+    asyncio.run(run())
+    thread.join(60)
+    assert drill.over.wait(60)
+    assert not drill.home.exists()
+    good(trainer)
+
+
+@pytest.mark.timeout(120)
+def test_a_drill_that_has_begun_ends_by_itself_and_costs_no_study_its_worker(tmp_path):
+    trainer = Trainer(limits=Limits(MEMORY), deadline_s=60.0, grace_s=0.0)
+    drill = Drill(trainer, tmp_path / "drill")
+
+    async def run() -> None:
+        await drill.cancelled_once(drill.home.exists)
+        pid = trainer.pid
+        assert not await asyncio.to_thread(wait, drill.over.is_set, 0.5)
+        (tmp_path / "drill.may-end").touch()
+        assert await asyncio.to_thread(good, trainer)
+        assert trainer.pid == pid
+
+    try:
+        asyncio.run(run())
+    finally:
+        trainer.close()
 
 
 @pytest.mark.timeout(120)

@@ -87,14 +87,18 @@ class Trainer:
         with self._lock:
             self._ensure()
 
-    def run(self, work: Work, unwanted: threading.Event | None = None) -> Done:
-        """Train; blocks until done, or until it is no longer wanted.
+    def run(self, work: Work, unwanted: threading.Event | None = None, *, grace_s: float | None = None) -> Done:
+        """Train; blocks until done, or until it is no longer wanted: then what has not begun does not.
+
+        Args:
+            grace_s: how long what has begun may go on then, within its deadline; None: as usual here.
 
         Raises:
             TrainingFailed: the learner refused, the worker died, the deadline passed, or it was no longer wanted.
         """
         with self._lock:
-            return self._run(work, unwanted or threading.Event(), self._deadline_s)
+            grace_s = self._grace_s if grace_s is None else grace_s
+            return self._run(work, unwanted or threading.Event(), self._deadline_s, grace_s)
 
     def run_if_free(self, work: Work, deadline_s: float) -> Done | None:
         """The same for what can wait until another time: None while the worker trains.
@@ -105,17 +109,17 @@ class Trainer:
         if not self._lock.acquire(blocking=False):
             return None
         try:
-            return self._run(work, threading.Event(), deadline_s)
+            return self._run(work, threading.Event(), deadline_s, self._grace_s)
         finally:
             self._lock.release()
 
-    def _run(self, work: Work, unwanted: threading.Event, deadline_s: float) -> Done:
+    def _run(self, work: Work, unwanted: threading.Event, deadline_s: float, grace_s: float) -> Done:
         if unwanted.is_set():
             raise TrainingFailed("no longer wanted", remedy="the next order starts a new training")
         pipe = self._ensure()
         try:
             pipe.send(work)
-            self._wait(pipe, unwanted, deadline_s)
+            self._wait(pipe, unwanted, deadline_s, grace_s)
             answer = pipe.recv()
         except (EOFError, OSError) as exc:
             self._stop()
@@ -129,7 +133,7 @@ class Trainer:
             return answer
         raise TrainingFailed(str(answer), remedy="see the edge's log")
 
-    def _wait(self, pipe: Connection, unwanted: threading.Event, deadline_s: float) -> None:
+    def _wait(self, pipe: Connection, unwanted: threading.Event, deadline_s: float, grace_s: float) -> None:
         """Until there is an answer.
 
         Raises:
@@ -140,7 +144,7 @@ class Trainer:
         cut_short = False
         while not pipe.poll(LOOK_S):
             if not cut_short and unwanted.is_set():
-                cut_short, until_s = True, min(until_s, time.monotonic() + self._grace_s)
+                cut_short, until_s = True, min(until_s, time.monotonic() + grace_s)
             if time.monotonic() >= until_s:
                 self._stop()
                 if not cut_short:
