@@ -12,7 +12,10 @@ from wardround.errors import NotAllowed, WardroundError
 
 
 def given(sessions: Sessions, request: Request, answer: Callable[[str], Response], *, failed: int = 503) -> Response:
-    """What `answer(who)` gives, for no cache to keep. It may raise NotAllowed; any other WardroundError is answered with `failed`."""
+    """What `answer(who)` gives, for no cache to keep.
+
+    It may raise NotAllowed; any other WardroundError is answered with the status `failed`.
+    """
     session = sessions.get(token_of(request.headers.get("cookie", "")))
     if session is None:
         return PlainTextResponse("Sign in first.", 401)

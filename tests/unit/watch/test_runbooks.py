@@ -11,6 +11,7 @@ from typing import get_args
 import msgspec
 import yaml
 
+from wardround.bedside.findings import TREND_KIND
 from wardround.settings import RespondSettings
 from wardround.watch import bedside, live_model
 from wardround.watch.alerts import Rules
@@ -22,6 +23,7 @@ from wardround.watch.sensor_findings import _SENSOR
 ROOT = Path(__file__).parents[3]
 # What a finding's kind is called where it is no word of its own, and the kinds that it may be.
 NAMED = {
+    "TREND_KIND": {TREND_KIND},
     "kind": {kind for kind, _ in _SENSOR.values()},
     "deviation.kind": {sign.kind for d in [*detectors(), Told()] for sign in d.signs.values()} | {COMMON},
     "episode.kind": {*get_args(bedside.Kind), *get_args(live_model.LiveKind)},
