@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow.compute as pc
 import structlog
 
 from wardround.clock import Clock
@@ -260,10 +261,9 @@ def completeness(lake: Lake, now_us: int, *, since_us: int | None = None) -> lis
     if lake.version(TREND) < 0:
         return []
     columns = ["subject", "code", "t_us", "width_us", "n", "completeness"]
-    rows = lake.read(TREND, columns=columns, since_us=since_us).to_pylist()
-    found = [
-        Hour(r["subject"], r["code"], r["t_us"], r["n"], 3600.0 * r["completeness"]) for r in rows if r["width_us"] == HOUR_US
-    ]
+    rows = lake.read(TREND, columns=columns, since_us=since_us).filter(pc.field("width_us") == HOUR_US)
+    own = (rows.column(name).to_pylist() for name in columns if name != "width_us")
+    found = (Hour(subject, code, t_us, n, 3600.0 * share) for subject, code, t_us, n, share in zip(*own, strict=True))
     return with_gaps(found, now_us)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable
+import bisect
+from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import Query
@@ -26,16 +27,17 @@ class Page(BaseModel, Generic[T]):
     next: str = Field("", description="The cursor of the next page; empty: this is the last one.")
 
 
-def page(items: Iterable[T], key: Callable[[T], str], *, limit: int, cursor: str) -> Page[T]:
+def page(items: Sequence[T], key: Callable[[T], str], *, limit: int, cursor: str) -> Page[T]:
     """The page after `cursor`. Items come in ascending order of `key`, which is another for each.
 
     Raises:
         Refused: the cursor is none of ours.
     """
     after = _read(cursor)
-    rest = [item for item in items if not after or key(item) > after]
+    start = bisect.bisect_right(items, after, key=key) if after else 0
+    rest = items[start : start + limit + 1]
     more = _write(key(rest[limit - 1])) if len(rest) > limit else ""
-    return Page[T](items=rest[:limit], next=more)
+    return Page[T](items=list(rest[:limit]), next=more)
 
 
 def newest_first(number: int) -> str:

@@ -25,7 +25,7 @@ from wardround.api.shown import (
     time_or_none,
 )
 from wardround.clock import utc
-from wardround.console.model import AlertView, Overview, RoutineView, SignalHours
+from wardround.console.model import AlertView, HoursView, Overview, RoutineView
 from wardround.errors import WardroundError
 from wardround.store.records import EdgeRecord, JobRunRecord, ModelRecord, RoundRecord, StudyRecord, StudyRequest
 from wardround.trust.roles import Act
@@ -81,7 +81,7 @@ class Desk(Protocol):
     def routines(self) -> tuple[RoutineView, ...]:
         """What the hub does by the clock."""
 
-    def hours(self) -> tuple[SignalHours, ...] | None:
+    def hours(self) -> HoursView | None:
         """How complete each signal came; None while that is being looked up."""
 
     def silences(self) -> Sequence[Silence]:
@@ -167,6 +167,10 @@ def _add_hub(router: APIRouter, desk: Desk, records: Records, callers: Callers) 
     @router.get("/jobs", tags=["processing"], dependencies=looks)
     def jobs(limit: Limit = 50, cursor: Cursor = "") -> Page[r.JobRun]:
         """Runs of processing jobs, the newest first; the newest thousand are kept in reach."""
+
+        def key(run: r.JobRun) -> str:
+            return newest_first(microseconds(run.started)) + run.id
+
         runs = [
             r.JobRun(
                 id=run.run_id,
@@ -181,7 +185,8 @@ def _add_hub(router: APIRouter, desk: Desk, records: Records, callers: Callers) 
             )
             for run in records.job_runs(limit=1_000)
         ]
-        return page(runs, lambda run: newest_first(microseconds(run.started)) + run.id, limit=limit, cursor=cursor)
+        runs.sort(key=key)
+        return page(runs, key, limit=limit, cursor=cursor)
 
     @router.get("/completeness", tags=["processing"], dependencies=looks)
     def completeness(limit: Limit = 50, cursor: Cursor = "") -> Page[r.Completeness]:
@@ -189,8 +194,8 @@ def _add_hub(router: APIRouter, desk: Desk, records: Records, callers: Callers) 
         found = desk.hours()
         if found is None:
             raise Refused(503, "it is being looked up", remedy="ask again in a few seconds", headers={"Retry-After": "5"})
-        rows = sorted(found, key=lambda row: (row.subject, row.code))
-        shown = [
+        shown = page(found.by_name, lambda row: f"{row.subject}\0{row.code}", limit=limit, cursor=cursor)
+        rows = [
             r.Completeness(
                 subject=row.subject,
                 code=row.code,
@@ -199,9 +204,9 @@ def _add_hub(router: APIRouter, desk: Desk, records: Records, callers: Callers) 
                 shares=list(row.shares),
                 mean=row.mean,
             )
-            for row in rows
+            for row in shown.items
         ]
-        return page(shown, lambda row: f"{row.subject}\0{row.code}", limit=limit, cursor=cursor)
+        return Page[r.Completeness](items=rows, next=shown.next)
 
 
 def _add_edges(router: APIRouter, desk: Desk, records: Records, callers: Callers, repeats: Repeats) -> None:
@@ -216,7 +221,8 @@ def _add_edges(router: APIRouter, desk: Desk, records: Records, callers: Callers
     ) -> Page[r.Edge]:
         """Every edge that has joined, by name."""
         views = {view.name: view for view in desk.overview().edges}
-        chosen = [record for record in records.edges() if not state or edge_state(record, views.get(record.name)) == state]
+        by_name = sorted(records.edges(), key=lambda record: record.name)  # a database may have an order of its own
+        chosen = [record for record in by_name if not state or edge_state(record, views.get(record.name)) == state]
         shown = page(chosen, lambda record: record.name, limit=limit, cursor=cursor)
         return Page[r.Edge](items=[edge_resource(record, views.get(record.name)) for record in shown.items], next=shown.next)
 

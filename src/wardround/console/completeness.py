@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import bisect
+import math
 
 from wardround.console import parts, pictures
 from wardround.console.frame import page
 from wardround.console.looking import Looking
-from wardround.console.model import Overview, SignalHours
+from wardround.console.model import HoursView, Overview, SignalHours
 from wardround.console.words import clock, count, safe
 
 HOURS = 24
@@ -17,11 +18,11 @@ HEADINGS = ("Patient", "Signal", f"Last {HOURS} hours", "Least", "All hours", "T
 _CELL, _HEIGHT = 8, 20
 
 
-def sections(signals: Sequence[SignalHours] | None, looking: Looking) -> dict[str, str]:
+def sections(view: HoursView | None, looking: Looking) -> dict[str, str]:
     """Every part of the screen by the id of its element; None: it is being looked up."""
     return {
-        "answer": _answer(signals),
-        "signals": _table(signals, looking),
+        "answer": _answer(view),
+        "signals": _table(view, looking),
     }
 
 
@@ -31,24 +32,28 @@ def frame(view: Overview, *, who: str, role: str) -> str:
     return page(view, who=who, role=role, here="/completeness", main=main)
 
 
-def _answer(signals: Sequence[SignalHours] | None) -> str:
-    if signals is None:
+def _answer(view: HoursView | None) -> str:
+    if view is None:
         return '<h1>One moment: the hours are being read.</h1><p class="sub"></p>'
-    known = [s for s in signals if s.mean is not None]
-    low = [s for s in known if s.mean is not None and s.mean < LOW]
+    signals = view.least_first
+    known, low = (bisect.bisect_left(signals, most, key=_mean) for most in (math.inf, LOW))
     if not known:
         words = "Nothing whose rate is known has come in the last day."
     elif low:
-        words = f"{count(len(low), 'signal')} of {len(known):,} came less than {LOW:.0%} complete; the least, "
-        words += f"{low[0].title} of {low[0].subject}, {low[0].mean:.0%}."
+        words = f"{count(low, 'signal')} of {known:,} came less than {LOW:.0%} complete; the least, "
+        words += f"{signals[0].title} of {signals[0].subject}, {signals[0].mean:.0%}."
     else:
         words = f"Every signal came at least {LOW:.0%} complete."
     sub = "Complete is the share of an hour's expected samples that are in the lake and not flagged."
     return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
 
 
-def _table(signals: Sequence[SignalHours] | None, looking: Looking) -> str:
-    found = signals or ()
+def _mean(signal: SignalHours) -> float:
+    return math.inf if signal.mean is None else signal.mean
+
+
+def _table(view: HoursView | None, looking: Looking) -> str:
+    found = view.least_first if view is not None else ()
     pages = max(1, -(-len(found) // ROWS))
     page_ = min(max(1, looking.number("page")), pages)
     shown = found[(page_ - 1) * ROWS : page_ * ROWS]

@@ -7,12 +7,13 @@ from wardround.console.fleet_model import Branch, FleetDesk, FleetEdge, FleetVie
 from wardround.console.frame import page
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen
 from wardround.console.model import Overview
-from wardround.console.tables import Column, Table
+from wardround.console.tables import ROWS, Column, Table
 from wardround.console.words import clock, count, day_clock, duration, rate, safe
 from wardround.trust.roles import Act
 
 FOLD_FROM = 30  # edges: above it a relay's own are folded
 SHOWN_BELOW = 50  # of one branch
+ROWS_BESIDE = 30  # of the table below one edge: a screen has 1,500 elements at most
 INVITATIONS_SHOWN = 3
 NAMED = 3
 INVITE = "wardround hub invite NAME"
@@ -141,7 +142,7 @@ def _table(looking: Looking, now_us: int) -> Table[FleetEdge]:
         Column("alerts", "Alerts", _alerts, lambda e: -e.alerts, right=True),
         Column("act", "", revoke),
     )
-    return Table("edges", columns, lambda e: e.name, "edge")
+    return Table("edges", columns, lambda e: e.name, "edge", rows=ROWS_BESIDE if looking.item else ROWS)
 
 
 def _edges(view: FleetView, looking: Looking) -> str:

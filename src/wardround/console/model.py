@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -104,6 +105,14 @@ class SignalHours:
     first_us: int
     shares: tuple[float | None, ...]
     mean: float | None  # of all hours together
+
+
+@dataclass(frozen=True, slots=True)
+class HoursView:
+    """Every signal of every subject: the least complete first, and those of no known rate last; and by subject and code."""
+
+    least_first: Sequence[SignalHours]
+    by_name: Sequence[SignalHours]
 
 
 @dataclass(frozen=True, slots=True)

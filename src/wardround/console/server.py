@@ -27,7 +27,7 @@ from wardround.console.door import Door, Sessions, token_of
 from wardround.console.elsewhere import Provider
 from wardround.console.live import LivePage, looking_of
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen, params_of
-from wardround.console.model import Overview, RoutineView, SignalHours
+from wardround.console.model import HoursView, Overview, RoutineView
 from wardround.console.overview import undo_dialog
 from wardround.console.signing_in import People, SigningIn
 from wardround.console.tables import show_rows
@@ -51,7 +51,7 @@ class Desk(Protocol):
     def routines(self) -> tuple[RoutineView, ...]:
         """What the hub does by the clock, what is late first."""
 
-    def hours(self) -> tuple[SignalHours, ...] | None:
+    def hours(self) -> HoursView | None:
         """How complete each signal came, the least first; None while that is being looked up."""
 
     def seen(self, name: str) -> None:

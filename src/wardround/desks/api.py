@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from wardround.clock import Clock
-from wardround.console.model import Overview, RoutineView, SignalHours
+from wardround.console.model import HoursView, Overview, RoutineView
 from wardround.records import ApiTokenRecord
 from wardround.store import Store
 from wardround.trust.join import TOKEN_LIFE_S, mint
@@ -23,7 +23,7 @@ class Desk(Protocol):
     def routines(self) -> tuple[RoutineView, ...]: ...
 
     @property
-    def hours(self) -> Callable[[], tuple[SignalHours, ...] | None]: ...
+    def hours(self) -> Callable[[], HoursView | None]: ...
 
     def answer(self, act: str, body: Mapping[str, Any], who: str) -> str: ...
 
@@ -57,7 +57,7 @@ class ApiDesk:
         """What the hub does by the clock."""
         return self._desk.routines()
 
-    def hours(self) -> tuple[SignalHours, ...] | None:
+    def hours(self) -> HoursView | None:
         """How complete each signal came."""
         return self._desk.hours()
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from wardround.clock import Clock
-from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, Part, RoutineView, SignalHours, StudyView
+from wardround.console.model import AlertView, AtEdgeView, EdgeView, HoursView, Line, Overview, Part, RoutineView, StudyView
 from wardround.errors import NotAllowed, WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeId, Observation, is_sandbox
@@ -101,7 +101,7 @@ class HubDesk:
         record: Record,
         responses: Responses,
         routines: Callable[[], Sequence[Row]],
-        hours: Callable[[], tuple[SignalHours, ...] | None],
+        hours: Callable[[], HoursView | None],
         arrivals: Arrivals,
         beats: Mapping[str, Beat],
         attached: Callable[[], set[str]],

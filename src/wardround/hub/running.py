@@ -33,7 +33,7 @@ from wardround.draining import Draining, rounds_of
 from wardround.erasing.hub import HubErasing
 from wardround.errors import CertificateRefused
 from wardround.flower.door import FlowerDoor
-from wardround.hours import HoursBoard, HoursWatch
+from wardround.hours import HoursBoard
 from wardround.hub.expected import Expected
 from wardround.hub.faces import Parts, make_console, role_of
 from wardround.hub.home import open_processing, renew_certificate
@@ -234,8 +234,9 @@ class Hub:
         self._denied = DenyList(*self.store.denied(self.clock.now_us()))
         self.link: HubLink | None = None
         self.flower: FlowerDoor | None = None
-        self.hours = HoursBoard(self.lake, self.clock, signal_title)
-        self.holes = HoursWatch(self.lake, self.clock, lambda s: self._subject_edge.get(s, ""), self.watch.incomplete)
+        self.hours = HoursBoard(
+            self.lake, self.clock, signal_title, lambda s: self._subject_edge.get(s, ""), self.watch.incomplete
+        )
         self.desk = HubDesk(
             Place(self.settings.name, __version__, self.settings.site, self.settings.simulated),
             clock=self.clock,
@@ -521,7 +522,6 @@ class Hub:
                 if running.releases is not None:
                     await asyncio.to_thread(running.releases.look)
             await asyncio.to_thread(self.hours.look)
-            await asyncio.to_thread(self.holes.look)
             await asyncio.sleep(LOOK_S)
 
     async def _views(self) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from wardround.api.app import make_api
 from wardround.clock import ManualClock
-from wardround.console.model import AlertView, EdgeView, Overview, RoutineView
+from wardround.console.model import AlertView, EdgeView, HoursView, Overview, RoutineView
 from wardround.desks.api import ApiDesk
 from wardround.draining import Draining
 from wardround.store import EdgeRecord, Person, RoundRecord, StudyRecord, open_store
@@ -26,7 +26,7 @@ class Pages:
 
     def __init__(self, clock, watch):
         self.clock, self.watch = clock, watch
-        self.alerts, self.happened, self.edges, self.signals = [], [], [], ()
+        self.alerts, self.happened, self.edges, self.signals = [], [], [], HoursView((), ())
         self.acts = Acts(
             acknowledge=watch.acknowledge, judge=watch.judge, undo=lambda *words: bool(watch.undo(*words)), silence=watch.silence,
             unsilence=watch.unsilence, test=list, settings="hub.toml", command="wardround alert",

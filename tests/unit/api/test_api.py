@@ -9,7 +9,7 @@ import pytest
 
 from wardround.api.callers import BURST, WRONG_BURST
 from wardround.console.bodies import BODY_MAX
-from wardround.console.model import Line, SignalHours
+from wardround.console.model import HoursView, Line, SignalHours
 from wardround.store import Person
 from wardround.trust.roles import MAY, Act, Role
 
@@ -219,7 +219,8 @@ def test_completeness_says_when_it_is_not_known_yet(world):
     token = world.token()
     world.pages.signals = None
     assert world.call("GET", api("/completeness"), token).headers["retry-after"] == "5"
-    world.pages.signals = (SignalHours("abcd", "loinc:8867-4", "Heart rate", 0, (None, 0.5), 0.5),)
+    rows = (SignalHours("abcd", "loinc:8867-4", "Heart rate", 0, (None, 0.5), 0.5),)
+    world.pages.signals = HoursView(rows, rows)
     (row,) = world.call("GET", api("/completeness"), token).json()["items"]
     assert row["shares"] == [None, 0.5]
 

@@ -6,7 +6,7 @@ import pytest
 
 from wardround.client import HubClient, HubUnreachable, Wire, answers
 from wardround.client import refusals as no
-from wardround.console.model import Line, SignalHours
+from wardround.console.model import HoursView, Line, SignalHours
 from wardround.errors import SettingsError
 
 
@@ -27,7 +27,8 @@ def test_everything_is_read(serving):
     world.study("beats", rounds=450)
     world.alert(1)
     world.pages.happened = [Line(world.clock.now_us(), "Hub started", "2 edges known")]
-    world.pages.signals = (SignalHours("abcd", "loinc:8867-4", "Heart rate", 0, (None, 0.5), 0.5),)
+    rows = (SignalHours("abcd", "loinc:8867-4", "Heart rate", 0, (None, 0.5), 0.5),)
+    world.pages.signals = HoursView(rows, rows)
     assert hub.hub().site == "Test <ward>"
     assert [edge.name for edge in hub.edges()] == ["icu-a", "icu-b", "old-1"]
     assert [edge.name for edge in hub.edges(state="revoked")] == ["old-1"]

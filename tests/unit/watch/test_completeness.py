@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from wardround.clock import ManualClock
-from wardround.hours import WATCHED_S, HoursWatch
+from wardround.hours import IDLE_S, HoursBoard
 from wardround.process.lake import Lake
 from wardround.process.tables import TREND, TRENDS, day_of
 from wardround.records import bucket_of
@@ -74,11 +74,11 @@ def test_by_chance_it_is_rare():
 def test_from_the_lake_to_an_alert_that_names_nobody_and_is_over_when_it_is(tmp_path):
     clock, lake = ManualClock(NOW), Lake(tmp_path / "lake")
     watch = Watch(clock=clock, heartbeat_s=1.0, signal_title=lambda _: "ECG lead II", on_change=lambda _: None)
-    looks = HoursWatch(lake, clock, lambda _subject: "icu-a", watch.incomplete)
+    looks = HoursBoard(lake, clock, str, lambda _subject: "icu-a", watch.incomplete)
     write(lake, [0.95] * 20 + [0.4, 0.3], 1)
     looks.look()
     assert watch.open_alerts() == []  # a hub that has just started waits
-    clock.advance(WATCHED_S)
+    clock.advance(IDLE_S)
     looks.look()
     (alert,) = watch.open_alerts()
     assert alert.finding.title == "ECG lead II of a patient at icu-a comes with holes"
