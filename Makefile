@@ -169,8 +169,8 @@ $(VENV)/fuzz/.ready: tests/fuzz.lock | $(VENV)/bin/python
 	@touch $@
 
 # OpenDP, apart: it is large, and one test needs it.
-$(VENV)/opendp/.ready: pyproject.toml | $(VENV)/bin/python
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target $(VENV)/opendp "opendp>=0.16,<0.17"
+$(VENV)/opendp/.ready: tests/opendp.lock | $(VENV)/bin/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --require-hashes --target $(VENV)/opendp -r tests/opendp.lock
 	@touch $@
 
 # A marker changes only when the install it stands for is complete, so an interrupted one is done again.

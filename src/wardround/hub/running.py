@@ -95,7 +95,6 @@ CERTIFICATE_LOOK_S = 60.0
 DENY_LOOK_S = 0.5  # a revocation by another process is seen within so long
 APPENDS_MAX = 100_000
 TOLD_AGAIN_US = 3_600_000_000
-HUB_CERTIFICATE_HOURS = 24.0 * 90
 
 
 class Hub:
