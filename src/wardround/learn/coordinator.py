@@ -147,6 +147,7 @@ class Coordinator:
         self._quorum_since_s: float | None = None
         self._paused = self._told_spent = False
         self._told: dict[EdgeId, tuple[int, int, str]] = {}  # by edge, of its newest report on itself: round, attempt, sits out
+        self._refused_in, self._refused = (-1, 0), set[tuple[EdgeId, str]]()  # round and attempt; edges and reasons
         self._asides = Asides(journal, blobs, study.triage)
         self._retention = Retention(journal, blobs, study.release.models_kept)
         self._extensions = Extensions(journal)
@@ -223,9 +224,7 @@ class Coordinator:
             except MasksRefused as error:
                 if error.reason == "session":  # of an attempt that is over
                     return
-                facts = ("refused", f"masks-{error.reason}", str(error)[:300])
-                self._journal.refuse(Refusal(self._clock.now_us(), self._now.next_number, edge, *facts))
-                self._emit("refused", edge=edge, reason=f"masks-{error.reason}", detail=str(error))
+                self._refuse_once(edge, f"masks-{error.reason}", str(error))
                 if error.reason != "order":
                     self._blind.fail(edge)
                     self._step(rounds.Failed(edge, error.reason))
@@ -240,16 +239,24 @@ class Coordinator:
             try:
                 report = check_report(edge, signed, certificate)
             except UpdateRefused as error:
-                self._journal.refuse(
-                    Refusal(self._clock.now_us(), self._now.next_number, edge, "refused", error.reason, str(error)[:300])
-                )
-                self._emit("refused", edge=edge, reason=error.reason, detail=str(error))
+                self._refuse_once(edge, error.reason, str(error))
                 return
             now = (report.round_number, report.attempt)
             if report.round_number > self._now.next_number or now <= self._told.get(edge, (-1, 0, ""))[:2]:
                 return
             self._told[edge] = (*now, report.sits_out)
             self._emit("own-report", round_number=report.round_number, edge=edge, reason=report.sits_out, own_report=report)
+
+    def _refuse_once(self, edge: EdgeId, reason: str, detail: str) -> None:
+        """Once an attempt for each reason: an edge that says the same thing without end costs no write to the disk each time."""
+        attempt = (self._now.next_number, self._now.open.attempt if self._now.open is not None else 0)
+        if attempt != self._refused_in:
+            self._refused_in, self._refused = attempt, set()
+        if (edge, reason) in self._refused:
+            return
+        self._refused.add((edge, reason))
+        self._journal.refuse(Refusal(self._clock.now_us(), self._now.next_number, edge, "refused", reason, detail[:300]))
+        self._emit("refused", edge=edge, reason=reason, detail=detail)
 
     def _sat_out(self, edge: EdgeId, round_number: int) -> tuple[str, str] | None:
         """The verdict on an edge that has said of itself why it gives nothing in this round; None: it has not."""

@@ -399,6 +399,21 @@ def test_an_edge_that_lies_is_refused_by_name_and_out_of_the_round():
         ward.coordinator.masks(EdgeId(edge), replace(message, body=body))
 
 
+def test_an_edge_that_says_what_is_refused_without_end_is_written_down_once_an_attempt():
+    ward = Ward()
+    ward.begin()
+    edge = ward.run(lambda _edge, message: step_of(message) == "Votes")
+    _, message = ward.post.pop(0)
+    for _ in range(50):
+        ward.coordinator.masks(EdgeId(edge), replace(message, body=b"\x00"))
+    refused = [e.reason for e in ward.events if e.kind == "refused"]
+    assert refused
+    assert len(refused) == len(set(refused))
+    assert [r.reason for r in reversed(Journal(ward.storage.connect).refusals(edge=edge))] == refused
+    ward.run()
+    assert ward.coordinator.finished
+
+
 def test_an_edge_in_quarantine_is_not_asked_as_nobody_could_set_its_update_aside():
     ward = Ward()
     ward.coordinator.quarantine(EdgeId("e2"), 50, "by hand")
