@@ -31,6 +31,7 @@ import numpy as np
 import psutil
 
 from wardround.clock import SystemClock
+from wardround.collect.commit_pace import CommitPace
 from wardround.collect.devices.reading import Reading
 from wardround.collect.devices.senml import encode_pack
 from wardround.collect.forwarder import Forwarder, may_leave
@@ -185,6 +186,7 @@ async def _hub(home: Path, port: int, pipe: Connection) -> None:
 
     intake = Intake(inbox=inbox, consent=consent, clock=SystemClock(), on_refused=lambda *_: None, on_committed=alert)
     settings = ProcessingSettings()
+    pace = CommitPace(SystemClock(), settings.lake_commit_interval_s, settings.lake_commits_an_hour)
     committer = Committer(
         inbox=inbox,
         lake_version=lambda app: lake.transaction_version(BRONZE, app),
@@ -206,8 +208,7 @@ async def _hub(home: Path, port: int, pipe: Connection) -> None:
             pipe.send({"alert_us": alert_us[:], "lake_us": lake_us[:], "rows": rows, "cpu_s": time.process_time()})
             alert_us.clear()
             lake_us.clear()
-        if moved < settings.lake_commit_rows_max:
-            await asyncio.sleep(settings.lake_commit_interval_s)
+        await asyncio.sleep(pace.wait_s(moved, large=committer.large))
 
 
 def fill(spool: Spool, rows: list[tuple[Priority, bytes]], count: int) -> None:

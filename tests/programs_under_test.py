@@ -48,7 +48,7 @@ class Site:
         self.home = self.folder / "hub"
         self.ports = {name: free_port() for name in ("grpc", "enrolment", "console")}
         text = 'site = "Test"\nheartbeat_s = 1.0\n' + "".join(f"[{k}]\nport = {p}\n" for k, p in self.ports.items())
-        text += "[processing]\nlake_commit_interval_s = 0.1\ninterval_s = 1.0\n" + self.more
+        text += "[processing]\nlake_commit_interval_s = 0.1\nlake_commits_an_hour = 36000\ninterval_s = 1.0\n" + self.more
         create_home(self.home, text, parse_settings(text, HubSettings, where="test")).close()
         self.hub = self._program("hub", ["wardround.cli.main", "hub", "run", "--home", str(self.home)], self.home)
 

@@ -309,7 +309,12 @@ class ProcessingSettings(Settings, frozen=True, kw_only=True):
     lake_options: dict[str, str] = {}
     lake_commit_interval_s: float = 0.5
     lake_commit_rows_max: int = 50_000
+    lake_commits_an_hour: int = 720  # small ones, in a long run
     retention: RetentionSettings = RetentionSettings()
+
+    def __post_init__(self) -> None:
+        if self.lake_commits_an_hour < 1:
+            raise ValueError("processing.lake_commits_an_hour is at least 1")
 
 
 class StoreSettings(Settings, frozen=True, kw_only=True):

@@ -63,7 +63,7 @@ def test_a_lake_in_an_object_store_is_as_one_in_a_folder(bucket, tmp_path):
     assert report.failed == ()
     assert gold(there) == gold(here) != []
     before = there.version(BRONZE)
-    done = keep_up(there, RetentionSettings(raw_days=1), now_us=T0 + 3 * DAY_US, keep_hours=0)
+    done = keep_up(there, RetentionSettings(raw_days=1), now_us=T0 + 3 * DAY_US)
     assert done.rows_expired == 4
     assert there.read(BRONZE).num_rows == 0
     assert gold(there) == gold(here)  # features have a retention of their own

@@ -169,6 +169,7 @@ class Committer:
         self._app = f"inbox-{inbox.inbox_id}"
         self.still = threading.Lock()  # who holds it sees inbox and lake of one moment
         self._recovered = False
+        self.large = False  # the newest commit was half as large as one may be, or larger: more may wait
 
     def run_once(self) -> int:
         """Move some batches; how many observations they had."""
@@ -188,7 +189,9 @@ class Committer:
         self._lake_append(batches, self._app, batches[-1].number)
         self._inbox.retire(batches[-1].number)
         self._recovered = True
-        return sum(batch.n_rows for batch in batches)
+        rows, size = sum(batch.n_rows for batch in batches), sum(len(batch.data) for batch in batches)
+        self.large = 2 * rows >= self._rows_max or 2 * size >= COMMIT_BYTES_MAX
+        return rows
 
 
 def _new(upto: int, first_seq: int, n: int, gaps: Sequence[Gap]) -> tuple[list[tuple[int, int]], list[Gap], int]:

@@ -11,6 +11,7 @@ import structlog
 from wardround.automation import Automation
 from wardround.backup.service import Backups
 from wardround.clock import Clock
+from wardround.collect.commit_pace import CommitPace
 from wardround.collect.inbox import Inbox, InboxBatch
 from wardround.collect.intake import Committer
 from wardround.erasing.hub import HubErasing
@@ -37,13 +38,14 @@ class LakeCommits:
 
     def __init__(self, inbox: Inbox, lake: Lake, consents: ConsentRegister, clock: Clock, settings: ProcessingSettings) -> None:
         """Nothing moves until `run`."""
-        self._lake, self._consents, self._clock, self._settings = lake, consents, clock, settings
+        self._lake, self._consents, self._clock = lake, consents, clock
         self.committer = Committer(
             inbox=inbox,
             lake_version=lambda app: lake.transaction_version(BRONZE, app),
             lake_append=self._append,
             rows_max=settings.lake_commit_rows_max,
         )
+        self._pace = CommitPace(clock, settings.lake_commit_interval_s, settings.lake_commits_an_hour)
         self._tidying = Tidying(lake)
         self._not_in_gold_s: collections.deque[float] = collections.deque(maxlen=APPENDS_MAX)  # when commits were made
 
@@ -57,8 +59,7 @@ class LakeCommits:
                 moved = 0
                 await asyncio.sleep(AGAIN_S)
             await self._tidy()
-            if moved < self._settings.lake_commit_rows_max:
-                await asyncio.sleep(self._settings.lake_commit_interval_s)
+            await asyncio.sleep(self._pace.wait_s(moved, large=self.committer.large))
 
     async def _tidy(self) -> None:
         """Beside jobs, and not after them: a job over thousands of patients takes the longer the more files there are."""

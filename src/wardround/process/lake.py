@@ -27,7 +27,16 @@ from pyarrow import fs
 from wardround.errors import ProcessError
 from wardround.process.lake_files import Condition, Files, rows_where
 from wardround.process.search import search_parquet
-from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, PARTITIONS, SCHEMAS, day_of, rows_to_observations
+from wardround.process.tables import (
+    BRONZE,
+    DAY_US,
+    OBSERVATIONS,
+    PARTITIONS,
+    SCHEMAS,
+    VERSIONS_HOURS,
+    day_of,
+    rows_to_observations,
+)
 from wardround.records import Observation, bucket_of
 
 CONFLICTS_MAX = 20
@@ -47,6 +56,14 @@ _WRITERS = {
     name: WriterProperties(compression="ZSTD", compression_level=3, column_properties=_columns(schema))
     for name, schema in SCHEMAS.items()
 }
+
+
+def _kept_for(hours: int) -> dict[str, str]:
+    """For how long a table's log tells of earlier versions, and of the files that only they had: longer than these stay."""
+    return {
+        "delta.logRetentionDuration": f"interval {hours} hours",
+        "delta.deletedFileRetentionDuration": f"interval {hours + 2} hours",
+    }
 
 
 class BrokenFile(NamedTuple):
@@ -236,16 +253,19 @@ class Lake:
             done = self._fresh(table).delete(predicate)
         return int(done.get("num_deleted_rows") or 0)
 
-    def clean_up(self, table: str, *, keep_hours: int) -> int:
-        """Forget versions older than so many hours: their log entries and the files that only they had; how many files.
+    def clean_up(self, table: str) -> int:
+        """Forget versions older than VERSIONS_HOURS: their log entries and the files that only they had; how many files.
 
-        A checkpoint comes first, so that a reader needs no entry that goes.
+        Files first, as the log may not tell of them any more once a checkpoint is made; with them go those of writes that a kill
+        cut off. Then the checkpoint, so that a reader needs no entry that goes.
         """
         with self._locks[table], _said(table, "clean-up"):
             handle = self._fresh(table)
+            hours = VERSIONS_HOURS[table]
+            removed = handle.vacuum(retention_hours=hours, dry_run=False, enforce_retention_duration=False, full=True)
             handle.create_checkpoint()
             handle.cleanup_metadata()
-            return len(handle.vacuum(retention_hours=keep_hours, dry_run=False, enforce_retention_duration=False))
+            return len(removed)
 
     def erase(self, subject: str, mask: str) -> dict[str, int]:
         """Take a subject out of every table, down to the last byte: rows by table, for each table that held any.
@@ -354,12 +374,22 @@ class Lake:
         if not DeltaTable.is_deltatable(where, self._options):
             if "://" not in where:
                 Path(where).mkdir(parents=True, exist_ok=True)
-            DeltaTable.create(where, SCHEMAS[table], mode="ignore", partition_by=PARTITIONS, storage_options=self._options)
+            DeltaTable.create(
+                where,
+                SCHEMAS[table],
+                mode="ignore",
+                partition_by=PARTITIONS,
+                configuration=_kept_for(VERSIONS_HOURS[table]),
+                storage_options=self._options,
+            )
         handle = DeltaTable(where, storage_options=self._options)
         known = {f.name for f in handle.schema().fields}
         added = [f for f in Schema.from_arrow(SCHEMAS[table]).fields if f.name not in known]
         if added:
             handle.alter.add_columns(added)  # older rows have null there
+        wanted = _kept_for(VERSIONS_HOURS[table])
+        if not wanted.items() <= handle.metadata().configuration.items():  # of a table that an older version made
+            handle.alter.set_table_properties(wanted)
         self._handles[table] = handle
         return handle
 

@@ -17,7 +17,6 @@ from wardround.settings import RetentionSettings
 FILES_A_BUCKET = 4  # more than that: compact
 OPEN_FILE_BYTES = 16 << 20
 COMMITS_MAX = 200  # to a table, until its small files are put together: one costs twice what it does after that, measured
-VERSIONS_HOURS = 24 * 7  # how long an earlier version can be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +39,11 @@ class Done:
         )
 
 
-def keep_up(lake: Lake, retention: RetentionSettings, *, now_us: int, keep_hours: int = VERSIONS_HOURS) -> Done:
+def keep_up(lake: Lake, retention: RetentionSettings, *, now_us: int) -> Done:
     """All of it, over every table."""
     expired = sum(_expire(lake, table, days, now_us) for table, days in _days(retention).items())
     compacted = sum(_compact(lake, table, day_of(now_us)) for table in SCHEMAS)
-    removed = sum(lake.clean_up(table, keep_hours=keep_hours) for table in SCHEMAS)
+    removed = sum(lake.clean_up(table) for table in SCHEMAS)
     return Done(compacted, expired, removed)
 
 

@@ -103,7 +103,7 @@ def lake(tmp_path):
     again = pa.Table.from_pylist([vital(GONE, 1)], schema=VITAL_WINDOWS)
     lake.replace(VITALS, again.to_batches, predicate=f"part = '{GONE}/1'", transaction=("job-vitals", 1))
     lake.compact(BRONZE)
-    lake.clean_up(BRONZE, keep_hours=24)  # makes a checkpoint, which has statistics
+    lake.clean_up(BRONZE)  # makes a checkpoint, which has statistics
     return lake
 
 

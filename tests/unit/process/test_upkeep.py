@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from deltalake import DeltaTable
 
 from wardround.errors import ProcessError
 from wardround.process.lake import Lake
-from wardround.process.tables import BRONZE, observation_rows
+from wardround.process.tables import BRONZE, PARTITIONS, SCHEMAS, VERSIONS_HOURS, observation_rows
 from wardround.process.upkeep import FILES_A_BUCKET, Tidying, keep_up
 from wardround.records import Observation
 from wardround.settings import RetentionSettings
@@ -43,15 +44,46 @@ def test_days_that_are_over_are_compacted_and_today_is_left_alone(lake):
     assert keep_up(lake, RetentionSettings(), now_us=T0 + 2 * DAY_US).days_compacted == 0
 
 
-def test_an_earlier_version_can_be_read_until_it_is_forgotten(lake):
+def test_an_earlier_version_can_be_read_until_it_is_forgotten(lake, monkeypatch):
     early = lake.version(BRONZE) - 5
     before = values(lake, version=early)
     keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US)
     assert values(lake, version=early) == before
-    keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US, keep_hours=0)
+    monkeypatch.setitem(VERSIONS_HOURS, BRONZE, 0)
+    keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US)
     assert len(values(lake)) == 4 * FILES_A_BUCKET
     with pytest.raises(ProcessError, match="cannot be read"):
         values(Lake(lake.uri), version=early)
+
+
+def test_of_versions_that_are_forgotten_no_file_and_no_page_of_the_log_stays(tmp_path, monkeypatch):
+    monkeypatch.setitem(VERSIONS_HOURS, BRONZE, 0)
+    lake = Lake(tmp_path / "lake")
+    folder = tmp_path / "lake" / BRONZE
+    for k in range(10):
+        lake.append(BRONZE, observation_rows([(reading(k), "b", k, T0)]), app="inbox", version=k)
+    before = values(lake)
+    (folder / "part-of-a-write-that-was-killed.parquet").touch()
+    keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US)
+    assert len(list(folder.rglob("*.parquet"))) - len(list(folder.rglob("*.checkpoint*.parquet"))) == 1
+    keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US)  # the pages up to the checkpoint before
+    assert len(list((folder / "_delta_log").glob("*.json"))) <= 3
+    assert values(Lake(lake.uri)) == before
+    assert Lake(lake.uri).transaction_version(BRONZE, "inbox") == 9
+
+
+def test_a_table_that_an_older_version_made_keeps_what_it_keeps_for_as_long_as_a_new_one(tmp_path):
+    where = tmp_path / "lake" / BRONZE
+    where.mkdir(parents=True)
+    DeltaTable.create(str(where), SCHEMAS[BRONZE], partition_by=PARTITIONS)
+    old, new = Lake(tmp_path / "lake"), Lake(tmp_path / "new")
+    for lake in (old, new):
+        lake.append(BRONZE, observation_rows([(reading(0), "b", 0, T0)]), app="inbox", version=0)
+    found = [DeltaTable(f"{lake.uri}/{BRONZE}").metadata().configuration for lake in (old, new)]
+    assert found[0] == found[1]
+    assert found[0]["delta.logRetentionDuration"] == f"interval {VERSIONS_HOURS[BRONZE]} hours"
+    version = old.version(BRONZE)
+    assert Lake(old.uri).version(BRONZE) == version  # it is said once
 
 
 def test_what_is_past_its_retention_goes_by_its_day(lake):
@@ -60,8 +92,9 @@ def test_what_is_past_its_retention_goes_by_its_day(lake):
     assert {r["t0_us"] // DAY_US for r in values(lake)} == {T0 // DAY_US + 2}
 
 
-def test_exactly_once_outlives_a_clean_up(lake):
-    keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US, keep_hours=0)
+def test_exactly_once_outlives_a_clean_up(lake, monkeypatch):
+    monkeypatch.setitem(VERSIONS_HOURS, BRONZE, 0)
+    keep_up(lake, RetentionSettings(), now_us=T0 + 3 * DAY_US)
     again = observation_rows([(reading(0), "b", 0, T0)])
     assert not Lake(lake.uri).append(BRONZE, again, app="inbox", version=3)
 
