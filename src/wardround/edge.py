@@ -27,6 +27,7 @@ from wardround import __version__
 from wardround.bedside.live import HeldOnLive
 from wardround.bedside.opening import forget_at_bedside, open_bedside
 from wardround.clock import SystemClock
+from wardround.collect.asked import Asked
 from wardround.collect.broker import EmbeddedBroker
 from wardround.collect.collector import Collector, Message
 from wardround.collect.forwarder import Forwarder, may_leave
@@ -37,7 +38,7 @@ from wardround.collect.imports import Imports, take_waiting
 from wardround.collect.intake import Refusal
 from wardround.collect.local_store import LocalStore
 from wardround.collect.mosquitto import Mosquitto
-from wardround.collect.mqtt_link import COLLECTOR, CollectorLink
+from wardround.collect.mqtt_link import COLLECTOR, CollectorLink, secret_at_broker
 from wardround.collect.names import SignalNames
 from wardround.collect.pace import Pace
 from wardround.collect.quarantine import Quarantine
@@ -453,7 +454,7 @@ class Edge:
             )
 
         if settings.broker == "external":
-            return _Devices(settings.port, [link((home / "mqtt.secret").read_text().strip()).run()], nothing)
+            return _Devices(settings.port, [link(secret_at_broker(home)).run()], nothing)
         mosquitto = self._mosquitto = Mosquitto(home=home, host=settings.host, port=settings.port, collector=COLLECTOR)
         await mosquitto.start()
         collecting = link(mosquitto.collector_secret, lambda: mosquitto.admit(self._registry.all()))
@@ -656,23 +657,16 @@ class Edge:
 
     async def _look(self, collector: Collector) -> None:
         """See what other processes ask for: consents, names of signals, replays of what was set aside."""
-        self._names.changed()
+        asked = Asked(self._names, self._quarantine, self._gateway, collector.ask, edge=self.name)
         followed = -1
         while True:
             await asyncio.to_thread(self._consents.refresh)
             generation = self._consents.generation
             if generation != followed and await asyncio.to_thread(self._follow_consents):
                 followed = generation
-            if self._names.changed():
-                try:
-                    table = self._names.table()
-                    await collector.ask(lambda table=table: self._gateway.use(table))  # type: ignore[misc]  # bound now
-                except WardroundError as error:  # the names in force stay
-                    log.error("names of signals not taken", edge_id=self.name, reason=str(error))
             if self._mosquitto is not None:
                 self._mosquitto.know(self._registry.all())
-            for row in await asyncio.to_thread(self._quarantine.asked):
-                await collector.ask(lambda row=row: self._gateway.replay(row))  # type: ignore[misc]  # bound now
+            await asked.look()
             await asyncio.sleep(LOOK_S)
 
     async def _import(self, collector: Collector) -> None:

@@ -24,6 +24,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from wardround.collect.collector import Collector, Message, parse_topic
+from wardround.errors import SettingsError
 
 log = structlog.get_logger(__name__)
 UP = "wr/dev/+/up/#"
@@ -32,6 +33,25 @@ RESEND_S = 5.0
 COLLECTOR = "wardround-collector"
 SESSION_S = 7 * 86_400  # how long a broker keeps the collector's session while the edge is away
 IN_FLIGHT_MAX = 1_000  # messages that the broker may have sent and that are not durable yet
+
+
+def secret_at_broker(home: Path) -> str:
+    """With which the collector signs in at a broker that is not the edge's own.
+
+    Raises:
+        SettingsError: nobody has put it into the home.
+    """
+    path = home / "mqtt.secret"
+    try:
+        secret = path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        secret = ""
+    if not secret:
+        raise SettingsError(
+            f'mqtt.broker is "external", and {path} does not hold the secret with which {COLLECTOR} signs in there',
+            remedy="write it into that file, with mode 0600 (docs/devices.md says what the broker needs)",
+        )
+    return secret
 
 
 def _tls(authority: Path) -> ssl.SSLContext:
