@@ -179,10 +179,24 @@ LONG = {
 
 FIRST_STUDY = ("tests/integration/test_first_study.py", '"first-study.md"')
 OWN_MODEL = ("tests/integration/test_own_model.py", '"own-model.md"')
+DEVICES = ("tests/integration/test_devices.py", '"devices.md"')
 CLIENT = ("tests/unit/client/test_remote.py", "remote(")
 POSTGRES = ("tests/unit/store/test_places.py", '"store", "copy"')
 NODES = ("tests/nodes/test_nodes.py", '"node"')
 LIVE_DRILLS = ("tests/integration/test_drill_live.py", '"drill", "--live"')
+CONNECTING = """
+edge signals
+edge device thermo-1 --patient P1 --consent local --home icu-a
+edge device belt-1 --patient P1 --home icu-a
+edge device cuff-1 --patient P2 --consent local --format fhir --home icu-a
+edge device strap-1 --patient P2 --format gatt --home icu-a
+edge devices list --home icu-a
+edge completeness --home icu-a
+edge quarantine list --reason unknown-code --home icu-a
+edge map hr heart-rate --home icu-a
+edge quarantine replay --reason unknown-code --home icu-a
+edge devices revoke thermo-1 --home icu-a
+"""
 ELSEWHERE = {
     "study columns wearable.csv": FIRST_STUDY,
     "study tasks": FIRST_STUDY,
@@ -210,6 +224,7 @@ ELSEWHERE = {
     "store copy --out hub.sqlite --home hub": POSTGRES,
     "node build": NODES,
     "node add node-1 ssh://wardround@node-1 --workers 4 --home hub": NODES,
+    **dict.fromkeys(CONNECTING.strip().splitlines(), DEVICES),
     "remote status": CLIENT,
     "remote alerts --state all": CLIENT,
     "remote ack A-0007": CLIENT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 from docs_under_test import ELSEWHERE, LIVE, LONG, PAGES, ROOT, commands, steps, where
 
@@ -34,3 +35,42 @@ def test_every_make_target_and_bench_that_a_page_names_is_there_and_make_help_ha
         assert asked <= told, page
         for script in re.findall(r"(?:bench|scripts|tests)/[a-z_/-]+\.py", text):
             assert (ROOT / script).exists(), f"{page}: {script}"
+
+
+def test_every_extra_is_in_the_table_of_what_is_installed_where():
+    extras = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]) - {"dev"}
+    section = (ROOT / "docs" / "operations.md").read_text().partition("## Installing it\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(extras)
+
+
+def test_the_layers_of_the_page_are_those_that_imports_are_held_to():
+    text = (ROOT / ".importlinter").read_text().partition("layers =\n")[2].partition("\n\n")[0]
+    held = [re.findall(r"\w+", line) for line in text.splitlines()]
+    page = (ROOT / "docs" / "architecture.md").read_text().partition("## The layers\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert [[name.removesuffix(".py").removesuffix("/") for name in re.findall(r"`([^`]+)`", row)] for row in rows] == held
+
+
+def anchors(page: str) -> set[str]:
+    """What may follow `#` in a link to a page, made of its headings as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_link_leads_somewhere_and_every_page_is_led_to_from_the_readme():
+    led, links = set(), 0
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if target.startswith(("https://", "http://", "mailto:")):
+                continue
+            links += 1
+            file, _, anchor = target.partition("#")
+            there = (page.parent / file).resolve() if file else page
+            assert there.exists(), f"{page.relative_to(ROOT)}: {target}"
+            assert not anchor or anchor in anchors(there.read_text()), f"{page.relative_to(ROOT)}: {target}"
+            led |= {there} if page.name == "README.md" else set()
+    assert links > 100
+    top = {page.resolve() for page in PAGES if page.parent == ROOT / "docs"}
+    assert sorted(p.name for p in top - led) == [], "README.md leads to every page"

@@ -28,6 +28,7 @@ CODES = {
     0: "done",
     1: "it failed, and the lines `error:` and `do:` say why and what to do; or what was looked at is not as it must be",
     2: "the command line, a settings file or a study does not hold: nothing was begun",
+    75: "of `hub run`: it held the lease no more and ended at once, as another hub may run now; start it again with `--standby`",
     130: "stopped by Ctrl-C",
 }
 

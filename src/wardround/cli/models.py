@@ -186,7 +186,7 @@ def export(
     if form == "onnx" and study.learner.kind != "torch":
         raise StudyError(
             f"{name} trains with learner.kind `{study.learner.kind}`, which has no ONNX form",
-            remedy="export safetensors: predict.py runs with NumPy alone; ONNX needs a PyTorch learner and wardround[torch]",
+            remedy="export safetensors: predict.py runs with NumPy alone; ONNX needs a PyTorch learner and wardround[torch,onnx]",
         )
     try:
         data = FolderBlobs(home / "studies" / name).read(model_name(record.model))
@@ -217,7 +217,7 @@ def _onnx(study: Study, data: bytes) -> bytes:
     try:
         from wardround.learn.learners.onnx_export import export_onnx  # noqa: PLC0415
     except ModuleNotFoundError as exc:
-        raise StudyError(f"{exc.name} is not installed here", remedy="pip install 'wardround[torch]'") from exc
+        raise StudyError(f"{exc.name} is not installed here", remedy="pip install 'wardround[torch,onnx]'") from exc
     task = TASKS[study.task]
     return export_onnx(study.learner, len(task.feature_names), len(task.classes), without_controls(decode_model(data)))
 

@@ -131,6 +131,19 @@ def test_rules_dashboard_and_runbooks_speak_of_metrics_and_sections_that_exist()
     assert set(re.findall(r"runbooks.md#([a-z-]+)", rules)) <= sections
 
 
+def test_the_page_names_every_metric_with_its_kind_and_labels():
+    """A newcomer to the dashboard looks them up there."""
+    page = (ROOT / "docs/metrics.md").read_text()
+    rows = re.findall(r"^\| `(wardround_\w+)` \| (\w+) \| (.*?) ?\| .+ \|$", page, re.MULTILINE)
+    told = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    served = {
+        f.name + ("_total" if f.type == "counter" else ""): (f.type, tuple(f._labelnames))
+        for f in Metrics(lambda: FACTS).collect()
+    }
+    assert len(rows) == len(told)
+    assert told == served
+
+
 def _all_samples():
     text = generate_latest(_Registry(busy())).decode()
     return [s for family in text_string_to_metric_families(text) for s in family.samples]
