@@ -67,6 +67,28 @@ def test_the_size_of_messages_makes_no_difference(size):
     same(TASK.examples(shuffled), TASK.examples(messages(signals)))
 
 
+def test_a_label_that_is_said_once_a_second_is_enough():
+    """As docs/study.md has it; a program that marks activities need not do so for every sample."""
+    signals = movement(LABELS)
+    often = TASK.examples(messages(signals))
+    marks = [
+        Observation(
+            subject="s", device="marks", edge="e", code=LABEL_CODE, unit="1", t0_us=t_us, t0_device_us=t_us, n=10,
+            period_us=1e6, values=np.asarray(LABELS[first : first + 500 : 50], "<i2").tobytes(), scale=1.0,
+        )
+        for first in range(0, len(LABELS), 500)
+        for t_us in [T0 + first * 20_000]
+    ]  # fmt: skip
+    del signals[LABEL_CODE]
+    seldom = TASK.examples(messages(signals) + marks)
+    assert set(seldom.labels) >= {0, 3, 5}
+    labelled = (often.labels >= 0).sum()
+    assert labelled - 6 <= (seldom.labels >= 0).sum() <= labelled  # a window at each end of a stretch may go
+    for at_us, label in zip(seldom.t_us[seldom.labels >= 0], seldom.labels[seldom.labels >= 0], strict=True):
+        middle = (int(at_us) - T0) // 20_000 + WINDOW // 2
+        assert LABELS[middle] == label + 1
+
+
 def test_windows_lie_in_one_stretch_and_carry_its_label():
     examples = TASK.examples(messages(movement(LABELS)))
     starts = (examples.t_us - T0) // 20_000
