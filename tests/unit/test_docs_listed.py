@@ -6,6 +6,7 @@ import re
 import tomllib
 
 from docs_under_test import ELSEWHERE, LIVE, LONG, PAGES, ROOT, commands, steps, where
+from wardround.console.frame import SCREENS
 
 
 def test_something_runs_each_command_of_the_pages_and_nothing_runs_what_no_page_has():
@@ -50,6 +51,11 @@ def test_the_layers_of_the_page_are_those_that_imports_are_held_to():
     page = (ROOT / "docs" / "architecture.md").read_text().partition("## The layers\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     assert [[name.removesuffix(".py").removesuffix("/") for name in re.findall(r"`([^`]+)`", row)] for row in rows] == held
+
+
+def test_the_page_of_the_console_has_every_screen_in_the_order_of_its_navigation():
+    page = (ROOT / "docs" / "console.md").read_text().partition("| --- ")[2]
+    assert re.findall(r"^\| ([A-Z][a-z-]+) \|", page, re.MULTILINE) == [place.title for place in SCREENS]
 
 
 def anchors(page: str) -> set[str]:
