@@ -7,6 +7,7 @@ import tomllib
 
 from docs_under_test import ELSEWHERE, LIVE, LONG, PAGES, ROOT, commands, steps, where
 from wardround.console.frame import SCREENS
+from wardround.settings import EdgeSettings, HubSettings
 
 
 def test_something_runs_each_command_of_the_pages_and_nothing_runs_what_no_page_has():
@@ -56,6 +57,16 @@ def test_the_layers_of_the_page_are_those_that_imports_are_held_to():
 def test_the_page_of_the_console_has_every_screen_in_the_order_of_its_navigation():
     page = (ROOT / "docs" / "console.md").read_text().partition("| --- ")[2]
     assert re.findall(r"^\| ([A-Z][a-z-]+) \|", page, re.MULTILINE) == [place.title for place in SCREENS]
+
+
+def test_the_ports_of_the_page_are_those_of_the_settings():
+    edge = EdgeSettings(name="a", hub_host="b", hub_port=1)
+    section = (ROOT / "docs" / "security.md").read_text().partition("## Ports\n")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| (\d+) [^|]*\| `(\w+)\.port` \| (hub|edge) \|", section, re.MULTILINE)
+    at = {"hub": HubSettings(), "edge": edge}
+    ports = {(who, key) for who, s in at.items() for key in s.__struct_fields__ if hasattr(getattr(s, key), "port")}
+    assert {(who, key) for _, key, who in told} == ports
+    assert [int(port) for port, _, _ in told] == [getattr(at[who], key).port for _, key, who in told]
 
 
 def anchors(page: str) -> set[str]:
