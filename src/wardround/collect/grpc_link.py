@@ -11,8 +11,8 @@ import structlog
 
 from wardround.collect.forwarder import Batch, Forwarder
 from wardround.collect.inbox import Gap
-from wardround.collect.intake import ForwardReceipt, Intake, Refusal
-from wardround.errors import StorageFull
+from wardround.collect.intake import SEQ_MAX, ForwardReceipt, Intake, Refusal
+from wardround.errors import CollectError, StorageFull
 from wardround.records import Consent
 from wardround.threads import to_its_end
 from wardround.trust.consent import ConsentRecord
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 SERVICE = "wardround.v1.Collect"
 IDLE_S = 0.05  # how long a new observation may wait in the spool before it is sent
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 5.0
+CONSENTS_MAX = 200_000  # of one request: more than its bytes hold of real ones
 _METHOD = f"/{SERVICE}/Forward"
 
 
@@ -32,24 +33,27 @@ def collect_handlers(
     on_seen: Callable[[str], None],
 ) -> dict[str, Any]:
     """The hub's methods. Consents of an edge are taken over before the observations of the same request."""
+    turns: dict[str, asyncio.Lock] = {}  # one an edge: whatever it sends, and on however many streams, takes one thread at a time
+
+    def take(edge: str, request: pb.ForwardRequest) -> ForwardReceipt:
+        if request.consents:
+            take_consents(_consents(request.consents), edge, _counted(request.wishes_taken))
+        gaps = [Gap(g.first_seq, g.last_seq, g.reason) for g in request.gaps]
+        return intake.receive(edge, request.boot, request.first_seq, request.observations, gaps)
 
     async def forward(requests: AsyncIterator[pb.ForwardRequest], context: Any) -> AsyncIterator[pb.ForwardReceipt]:
         edge = peer_name(context)
         async for request in requests:
             on_seen(edge)
-            if request.consents:
-                records = [
-                    ConsentRecord(c.subject, c.code, Consent(c.choice), c.version, c.purpose or "*") for c in request.consents
-                ]
-                await asyncio.to_thread(take_consents, records, edge, request.wishes_taken)
-            gaps = [Gap(g.first_seq, g.last_seq, g.reason) for g in request.gaps]
             try:
-                receipt = await asyncio.to_thread(
-                    intake.receive, edge, request.boot, request.first_seq, request.observations, gaps
-                )
+                async with turns.setdefault(edge, asyncio.Lock()):
+                    receipt = await to_its_end(take, edge, request)
             except StorageFull as error:
                 log.error("intake refused", edge_id=edge, reason=str(error))
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+            except CollectError as error:
+                log.warning("intake refused", edge_id=edge, reason=str(error))
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             yield pb.ForwardReceipt(
                 boot=receipt.boot,
                 committed_seq=receipt.committed_seq,
@@ -62,6 +66,31 @@ def collect_handlers(
         response_serializer=pb.ForwardReceipt.SerializeToString,
     )
     return {"Forward": handler}
+
+
+def _consents(records: Sequence[pb.ConsentRecord]) -> list[ConsentRecord]:
+    """What an edge says of its register.
+
+    Raises:
+        CollectError: it is none that the hub could keep.
+    """
+    if len(records) > CONSENTS_MAX:
+        raise CollectError(f"{len(records)} consents are no register", remedy="send less at once")
+    try:
+        return [ConsentRecord(c.subject, c.code, Consent(c.choice), _counted(c.version), c.purpose or "*") for c in records]
+    except ValueError as error:
+        raise CollectError(f"a consent cannot be read: {str(error)[:80]}", remedy="bring edge and hub to the same version") from error
+
+
+def _counted(number: int) -> int:
+    """A number that the hub's files can hold.
+
+    Raises:
+        CollectError: it is none.
+    """
+    if number > SEQ_MAX:
+        raise CollectError("a number is beyond what can be counted", remedy="bring edge and hub to the same version")
+    return number
 
 
 async def run_forwarding(channel: Any, forwarder: Forwarder, on_refused: Callable[[Refusal], None]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from wardround.collect import sealed_batches, sealed_rows
 from wardround.collect.storage import Storage
-from wardround.errors import KeyRefused, StorageFull
+from wardround.errors import StorageFull
 from wardround.records import Observation, decode_joined, decode_observation
 from wardround.trust.at_rest import PLAIN, Seal
 
@@ -183,9 +183,11 @@ class Inbox(sealed_rows.SealableFile):
                 self._db.execute("INSERT OR REPLACE INTO watermarks VALUES (?, ?, ?)", (edge, boot, upto))
                 self._db.executemany("INSERT INTO named VALUES (?, ?, ?, ?, ?)", named)
                 self._db.execute("COMMIT")
-            except sqlite3.OperationalError as exc:
+            except BaseException as exc:  # left open, what others write would be part of it, and undone with it
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
+                if not isinstance(exc, sqlite3.OperationalError):
+                    raise
                 raise StorageFull(
                     f"the inbox's disk refused: {exc}", remedy="free the hub's disk; edges keep their data"
                 ) from exc
@@ -294,15 +296,16 @@ class Inbox(sealed_rows.SealableFile):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 sealed_rows.put_apart(self._db, [(f"inbox {batch.edge} {batch.boot} {batch.first_seq}", *one) for one in shut])
-            except KeyRefused:
-                self._db.execute("ROLLBACK")
+                if there:
+                    query = "UPDATE batches SET n_rows = ?, sizes = ?, data = ? WHERE number = ?"
+                    self._db.execute(query, (there, sizes, kept, batch.number))
+                else:
+                    self._db.execute("DELETE FROM batches WHERE number = ?", (batch.number,))
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            if there:
-                query = "UPDATE batches SET n_rows = ?, sizes = ?, data = ? WHERE number = ?"
-                self._db.execute(query, (there, sizes, kept, batch.number))
-            else:
-                self._db.execute("DELETE FROM batches WHERE number = ?", (batch.number,))
-            self._db.execute("COMMIT")
         return batch._replace(n_rows=there, sizes=sizes, data=b"".join(rows))
 
     def _rewrite(self, batch: InboxBatch, kept: dict[int, bytes]) -> int:

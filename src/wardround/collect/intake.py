@@ -9,13 +9,17 @@ from operator import attrgetter
 
 from wardround.clock import Clock
 from wardround.collect.inbox import Gap, Inbox, InboxBatch
-from wardround.errors import StorageFull
+from wardround.errors import CollectError, StorageFull
 from wardround.malformed import MALFORMED
 from wardround.records import Consent, Observation, decode_observation, decode_observations
 
 TRIES = 10
 LOST = "lost-with-the-hub"  # between its last backup and its end
 COMMIT_BYTES_MAX = 64_000_000  # in memory at once, several times over
+ROWS_MAX = GAPS_MAX = 50_000  # of one batch: a dozen times what an edge sends at once
+SEQ_MAX = 2**63 - 1  # SQLite's largest
+BOOT_MAX, REASON_MAX = 100, 60  # characters
+NAMED_MAX = 3  # sequences that a note about what was refused names
 _owner = attrgetter("edge", "subject", "code")
 
 
@@ -48,8 +52,8 @@ class Intake:
         on_refused: Callable[[str, str, str], None],
         on_committed: Callable[[Sequence[Observation]], None],
     ) -> None:
-        """`consent(edge, subject, code)` is what holds at this moment; `on_refused(edge, reason, detail)` keeps the refusal;
-        `on_committed` feeds the alert path and must return at once."""
+        """`consent(edge, subject, code)` is what holds at this moment; `on_refused(edge, reason, detail)` keeps what was refused
+        of a batch, once for each reason; `on_committed` feeds the alert path and must return at once."""
         self._inbox, self._consent, self._clock = inbox, consent, clock
         self._on_refused, self._on_committed = on_refused, on_committed
         self._resumed: set[tuple[str, str]] = set()  # lanes that a restored hub has heard of again
@@ -60,8 +64,10 @@ class Intake:
         """Take a batch: repeats are ignored, a hole stops it, everything else is durable when this returns.
 
         Raises:
+            CollectError: it is no batch that an edge would send; nothing was taken.
             StorageFull: the hub's disk is full; nothing was taken.
         """
+        gaps = _checked(boot, first_seq, len(observations), gaps)
         for _ in range(TRIES):
             watermark = self._inbox.watermark(edge, boot)
             gaps = self._with_what_was_lost(edge, boot, watermark, first_seq, gaps)
@@ -92,8 +98,8 @@ class Intake:
                 break
         else:
             raise StorageFull(f"{boot} of {edge} comes from several connections at once", remedy="one edge, one connection")
-        for refusal in refusals:
-            self._on_refused(edge, refusal.reason, f"sequence {refusal.seq} of boot {boot}")
+        for reason, seqs in _by_reason(refusals).items():
+            self._on_refused(edge, reason, f"{_in_words(seqs)} of boot {boot}")
         if taken:
             self._on_committed(taken)
         return ForwardReceipt(boot, upto, tuple(refusals))
@@ -194,24 +200,47 @@ class Committer:
         return rows
 
 
+def _checked(boot: str, first_seq: int, n: int, gaps: Sequence[Gap]) -> list[Gap]:
+    """The gaps of a batch in their order, once it is known that the inbox can hold what it says.
+
+    Raises:
+        CollectError: it cannot, or there is more of it than an edge sends at once.
+    """
+    if n > ROWS_MAX or len(gaps) > GAPS_MAX or len(boot) > BOOT_MAX:
+        raise CollectError(f"{n} observations and {len(gaps)} gaps are no batch of an edge", remedy="send less at once")
+    last = max([first_seq + n - 1, *(gap.last_seq for gap in gaps)])
+    if min([first_seq, *(gap.first_seq for gap in gaps)]) < 0 or last > SEQ_MAX:
+        raise CollectError("a sequence is beyond what can be counted", remedy="sequences begin at 1 in each boot")
+    return sorted((Gap(g.first_seq, g.last_seq, g.reason[:REASON_MAX]) for g in gaps), key=lambda g: g.first_seq)
+
+
+def _by_reason(refusals: Sequence[Refusal]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for refusal in refusals:
+        found.setdefault(refusal.reason, []).append(refusal.seq)
+    return found
+
+
+def _in_words(seqs: Sequence[int]) -> str:
+    """Sequences, for people: what is refused of one batch is one note, however much it is."""
+    named = ", ".join(map(str, seqs[:NAMED_MAX]))
+    more = f" and {len(seqs) - NAMED_MAX:,} more" if len(seqs) > NAMED_MAX else ""
+    return f"{'sequence' if len(seqs) == 1 else 'sequences'} {named}{more}"
+
+
 def _new(upto: int, first_seq: int, n: int, gaps: Sequence[Gap]) -> tuple[list[tuple[int, int]], list[Gap], int]:
-    """What of a batch is new after `upto`: runs of sequences, first and last; the gaps between; and up to where all is known."""
+    """What of a batch is new after `upto`: runs of sequences, first and last; the gaps between; and up to where all is known.
+
+    `gaps` come in the order of their first sequences. Each is looked at once: a batch may have as many of them as rows.
+    """
     pieces: list[tuple[int, int]] = []
     taken: list[Gap] = []
-    while True:
-        upto = _over_gaps(upto, gaps, taken)
-        start = upto + 1
-        if not first_seq <= start < first_seq + n:  # a repeat, a hole, or the end
-            return pieces, taken, upto
-        ahead = [gap.first_seq - 1 for gap in gaps if gap.first_seq > start]
-        upto = min([first_seq + n - 1, *ahead])
-        pieces.append((start, upto))
-
-
-def _over_gaps(upto: int, gaps: Sequence[Gap], taken: list[Gap]) -> int:
-    """Step over what the edge says will never come."""
-    for gap in sorted(gaps, key=lambda g: g.first_seq):
+    end = first_seq + n
+    for gap in [*gaps, Gap(end, end - 1, "")]:  # one that is none: up to the end of the rows
+        if first_seq <= upto + 1 < min(gap.first_seq, end):
+            pieces.append((upto + 1, min(gap.first_seq, end) - 1))
+            upto = pieces[-1][1]
         if gap.first_seq <= upto + 1 <= gap.last_seq:
             taken.append(Gap(upto + 1, gap.last_seq, gap.reason))  # what arrived before the edge gave it up is no gap
             upto = gap.last_seq
-    return upto
+    return pieces, taken, upto
