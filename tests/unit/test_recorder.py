@@ -73,3 +73,21 @@ def test_a_log_that_cannot_be_read_does_not_end_the_hub(made):
     recorder.audit.path.unlink()
     recorder.look_at_heads()
     assert set(kept(store)) == {"a"}
+
+
+def test_an_edge_that_says_what_it_keeps_without_end_has_the_log_read_no_more_often(made, monkeypatch):
+    recorder, store = made
+    clock, looks, verify = recorder._clock, [], module.verify_log
+    monkeypatch.setattr(module, "verify_log", lambda home, heads: looks.append(len(heads)) or verify(home, heads))
+    for entries in range(50, 60):  # each another head, none of which the log has
+        recorder.head_kept("a", Head(entries, bytes(32)))
+        recorder.look_at_heads()
+    assert looks == [1, 1]  # and once more to say whose it is
+    assert len(happened(store)) == 1
+    recorder.head_kept("b", recorder.audit.head())  # nobody else waits for that
+    recorder.look_at_heads()
+    assert set(kept(store)) == {"a", "b"}
+    clock.advance(module.HEADS_S)
+    recorder.look_at_heads()  # what it said last is not forgotten
+    assert kept(store)["a"].entries == 59
+    assert len(happened(store)) == 2

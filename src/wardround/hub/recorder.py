@@ -18,6 +18,8 @@ from wardround.trust.erasures import Receipt
 
 log = structlog.get_logger(__name__)
 DENIAL_S = 60.0
+HEADS_S = 30.0  # between two looks at what one edge keeps: it gets a new head no sooner, and each look reads the whole log
+DETAIL_MAX = 500
 
 
 class Recorder:
@@ -32,6 +34,7 @@ class Recorder:
         self._denials_s: dict[str, float] = {}  # when somebody was last denied something
         self._lock = threading.Lock()
         self._kept: dict[str, Head] = {}  # by edge: said, and not looked at yet
+        self._looked_s: dict[str, float] = {}  # by edge
 
     def record(self, kind: str, what: str, who: str, **facts: object) -> None:
         """An entry of the audit log.
@@ -77,8 +80,11 @@ class Recorder:
     def look_at_heads(self) -> None:
         """Note what edges have said that they keep, and hold the log beside all of it at once: after a hub's start thousands say
         so within a minute, and each look reads the whole log. Call it about once a second, in a thread."""
+        now_s = self._clock.monotonic_s()
         with self._lock:
-            kept, self._kept = self._kept, {}
+            due = [edge for edge in self._kept if now_s - self._looked_s.get(edge, -HEADS_S) >= HEADS_S]
+            kept = {edge: self._kept.pop(edge) for edge in due}
+            self._looked_s.update(dict.fromkeys(due, now_s))
         if not kept:
             return
         heads = msgspec.json.decode(self._store.load_state(HEADS_STATE) or b"{}", type=dict[str, KeptHead])
@@ -99,7 +105,7 @@ class Recorder:
         """A place says that a subject is gone from it."""
         if receipt.known:
             found = "nothing of it is left" if receipt.clean else f"it is still in {', '.join(receipt.found)}"
-            self.happened(f"Erasure {number} carried out at {receipt.place}", found)
+            self.happened(f"Erasure {number} carried out at {receipt.place}", found[:DETAIL_MAX])
             self.record("delete", "erasure carried out", receipt.place, number=number, clean=receipt.clean)
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from wardround.learn.announcements import check_signed, signed_announcement
 from wardround.learn.in_progress import InProgress
 from wardround.learn.journal import Accepted, Journal, Refusal
 from wardround.learn.messages import Upload, UploadReceipt
+from wardround.learn.noted import Noted
 from wardround.learn.reception import Reception
 from wardround.learn.spans import Spans, span
 from wardround.learn.study import Study
@@ -55,6 +56,7 @@ class Arrivals:
         *,
         lock: threading.RLock,
         now: InProgress,
+        noted: Noted,
         reception: Reception,
         journal: Journal,
         clock: Clock,
@@ -63,7 +65,7 @@ class Arrivals:
         carry_out: Callable[[Sequence[rounds.Command]], None],
     ) -> None:
         """`lock` is the coordinator's, under which the round `now` moves; `carry_out` does what the state machine says."""
-        self._study, self._lock, self._now, self._reception = study, lock, now, reception
+        self._study, self._lock, self._now, self._noted, self._reception = study, lock, now, noted, reception
         self._journal, self._clock, self._spans, self._emit, self._carry_out = journal, clock, spans, emit, carry_out
         self._arrived: deque[_Arrived] = deque()  # at most one an upload under way
 
@@ -188,19 +190,24 @@ class Arrivals:
 
     def _refused(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
         with self._lock:
-            self._note_refusal(edge, upload, error)
+            told = self._note_refusal(edge, upload, error)
             if error.reason == "round":  # late: known, answered, nobody's fault
                 return
-            self._emit("refused", edge=edge, reason=error.reason, detail=str(error))
+            if told:
+                self._emit("refused", edge=edge, reason=error.reason, detail=str(error))
             state = self._now.state
             if state is not None and self._now.asked(edge)[0] == upload.round_number:
                 self._now.state, commands = rounds.step(state, rounds.Failed(edge, error.reason))
                 self._carry_out(commands)
 
-    def _note_refusal(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> None:
+    def _note_refusal(self, edge: EdgeId, upload: Upload, error: UpdateRefused) -> bool:
+        """Write it down, and whether it is: of an edge that is refused without end a few are."""
         verdict = "late" if error.reason in ("round", "late") else "refused"
         self._spans.end("order", upload.round_number, edge, outcome=verdict, reason=error.reason)
+        if not self._noted.is_one_of_few(edge):
+            return False
         facts = (verdict, error.reason, str(error)[:300], upload.sha256, upload.examples)
         asked = verdict == "late" or upload.round_number == self._now.asked(edge)[0]
         number = upload.round_number if asked else self._now.next_number  # what an edge claims its round to be hides no refusal
         self._journal.refuse(Refusal(self._clock.now_us(), min(number, self._now.next_number), edge, *facts))
+        return True

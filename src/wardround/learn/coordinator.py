@@ -37,6 +37,7 @@ from wardround.learn.journal import (
 from wardround.learn.making import Making, Reference, weighted_metrics
 from wardround.learn.messages import MaskStep, Order, RoundEvent, Upload, UploadReceipt
 from wardround.learn.models import Parameters
+from wardround.learn.noted import Noted
 from wardround.learn.opening import Opening
 from wardround.learn.own_report import SignedReport, check_report
 from wardround.learn.pace import NOBODY, Abilities, Held, Pace
@@ -57,6 +58,7 @@ from wardround.learn.triage import Screen, Verdict, examples_most
 from wardround.records import EdgeId, ModelDigest
 
 log = structlog.get_logger(__name__)
+DECLINED, FAILED = "declined", "failed"
 SETTLE_S = 1.0  # at the start of a study, once a quorum is attached: how long others may still come
 
 
@@ -127,6 +129,7 @@ class Coordinator:
         self._lock = threading.RLock()
         self._attached: set[EdgeId] = set()
         self._now = InProgress(journal)
+        self._noted = Noted(self._now)
         self._pace = Pace(study, clock, [{*c.folded, *c.aside} for c in committed], weights, abilities, held)
         self._opening = Opening(
             study, journal, self._pace, clock, surveys=survey is not None, blind=self._blind, central=self._central
@@ -135,6 +138,7 @@ class Coordinator:
             study,
             lock=self._lock,
             now=self._now,
+            noted=self._noted,
             reception=self._reception,
             journal=journal,
             clock=clock,
@@ -147,7 +151,6 @@ class Coordinator:
         self._quorum_since_s: float | None = None
         self._paused = self._told_spent = False
         self._told: dict[EdgeId, tuple[int, int, str]] = {}  # by edge, of its newest report on itself: round, attempt, sits out
-        self._refused_in, self._refused = (-1, 0), set[tuple[EdgeId, str]]()  # round and attempt; edges and reasons
         self._asides = Asides(journal, blobs, study.triage)
         self._retention = Retention(journal, blobs, study.release.models_kept)
         self._extensions = Extensions(journal)
@@ -204,15 +207,20 @@ class Coordinator:
             if declined:
                 self._pace.declined(edge, reason[:200])
             if self._now.asked(edge)[0] == round_number:
-                if not declined:
-                    verdict = self._sat_out(edge, round_number) or ("failed", "training")
-                    self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, *verdict, reason[:200]))
-                self._spans.end("order", round_number, edge, outcome="declined" if declined else "failed", reason=reason[:200])
-                self._emit("declined" if declined else "failed", edge=edge, reason=reason[:200])
+                if self._noted.is_first(edge, DECLINED if declined else FAILED):
+                    self._note_failure(edge, round_number, reason[:200], declined=declined)
                 if self._blind is not None:
                     self._blind.fail(edge)
                 self._step(rounds.Failed(edge, reason))
                 self._go_on()
+
+    def _note_failure(self, edge: EdgeId, round_number: int, reason: str, *, declined: bool) -> None:
+        if not declined:
+            verdict = self._sat_out(edge, round_number) or ("failed", "training")
+            self._journal.refuse(Refusal(self._clock.now_us(), round_number, edge, *verdict, reason))
+        outcome = DECLINED if declined else FAILED
+        self._spans.end("order", round_number, edge, outcome=outcome, reason=reason)
+        self._emit(outcome, edge=edge, reason=reason)
 
     def masks(self, edge: EdgeId, step: MaskStep) -> None:
         """Take an edge's step of a masked round. What is not as agreed is refused by name, and its edge is out of the round."""
@@ -248,13 +256,9 @@ class Coordinator:
             self._emit("own-report", round_number=report.round_number, edge=edge, reason=report.sits_out, own_report=report)
 
     def _refuse_once(self, edge: EdgeId, reason: str, detail: str) -> None:
-        """Once an attempt for each reason: an edge that says the same thing without end costs no write to the disk each time."""
-        attempt = (self._now.next_number, self._now.open.attempt if self._now.open is not None else 0)
-        if attempt != self._refused_in:
-            self._refused_in, self._refused = attempt, set()
-        if (edge, reason) in self._refused:
+        """Once an attempt for each reason."""
+        if not self._noted.is_first(edge, reason):
             return
-        self._refused.add((edge, reason))
         self._journal.refuse(Refusal(self._clock.now_us(), self._now.next_number, edge, "refused", reason, detail[:300]))
         self._emit("refused", edge=edge, reason=reason, detail=detail)
 

@@ -23,6 +23,7 @@ from wardround.wire import wardround_pb2 as pb
 log = structlog.get_logger(__name__)
 HEAD_S = 30.0  # between two heads of a log that grows
 RECORDS_MAX, DIGESTS_MAX = 4_000, 10_000  # of one message
+RECEIPT_BYTES_MAX = 1_000_000
 KNOWN_MAX = 100_000  # records: an edge that has more keeps what it has of the rest
 
 
@@ -94,14 +95,17 @@ class Duties:
         if message.WhichOneof("kind") == "kept_head":
             self._on_head(edge, head_of(message.kept_head))
             return
+        number, said = message.erased.number, message.erased.receipt
+        if number not in {erasure.number for erasure in self._erasures.owed(edge)}:
+            return  # it has said so before, or was not asked: each answer is written down in three places
         try:
-            receipt = msgspec.json.decode(message.erased.receipt, type=Receipt)
+            receipt = msgspec.json.decode(said[:RECEIPT_BYTES_MAX], type=Receipt)
         except MALFORMED:
             log.warning("an edge's receipt cannot be read", edge_id=edge)
             return
-        if self._erasures.get(message.erased.number) is not None:
-            self._erasures.answer(message.erased.number, edge, receipt, self._clock.now_us())
-            self._on_erased(message.erased.number, receipt)
+        receipt = msgspec.structs.replace(receipt, place=edge)  # whatever it says: it answers for itself alone
+        self._erasures.answer(number, edge, receipt, self._clock.now_us())
+        self._on_erased(number, receipt)
 
 
 def wishes_to_wire(wishes: Sequence[Wish]) -> pb.HubMessage:

@@ -141,3 +141,19 @@ def test_whom_an_edge_knows_to_be_erased_is_said_in_messages_of_some_size():
     assert [d for m in erased_here(digests) for d in m.erased_here.digests] == digests
     assert max(len(m.SerializeToString()) for m in erased_here(digests)) < 1_000_000
     assert erased_here([]) == []
+
+
+def test_an_edge_answers_for_itself_alone_and_once(hub):
+    """Each answer is an entry of the audit log, which nobody ever shortens, and a line of what happened."""
+    number = hub.erasures.ask("secret-subject", "dora", "", 0)
+    for t_us in range(50):
+        receipt = Receipt(place="hub", t_us=t_us, known=True, removed={}, seconds=0.1)
+        hub.duties.answered("a", erased_to_wire(number, receipt))
+    assert [(n, r.place, r.t_us) for n, r in hub.erased] == [(number, "a", 0)]
+    assert hub.erasures.answers(number) == {"a": hub.erased[0][1]}
+    hub.erasures.joined("a", hub.clock.now_us() + 1)  # with a backup: it is asked again
+    hub.clock.advance(1.0)
+    hub.duties.answered("a", erased_to_wire(number, receipt))
+    assert [r.t_us for _, r in hub.erased] == [0, 49]
+    hub.duties.answered("b", pb.EdgeMessage(erased=pb.Erased(number=2**64 - 1, receipt=b"{}")))
+    assert len(hub.erased) == 2
