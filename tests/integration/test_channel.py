@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from wardround.trust.certificates import Authority, key_pem, new_key, write_private
-from wardround.trust.channel import Guard, HubChannel, edge_channel, peer_name, start_hub_listener
+from wardround.trust.channel import CALLS_MAX, Guard, HubChannel, edge_channel, peer_name, start_hub_listener
 
 pytestmark = pytest.mark.timeout(360)
 
@@ -228,6 +228,33 @@ def test_a_revoked_edge_that_reads_nothing_is_cut_off_as_well(hub, tmp_path):
     asyncio.run(run())
 
 
+def test_an_edge_has_few_calls_of_a_kind_open_and_the_others_are_not_held_up(hub, tmp_path):
+    """Each may hold a message of eight megabytes at the hub: some hundred from one edge were the end of its memory."""
+    greedy, other = identity(tmp_path / "a", hub.authority, "icu-a"), identity(tmp_path / "b", hub.authority, "icu-b")
+
+    async def run():
+        async with hub:
+            channels = [edge_channel(greedy, "127.0.0.1", hub.port) for _ in range(2)]
+            ends = [await quiet_download(channels[k % 2]) for k in range(CALLS_MAX)]
+            beyond = [channels[k % 2].unary_stream("/test.Test/Gives")(b"") for k in range(20)]
+            refused = {await code_of(call.read()) for call in beyond}
+            another_kind = await hub.ask(greedy)
+            another_edge = await quiet_download(edge_channel(other, "127.0.0.1", hub.port))
+            await channels[0].close(None)
+            await channels[1].close(None)
+            async with asyncio.timeout(60):
+                while True:  # until the hub has heard that they are over
+                    channel = edge_channel(greedy, "127.0.0.1", hub.port)
+                    call = channel.unary_stream("/test.Test/Gives")(b"")
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        if await call.read() == b"here":
+                            break
+                    await channel.close(None)
+            return len(ends), refused, another_kind, another_edge is not None
+
+    assert asyncio.run(run()) == (CALLS_MAX, {grpc.StatusCode.RESOURCE_EXHAUSTED}, b"icu-a:hello", True)
+
+
 def test_calls_under_way_end_on_the_connection_they_began_on(hub, tmp_path):
     """A renewed identity is used by the next call, and an upload in the middle goes on with the one before."""
     edge = identity(tmp_path / "a", hub.authority, "icu-a")
@@ -354,7 +381,7 @@ async def _still_reads(tmp_path):
 
     readers = []
     guard = Guard(lambda name, _serial: name in denied)
-    wrapped = guard._wrap(grpc.stream_stream_rpc_method_handler(handler))
+    wrapped = guard._wrap(grpc.stream_stream_rpc_method_handler(handler), "/test.Test/Quiet")
     assert [answer async for answer in wrapped.stream_stream(requests(), call)] == [b"here"]
     call.over = True
     goes_on.set()

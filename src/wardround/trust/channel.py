@@ -26,6 +26,7 @@ import wardround
 from wardround.errors import CertificateRefused, PortTaken, TrustError
 from wardround.records import EdgeId
 from wardround.trust.certificates import HUB_NAME, describe, load_key, public_key_of, signed_by
+from wardround.trust.few_calls import FewCalls
 from wardround.trust.open_streams import OpenStreams
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,8 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 # megabyte of an upload: over 3G that takes ten seconds, and with less patience no upload over such a link ever came to its end.
 KEEPALIVE_MS = 20_000
 DENY_CHECK_S = 0.5
+CALLS_MAX = 16  # of one method that a peer may have open at once, on however many connections
+STREAMS_MAX = 64  # calls of one connection: gRPC has those beyond wait
 RETIRE_S = 10.0  # after the certificate's end: until then the hub has ended what was under way
 _OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -46,6 +49,7 @@ _HUB_OPTIONS = [
     *_OPTIONS,
     ("grpc.http2.bdp_probe", 0),  # probing grows each stream's window to megabytes: hundreds of edges would fill the memory
     ("grpc.http2.lookahead_bytes", READ_AHEAD),  # beside the message that is being read
+    ("grpc.max_concurrent_streams", STREAMS_MAX),
     ("grpc.server_handshake_timeout_ms", 3_000),  # 119 s by default: silent connections would pile up
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
@@ -104,9 +108,10 @@ def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call that has opened. To check its peer again asks gRPC nothing about the call: whoever reads a stream may still do so
+    """A call of this peer that has opened. To check its peer again asks gRPC nothing about the call: whoever reads a stream may still do so
     for a moment when the call is over."""
 
+    peer: str
     ends: Callable[[], str]  # why the peer gets no answer now; empty: it does
     refuse: Callable[[str], Awaitable[Any]]
 
@@ -140,6 +145,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         """`denied(name, serial)` answers from memory: it is asked for every message. With an `issuer` (PEM, one or more), who was
         issued by another under the same root gets no answer: an edge of another hub."""
         self._denied, self._issuer = denied, issuer
+        self._few = FewCalls(CALLS_MAX)
         self._streams = OpenStreams(DENY_CHECK_S)  # a revoked edge's open stream ends, however quiet it is
 
     async def intercept_service(
@@ -151,18 +157,20 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
-        return self._wrap(handler)
+        return self._wrap(handler, handler_call_details.method)
 
-    async def _opened(self, context: Any) -> _Call:
-        """Check the peer of a call that opens."""
+    async def _opened(self, context: Any, method: str) -> _Call:
+        """Check the peer of a call that opens; `_few` is told of it before anything else is waited for."""
         try:
             peer = _peer(context)
         except CertificateRefused as error:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
             raise
         foreign = bool(self._issuer) and not _of_issuer(peer.certificate, self._issuer)
-        call = _Call(partial(self._against, peer, foreign), partial(context.abort, grpc.StatusCode.UNAUTHENTICATED))
+        call = _Call(peer.name, partial(self._against, peer, foreign), partial(context.abort, grpc.StatusCode.UNAUTHENTICATED))
         await call.check()
+        if self._few.is_full(peer.name, method):
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{peer.name} has {self._few.most} calls like this one open")
         return call
 
     def _against(self, peer: _Peer, foreign: bool) -> str:
@@ -173,7 +181,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             return f"the certificate of {peer.name} is of another hub"
         return f"{peer.name} is revoked" if self._denied(peer.name, peer.serial) else ""
 
-    def _wrap(self, handler: Any) -> Any:
+    def _wrap(self, handler: Any, method: str) -> Any:
         async def incoming(requests: AsyncIterator[Any], call: _Call) -> AsyncIterator[Any]:
             async for request in requests:
                 await call.check()
@@ -182,8 +190,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         if handler.request_streaming and handler.response_streaming:
 
             async def stream_stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-                call = await self._opened(context)
-                with self._streams.watched(call.ends, call.refuse), _told():
+                call = await self._opened(context, method)
+                with self._few.one(call.peer, method), self._streams.watched(call.ends, call.refuse), _told():
                     async for response in handler.stream_stream(incoming(requests, call), context):
                         await call.check()
                         yield response
@@ -192,16 +200,16 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         if handler.request_streaming:
 
             async def stream_unary(requests: AsyncIterator[Any], context: Any) -> Any:
-                call = await self._opened(context)
-                with self._streams.watched(call.ends, call.refuse), _told():
+                call = await self._opened(context, method)
+                with self._few.one(call.peer, method), self._streams.watched(call.ends, call.refuse), _told():
                     return await handler.stream_unary(incoming(requests, call), context)
 
             return grpc.stream_unary_rpc_method_handler(stream_unary, handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
 
             async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                call = await self._opened(context)
-                with self._streams.watched(call.ends, call.refuse), _told():
+                call = await self._opened(context, method)
+                with self._few.one(call.peer, method), self._streams.watched(call.ends, call.refuse), _told():
                     async for response in handler.unary_stream(request, context):
                         await call.check()
                         yield response
@@ -209,8 +217,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             return grpc.unary_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
 
         async def unary_unary(request: Any, context: Any) -> Any:
-            await self._opened(context)
-            with _told():
+            call = await self._opened(context, method)
+            with self._few.one(call.peer, method), _told():
                 return await handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(unary_unary, handler.request_deserializer, handler.response_serializer)
