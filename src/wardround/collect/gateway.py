@@ -24,6 +24,7 @@ from wardround.collect.lanes import Priority
 from wardround.collect.local_store import LocalStore
 from wardround.collect.observing import EARLIEST_US, check_time, judged, observed
 from wardround.collect.quarantine import NOT_A_NUMBER, REPLAY, WHOLE, Quarantine, SetAside
+from wardround.collect.refused_parts import RefusedParts
 from wardround.collect.registry import Device
 from wardround.collect.signals import Signals
 from wardround.collect.spool import AHEAD_MAX, Also, DeviceMark, Spool
@@ -75,6 +76,7 @@ class _Group:
     marks: dict[tuple[str, str], DeviceMark] = field(default_factory=dict)
     plain: dict[tuple[str, str], int] = field(default_factory=dict)  # device, digest: how often it has come
     hours: dict[tuple[str, str, int], tuple[int, float]] = field(default_factory=dict)  # samples and seconds covered
+    aside: list[SetAside] = field(default_factory=list)
     replayed: list[SetAside] = field(default_factory=list)
     alarms: list[_Message] = field(default_factory=list)  # messages that hold one
     digests: set[bytes] = field(default_factory=set)  # of the readings of files
@@ -88,7 +90,7 @@ class _Group:
             self.hours[key] = (before[0] + samples, before[1] + seconds)
 
     def __bool__(self) -> bool:
-        return bool(self.kept or self.marks or self.plain or self.replayed or self.settle)
+        return bool(self.kept or self.marks or self.plain or self.aside or self.replayed or self.settle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +151,8 @@ class Gateway:
         The same bytes again are the same message where the sender says so (`repeated`, MQTT's DUP) or where every reading in
         them has a time of its own; else a device has measured the same value twice.
 
-        Nothing is durable before `commit`. A message that cannot be read is set aside with its reason, durably, and
-        receipted like any other: the device need not send it again.
+        Nothing is durable before `commit`. A message that cannot be read is set aside with its reason, and receipted like any
+        other: the device need not send it again.
         """
         self.counts.messages += 1
         now_us = self._clock.now_us()
@@ -211,6 +213,7 @@ class Gateway:
 
     def _keep(self, group: _Group) -> list[Receipt]:
         """A group, on the disk when this returns."""
+        self._quarantine.put(group.aside)
         self._local.keep(group.kept)
         marks = group.marks.values()
         self._spool.commit(
@@ -328,7 +331,7 @@ class Gateway:
                 payload = encode_readings([reading])
                 keeps = self._keeps(self._pseudonym(known.patient))
                 words, kept = (str(error), payload) if keeps else (error.reason, b"")
-                self._quarantine.put(SetAside(now_us, device, boot, 1, 0, error.reason, words, kept, size=len(payload)))
+                self._group.aside.append(SetAside(now_us, device, boot, 1, 0, error.reason, words, kept, size=len(payload)))
                 taken += Taken(set_aside=1)
                 continue
             if choice is Consent.NONE:
@@ -346,19 +349,20 @@ class Gateway:
         self, device: str, boot: str, seq: int, payload: bytes, now_us: int, *, only: int = WHOLE, live: bool = True
     ) -> bool:
         """Observations of a message, or of one part of it, for the next commit; whether that part is dealt with."""
+        parts = RefusedParts(now_us, device, boot, seq, payload)
+        dealt_with = self._work_through(parts, only=only, live=live)
+        self.counts.set_aside += len(parts.refused)
+        self._group.aside += parts.rows()
+        return dealt_with
 
-        def set_aside(error: DecodeError, part: int) -> None:
-            self.counts.set_aside += 1
-            words, kept = (str(error), payload) if keeps else (error.reason, b"")  # an error may quote the message
-            self._quarantine.put(SetAside(now_us, device, boot, seq, part, error.reason, words, kept, size=len(payload)))
-
-        keeps = True
+    def _work_through(self, parts: RefusedParts, *, only: int, live: bool) -> bool:
+        device, boot, payload, now_us = parts.device, parts.boot, parts.payload, parts.t_us
         try:
             known = self._known(device)
         except DecodeError as error:
-            set_aside(error, only)
+            parts.add(error, only)
             return False
-        keeps = self._keeps(self._pseudonym(known.patient))
+        parts.keeps = self._keeps(self._pseudonym(known.patient))
         from_file = boot.startswith(FROM_FILE)
         if from_file and self._spool.has_taken(digest := bytes.fromhex(boot.removeprefix(FROM_FILE))):
             return True  # imported again, since it was set aside
@@ -368,25 +372,24 @@ class Gateway:
             else:
                 decoded = decode(known.format, payload, Source(now_us, known.zone(), known.user))
         except DecodeError as error:
-            set_aside(error, only)
+            parts.add(error, only)
             return False
         if only == WHOLE:
             for refused in decoded.refused:
-                set_aside(refused, NOT_A_NUMBER)
-        taken = only == WHOLE
+                parts.add(refused, NOT_A_NUMBER)
         clock = self._clock_of(device, decoded.readings, now_us) if live and not from_file else None
         for index, reading in enumerate(decoded.readings):
             if only not in (WHOLE, index):
                 continue
             try:
-                self._keep_reading(reading, known, boot, seq, index, now_us, clock)
+                self._keep_reading(reading, known, boot, parts.seq, index, now_us, clock)
             except DecodeError as error:
-                set_aside(error, index)
+                parts.add(error, index)
                 continue
-            taken = True
+            parts.taken = True
             if from_file:
                 self._group.digests.add(digest)
-        return taken
+        return parts.taken or only == WHOLE
 
     def _known(self, device: str) -> Device:
         """A device by its name.

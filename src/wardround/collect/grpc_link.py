@@ -23,6 +23,7 @@ SERVICE = "wardround.v1.Collect"
 IDLE_S = 0.05  # how long a new observation may wait in the spool before it is sent
 RETRY_S_MIN, RETRY_S_MAX = 0.2, 5.0
 CONSENTS_MAX = 200_000  # of one request: more than its bytes hold of real ones
+SAME_VERSION = "bring edge and hub to the same version"
 _METHOD = f"/{SERVICE}/Forward"
 
 
@@ -79,7 +80,7 @@ def _consents(records: Sequence[pb.ConsentRecord]) -> list[ConsentRecord]:
     try:
         return [ConsentRecord(c.subject, c.code, Consent(c.choice), _counted(c.version), c.purpose or "*") for c in records]
     except ValueError as error:
-        raise CollectError(f"a consent cannot be read: {str(error)[:80]}", remedy="bring edge and hub to the same version") from error
+        raise CollectError(f"a consent cannot be read: {str(error)[:80]}", remedy=SAME_VERSION) from error
 
 
 def _counted(number: int) -> int:
@@ -89,7 +90,7 @@ def _counted(number: int) -> int:
         CollectError: it is none.
     """
     if number > SEQ_MAX:
-        raise CollectError("a number is beyond what can be counted", remedy="bring edge and hub to the same version")
+        raise CollectError("a number is beyond what can be counted", remedy=SAME_VERSION)
     return number
 
 

@@ -6,15 +6,16 @@ The command line asks for a replay, the running edge carries it out (gateway.py)
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from wardround.collect import sealed_rows
 from wardround.collect.storage import Storage
-from wardround.errors import Unreadable
+from wardround.errors import StorageFull, Unreadable
 from wardround.trust.at_rest import PLAIN, Place, Seal
 
 ROWS_MAX = 20_000
@@ -73,18 +74,31 @@ class Quarantine(sealed_rows.SealableFile):
         if "kept" not in {row[1] for row in self._db.execute("PRAGMA table_info(aside)")}:
             self._db.execute("ALTER TABLE aside ADD COLUMN kept INTEGER")  # bytes of a sealed payload; none: it is not sealed
 
-    def put(self, row: SetAside) -> None:
-        """Keep a row; the same one again is there once, and no longer waits for a replay."""
-        detail, payload, kept = self._sealed(row.device, row.boot, row.seq, row.part, row.reason, row.detail, row.payload)
-        values = (row.t_us, row.device, row.boot, row.seq, row.part, row.reason, detail)
+    def put(self, rows: Sequence[SetAside]) -> None:
+        """Keep rows, on the disk when this returns; the same one again is there once, and no longer waits for a replay.
+
+        Raises:
+            StorageFull: the disk refused; none of them was kept.
+        """
+        if not rows:
+            return
+        values = [
+            (row.t_us, row.device, row.boot, row.seq, row.part, row.reason, row.size or len(row.payload), *self._sealed(row))
+            for row in rows
+        ]
         with self._lock:
-            self._db.execute(
-                "INSERT INTO aside (t_us, device, boot, seq, part, reason, detail, payload, size, kept)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-                " ON CONFLICT (device, boot, seq, part, reason, detail) DO UPDATE SET asked = 0",
-                (*values, payload, row.size or len(row.payload), kept),
-            )
-            self._db.execute("DELETE FROM aside WHERE number <= (SELECT max(number) FROM aside) - ?", (ROWS_MAX,))
+            try:
+                with self._db:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    self._db.executemany(
+                        "INSERT INTO aside (t_us, device, boot, seq, part, reason, size, detail, payload, kept)"
+                        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                        " ON CONFLICT (device, boot, seq, part, reason, detail) DO UPDATE SET asked = 0",
+                        values,
+                    )
+                    self._db.execute("DELETE FROM aside WHERE number <= (SELECT max(number) FROM aside) - ?", (ROWS_MAX,))
+            except sqlite3.OperationalError as exc:
+                raise StorageFull(f"the disk refused what is set aside: {exc}", remedy="free the edge's disk") from exc
 
     def rows(self, limit: int = 1_000, *, reason: str = "") -> list[SetAside]:
         """The newest first, of one reason or of all."""
@@ -142,23 +156,21 @@ class Quarantine(sealed_rows.SealableFile):
                 self._db.execute("BEGIN IMMEDIATE")
                 for _, device, boot, seq, part, reason, detail, payload, _, number, _, kept in rows:
                     if kept is None:
-                        sealed = self._sealed(device, boot, seq, part, reason, detail, payload)
+                        sealed = self._sealed(SetAside(0, device, boot, seq, part, reason, detail, payload))
                         self._db.execute(
                             "UPDATE OR REPLACE aside SET detail = ?, payload = ?, kept = ? WHERE number = ?", (*sealed, number)
                         )
             return int(rows[-1][9])
 
-    def _sealed(
-        self, device: str, boot: str, seq: int, part: int, reason: str, detail: str, payload: bytes
-    ) -> tuple[str, bytes, int | None]:
+    def _sealed(self, row: SetAside) -> tuple[str, bytes, int | None]:
         """Detail, payload and its length, as they are kept."""
-        cut = payload[:PAYLOAD_MAX]
-        if not self._seal.on or (not cut and detail == reason):  # nothing of a patient is in it, who may be an erased one
-            return detail, cut, None
-        subject = self._owner(device)
-        digest = self._seal.digest(subject, detail)
-        place = _place(device, boot, seq, part, reason, digest)
-        return digest, self._seal.seal(subject, place, msgspec.msgpack.encode((detail, cut))), len(cut)
+        cut = row.payload[:PAYLOAD_MAX]
+        if not self._seal.on or (not cut and row.detail == row.reason):  # nothing of a patient is in it, who may be an erased one
+            return row.detail, cut, None
+        subject = self._owner(row.device)
+        digest = self._seal.digest(subject, row.detail)
+        place = _place(row.device, row.boot, row.seq, row.part, row.reason, digest)
+        return digest, self._seal.seal(subject, place, msgspec.msgpack.encode((row.detail, cut))), len(cut)
 
     def _opened(self, row: _Row) -> SetAside:
         t_us, device, boot, seq, part, reason, detail, payload, size, number, asked, kept = row

@@ -108,7 +108,7 @@ def peer_certificate(context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Call:
-    """A call of this peer that has opened. To check its peer again asks gRPC nothing about the call: whoever reads a stream may still do so
+    """A call that has opened. To check its peer again asks gRPC nothing about the call: whoever reads a stream may still do so
     for a moment when the call is over."""
 
     peer: str

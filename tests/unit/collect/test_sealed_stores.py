@@ -93,7 +93,7 @@ class Site:
         device = next(d for d, s in OWNERS.items() if s == subject)
         for seq in seqs:
             payload = f"{SECRET} {seq}".encode()
-            self.quarantine.put(SetAside(T0_US, device, "b", seq, WHOLE, "malformed", f"not JSON: {SECRET}", payload))
+            self.quarantine.put([SetAside(T0_US, device, "b", seq, WHOLE, "malformed", f"not JSON: {SECRET}", payload)])
         self.imports.put("ticket", device, [Reading(name="heart-rate", unit="", t_us=T0_US, text=f"{SECRET} {seqs[0]}")])
         boot = subject[:4]
         after = self.inbox.watermark("icu-a", boot)
@@ -432,13 +432,13 @@ def test_what_was_set_aside_is_replayed_from_its_encrypted_row(site):
     asked = site.quarantine.asked()
     assert [row.payload.decode() for row in asked] == [f"{SECRET} {n}" for _, n in ALL]
     again = SetAside(T0_US, "d-anna", "b", 1, WHOLE, "malformed", f"not JSON: {SECRET}", f"{SECRET} 1".encode())
-    site.quarantine.put(again)  # the same one again is there once, and no longer waits
+    site.quarantine.put([again])  # the same one again is there once, and no longer waits
     assert sum(site.quarantine.counts().values()) == 6
     assert len(site.quarantine.asked()) == 5
-    site.quarantine.put(SetAside(T0_US, "d-anna", "b", 9, WHOLE, "malformed", "long", bytes(65_536), size=65_600))
+    site.quarantine.put([SetAside(T0_US, "d-anna", "b", 9, WHOLE, "malformed", "long", bytes(65_536), size=65_600)])
     assert not next(row for row in site.quarantine.rows() if row.seq == 9).can_replay
     assert site.quarantine.ask(number=7) == 0  # cut: what is there is not all of it
-    site.quarantine.put(SetAside(T0_US, "nobody's", "b", 1, WHOLE, "unknown-device", "who?", b"payload"))
+    site.quarantine.put([SetAside(T0_US, "nobody's", "b", 1, WHOLE, "unknown-device", "who?", b"payload")])
     assert site.quarantine.rows(1)[0].payload == b"payload"
 
 

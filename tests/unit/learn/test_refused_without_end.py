@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from tests.unit.learn.test_coordinator import Hub
+
 from wardround.learn.journal import Journal
 from wardround.learn.noted import UPLOADS_MAX
 from wardround.records import EdgeId
