@@ -25,6 +25,7 @@ from wardround.learn.frames import FrameMalformed, frame, unframe
 from wardround.learn.grpc_wire import (
     CHUNK,
     IDLE_S,
+    NAME_MAX,
     Beat,
     Stride,
     beat_of,
@@ -254,8 +255,8 @@ class HubLink:
                     self._relays.pop(edge, None)
                     if message.hello.relay_address:
                         self._relays[edge] = message.hello.relay_address[:300]
-                    self._abilities[edge] = frozenset(list(message.hello.learners)[:SAID_MAX])
-                    self._on_attached(edge, message.hello.software_version)
+                    self._abilities[edge] = frozenset(said[:NAME_MAX] for said in message.hello.learners[:SAID_MAX])
+                    self._on_attached(edge, message.hello.software_version[:NAME_MAX])
                     for coordinator in list(self._studies().values()):
                         if message.hello.HasField("condition"):
                             coordinator.note(edge, condition_of(message.hello.condition))

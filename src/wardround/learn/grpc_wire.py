@@ -22,9 +22,10 @@ SERVICE = "wardround.v1.Learn"
 RELAY = "wardround.v1.Relay"
 CHUNK = 512 * 1024
 PASSED_ON_MAX = 1_000
+METRICS_MAX = 200  # of one update
 SIGNATURE_MAX = 128  # bytes; of P-256, DER, at most 72
 ALERTS_MAX = 200  # open at one edge: more are not told
-WORD_MAX, NAME_MAX, TITLE_MAX = 20, 80, 200
+WORD_MAX, NAME_MAX, TITLE_MAX, DIGEST_MAX = 20, 80, 200, 64
 LOADS_MAX, NEWS2_MAX = 4, 20
 DAYS_MAX = 1e9  # a longer time is no figure
 SINCE_US_MAX = 32_503_680_000_000_000  # the year 3000: nor is a later one
@@ -81,11 +82,11 @@ def beat_of(beat: pb.Heartbeat) -> Beat:
         beat.examples,
         beat.spooled,
         beat.spool_bytes,
-        beat.working_on,
+        beat.working_on[:TITLE_MAX],
         condition=condition_of(beat.condition) if beat.HasField("condition") else None,
-        model=beat.model[:64],
-        passed_on=dict(list(beat.passed_on.items())[:PASSED_ON_MAX]),
-        models=tuple(beat.models[:HELD_MAX]),
+        model=beat.model[:DIGEST_MAX],
+        passed_on={edge[:NAME_MAX]: n for edge, n in list(beat.passed_on.items())[:PASSED_ON_MAX]},
+        models=tuple(model[:DIGEST_MAX] for model in beat.models[:HELD_MAX]),
         alerts=_alerts_of(beat),
         load=tuple(map(_load_of, beat.load[:LOADS_MAX])),
         acknowledges=beat.acknowledges,
@@ -169,7 +170,7 @@ def condition_to_wire(condition: Condition) -> pb.Condition:
 
 
 def upload_of(header: pb.UpdateHead, certificate: bytes) -> Upload:
-    """What a header announces, on a connection with this certificate."""
+    """What a header announces, on a connection with this certificate. What is cut off breaks the edge's signature."""
     return Upload(
         study=header.study,
         round_number=header.round,
@@ -178,10 +179,10 @@ def upload_of(header: pb.UpdateHead, certificate: bytes) -> Upload:
         size=header.size,
         sha256=header.sha256[:64],
         examples=header.examples,
-        metrics=dict(header.metrics),
+        metrics={name[:NAME_MAX]: value for name, value in list(header.metrics.items())[:METRICS_MAX]},
         signature=header.signature[:SIGNATURE_MAX],
         certificate=certificate,
-        rows=header.rows[: BYTES_MAX + 1],  # what is cut off breaks the signature
+        rows=header.rows[: BYTES_MAX + 1],
     )
 
 

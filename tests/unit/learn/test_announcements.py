@@ -10,12 +10,14 @@ from tests.unit.learn.test_coordinator import Hub
 from wardround.clock import SystemClock
 from wardround.errors import UpdateRefused
 from wardround.learn.announcements import announcement, metrics_digest, wrong_with
+from wardround.learn.grpc_wire import METRICS_MAX, upload_of
 from wardround.learn.journal import Journal
 from wardround.learn.messages import Upload
 from wardround.records import EdgeId
 from wardround.simulation.toy import signed, toy_authority, toy_identity
 from wardround.trust.certificates import Authority, new_key
 from wardround.trust.signatures import edge_signature
+from wardround.wire import wardround_pb2 as pb
 
 A = EdgeId("a")
 
@@ -118,3 +120,26 @@ def test_what_is_signed_does_not_depend_on_how_it_travelled():
     assert announcement(upload) == announcement(replace(upload, metrics={"a": 1.0, "b": 2.0}, certificate=toy_identity("a")[1]))
     assert metrics_digest({"a": 1.0}) != metrics_digest({"a": 1.0 + 1e-12}) != metrics_digest({})
     assert metrics_digest({"ab": 1.0}) != metrics_digest({"a": 1.0})
+
+
+def test_a_hundred_thousand_metrics_are_not_kept_whoever_has_signed_them(hub):
+    """They had gone into the journal, the records of the round and what people see of it."""
+    _, done = hub.made("a")
+    good = signed("a", replace(hub.announce("a", done.data, examples=60), metrics={f"m{k}": 1.0 for k in range(METRICS_MAX + 1)}))
+    head = pb.UpdateHead(
+        study=good.study,
+        round=good.round_number,
+        task=good.task,
+        base_model=good.base,
+        size=good.size,
+        sha256=good.sha256,
+        examples=good.examples,
+        metrics=dict(good.metrics),
+        signature=good.signature,
+    )
+    assert offer(hub, upload_of(head, good.certificate), done.data).reason == "signature"
+    few = signed("a", replace(good, metrics={f"m{k}": 1.0 for k in range(METRICS_MAX)}))
+    head.ClearField("metrics")
+    head.metrics.update(few.metrics)
+    head.signature = few.signature
+    assert offer(hub, upload_of(head, few.certificate), done.data).accepted

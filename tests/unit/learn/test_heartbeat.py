@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wardround.learn.grpc_wire import ALERTS_MAX, WORD_MAX, beat_of
+from wardround.learn.grpc_wire import ALERTS_MAX, DIGEST_MAX, NAME_MAX, TITLE_MAX, WORD_MAX, beat_of
 from wardround.records import OpenAlert
 from wardround.wire import wardround_pb2 as pb
 
@@ -15,6 +15,14 @@ def test_open_alerts_come_through_and_an_edge_cannot_say_too_much():
     many = beat_of(pb.Heartbeat(alerts=[long] * (ALERTS_MAX + 1)))
     assert len(many.alerts) == ALERTS_MAX
     assert len(many.alerts[0].alert_id) == WORD_MAX
+
+
+def test_no_word_of_it_is_longer_than_it_may_be():
+    """A heartbeat is kept for as long as the hub runs, and what it says is written down each second."""
+    long = "x" * 10_000
+    beat = beat_of(pb.Heartbeat(working_on=long, model=long, models=[long], passed_on={long: 2**64 - 1}))
+    assert (len(beat.working_on), len(beat.model), len(beat.models[0])) == (TITLE_MAX, DIGEST_MAX, DIGEST_MAX)
+    assert beat.passed_on == {"x" * NAME_MAX: 2**64 - 1}
 
 
 def test_no_field_of_it_could_hold_a_patient():

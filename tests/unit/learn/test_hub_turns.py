@@ -173,3 +173,34 @@ def test_the_beginning_of_an_upload_that_broke_off_throws_nothing_away_later():
     answer, study = upload_that_breaks_off("begin", in_parts, lambda h: h["UploadUpdate"].stream_unary(in_parts(), None))
     assert answer.accepted
     assert study.bytes == DATA
+
+
+def test_what_an_edge_says_when_it_attaches_is_no_longer_than_it_may_be():
+    """Its version is a line of the log each time, and what it can train is kept."""
+
+    async def play():
+        said = []
+        link = HubLink(
+            studies=dict,
+            peer_name=lambda _context: "icu-a",
+            peer_certificate=lambda _context: b"",
+            on_attached=lambda _edge, version: said.append(version),
+            on_beat=lambda edge, _beat: beaten.set(),
+            on_lost=lambda _edge: None,
+            sign=lambda _manifest: None,
+        )
+        beaten = asyncio.Event()
+
+        async def hello():
+            yield pb.EdgeMessage(hello=pb.Hello(software_version="v" * 100_000, learners=["l" * 100_000] * 200))
+            yield pb.EdgeMessage(heartbeat=pb.Heartbeat())
+            await asyncio.Event().wait()
+
+        stream = link.handlers()["Attach"].stream_stream(hello(), None)
+        await anext(stream)
+        await beaten.wait()
+        await stream.aclose()
+        await link.settled()
+        return max(map(len, said)), max(map(len, link.abilities("icu-a")))
+
+    assert max(run(play())) <= 100
