@@ -91,3 +91,22 @@ def test_an_edge_that_says_what_it_keeps_without_end_has_the_log_read_no_more_of
     recorder.look_at_heads()  # what it said last is not forgotten
     assert kept(store)["a"].entries == 59
     assert len(happened(store)) == 2
+
+
+def denied(recorder):
+    return [(e.what, e.who, e.facts) for e in recorder.audit.entries() if e.kind == "denied"]
+
+
+def test_who_knocks_under_ever_new_names_does_not_write_the_log_full(made):
+    """Nobody ever shortens it, each entry is synced, and to be denied something nobody need be known here."""
+    recorder, _ = made
+    for number in range(500):
+        recorder.for_desk("denied", "sign-in refused", f"name-{number}", reason="name and password do not fit")
+    written = denied(recorder)
+    assert len(written) == module.DENIALS_MAX + 1
+    assert written[-1] == ("sign-in refused", "", {"more": f"than {module.DENIALS_MAX} a minute"})
+    recorder.denial("edge denied", "icu-a", serial="1")  # it hides no denial of another kind
+    assert denied(recorder)[-1][:2] == ("edge denied", "icu-a")
+    recorder._clock.advance(module.DENIAL_S)
+    recorder.denial("sign-in refused", "ada", reason="name and password do not fit")
+    assert denied(recorder)[-1][:2] == ("sign-in refused", "ada")

@@ -17,7 +17,7 @@ from wardround.trust.audit_files import HEADS_STATE, KeptHead, open_log, verify_
 from wardround.trust.erasures import Receipt
 
 log = structlog.get_logger(__name__)
-DENIAL_S = 60.0
+DENIAL_S, DENIALS_MAX = 60.0, 30  # of one kind within that time: whoever knocks may think of a new name each time
 HEADS_S = 30.0  # between two looks at what one edge keeps: it gets a new head no sooner, and each look reads the whole log
 DETAIL_MAX = 500
 
@@ -31,7 +31,7 @@ class Recorder:
         self._store = store
         self._clock = clock
         self.audit = open_log(home, clock)
-        self._denials_s: dict[str, float] = {}  # when somebody was last denied something
+        self._denials_s: dict[tuple[str, str], float] = {}  # what, and of whom: when it was last written down
         self._lock = threading.Lock()
         self._kept: dict[str, Head] = {}  # by edge: said, and not looked at yet
         self._looked_s: dict[str, float] = {}  # by edge
@@ -45,12 +45,18 @@ class Recorder:
         self.audit.add(kind, what, who, **facts)
 
     def denial(self, what: str, who: str, **facts: object) -> None:
-        """Record that somebody was denied something; the same again within a minute is one entry."""
-        key, now_s = f"{what} {who} {facts.get('reason', '')}", self._clock.monotonic_s()
-        if now_s - self._denials_s.get(key, -DENIAL_S) < DENIAL_S:
-            return
-        self._denials_s = {k: at for k, at in self._denials_s.items() if now_s - at < DENIAL_S}
-        self._denials_s[key] = now_s
+        """Record that somebody was denied something; the same again within a minute is one entry, and of one kind a few are
+        entries, and that there were more."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            self._denials_s = {key: at_s for key, at_s in self._denials_s.items() if now_s - at_s < DENIAL_S}
+            of_kind = sum(kind == what for kind, _ in self._denials_s)
+            if of_kind >= DENIALS_MAX:
+                who, facts = "", {"more": f"than {DENIALS_MAX} a minute"}
+            key = (what, f"{who} {facts.get('reason', '')}")
+            if key in self._denials_s:
+                return
+            self._denials_s[key] = now_s
         try:
             self.record("denied", what, who, **facts)
         except WardroundError as error:  # it stays denied all the same

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
+from collections.abc import Iterator
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -12,6 +14,7 @@ from wardround.clock import Clock
 from wardround.errors import LoginRefused
 
 _hasher = PasswordHasher()
+AT_ONCE, WAIT_MAX, WAIT_S = 4, 8, 10.0  # passwords looked at, each with 64 MB of memory; how many more wait, and for how long
 _DUMMY = _hasher.hash("no such person")
 
 
@@ -67,19 +70,41 @@ class SignIn:
 
     def __init__(self, clock: Clock) -> None:
         self._brake = Brake(clock)
+        self._doors, self._room = threading.Semaphore(AT_ONCE), threading.Semaphore(AT_ONCE + WAIT_MAX)
 
     def check(self, name: str, password: str, stored_hash: str | None) -> None:
         """Return when name and password fit.
 
         Raises:
-            LoginRefused: they do not, or too many attempts failed just now; the same words for an unknown name.
+            LoginRefused: they do not, or too many attempts failed just now; the same words for an unknown name. Or too many
+                people are at it at this moment: nobody has tried then.
         """
-        self._brake.begin(name)
-        try:
-            _hasher.verify(stored_hash or _DUMMY, password)
-            fits = stored_hash is not None
-        except (VerificationError, InvalidHashError):
-            fits = False
+        with self._in_turn():
+            self._brake.begin(name)
+            fits = self._fits(password, stored_hash)
         if not fits:
             raise LoginRefused("name and password do not fit", remedy="`wardround hub password NAME` sets a new one")
         self._brake.fits(name)
+
+    def _fits(self, password: str, stored_hash: str | None) -> bool:
+        try:
+            _hasher.verify(stored_hash or _DUMMY, password)
+        except (VerificationError, InvalidHashError):
+            return False
+        return stored_hash is not None
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Few at once. Whoever comes when many wait is sent away, not kept: a thread that waits is one that answers nobody."""
+        with _held(self._room, 0.0), _held(self._doors, WAIT_S):
+            yield
+
+
+@contextlib.contextmanager
+def _held(places: threading.Semaphore, within_s: float) -> Iterator[None]:
+    if not places.acquire(timeout=within_s):
+        raise LoginRefused("too many people sign in at this moment", remedy="try again in a few seconds")
+    try:
+        yield
+    finally:
+        places.release()
