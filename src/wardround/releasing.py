@@ -81,7 +81,8 @@ class Releases:
         self._study_sha256 = hashlib.sha256(text.encode()).hexdigest()
         self._lock = threading.RLock()
         self._new: queue.SimpleQueue[Committed] = queue.SimpleQueue()
-        self._records = {r.number: r for r in store.models(study.name)}
+        # Put in place whole: who asks reads it as it stands, and never waits for the lock, under which models are measured.
+        self._records: Mapping[int, ModelRecord] = {r.number: r for r in store.models(study.name)}
         self._measured: dict[str, Measured] = {}
         self._measured_on: tuple[int, int] = (0, 0)
         self._not_before_s = 0.0
@@ -90,9 +91,8 @@ class Releases:
     # -- what others ask
 
     def entries(self) -> list[Entry]:
-        """Every model, oldest first."""
-        with self._lock:
-            return [Entry(r.number, r.model, Stage(r.stage), r.since_round) for _, r in sorted(self._records.items())]
+        """Every model, oldest first. Waits for nobody, as the next two."""
+        return _entries(self._records)
 
     def committed(self, done: Committed) -> None:
         """A round is over; a rollback's row makes no model."""
@@ -101,14 +101,14 @@ class Releases:
 
     def release_for(self, edge: str) -> Release | None:
         """What an edge should hold for its predictions; None: nothing yet."""
-        with self._lock:
-            entries = self.entries()
-            entry = at(entries, Stage.CANARY) if edge in self._ring() else None
-            entry = entry or at(entries, Stage.CURRENT)
-            if entry is None:
-                return None
-            temperature = self._records[entry.number].facts.get("calibration", {}).get("temperature", 1.0)
-            return Release(self._study.name, entry.number, entry.model, entry.stage, self._settings, temperature)
+        records = self._records
+        entries = _entries(records)
+        entry = at(entries, Stage.CANARY) if edge in self._ring() else None
+        entry = entry or at(entries, Stage.CURRENT)
+        if entry is None:
+            return None
+        temperature = records[entry.number].facts.get("calibration", {}).get("temperature", 1.0)
+        return Release(self._study.name, entry.number, entry.model, entry.stage, self._settings, temperature)
 
     def tell(self, edge: EdgeId) -> None:
         """Say to an edge what to hold."""
@@ -117,8 +117,7 @@ class Releases:
 
     def measured_us(self) -> int:
         """When a model's scores and calibration last changed; 0: none has any."""
-        with self._lock:
-            return max((r.changed_us for r in self._records.values() if "calibration" in r.facts), default=0)
+        return max((r.changed_us for r in self._records.values() if "calibration" in r.facts), default=0)
 
     def last_good(self) -> Entry | None:
         """The model that has passed the gates last: the current one, or the one before when nothing was made since."""
@@ -212,7 +211,7 @@ class Releases:
             if done.number > 0 and done.number not in self._records:
                 new.append(self._record(done))
         self._store.put_models(new)
-        self._records.update({r.number: r for r in new})
+        self._records = {**self._records, **{r.number: r for r in new}}
 
     def _record(self, done: Committed) -> ModelRecord:
         study = self._study
@@ -319,7 +318,7 @@ class Releases:
 
     def _keep(self, changed: Sequence[ModelRecord]) -> None:
         self._store.put_models(changed)
-        self._records.update({r.number: r for r in changed})
+        self._records = {**self._records, **{r.number: r for r in changed}}
 
     def _signature(self, model: str) -> Mapping[str, str]:
         """The hub's signature over the manifest of a model's file."""
@@ -342,6 +341,10 @@ def code_digest() -> str:
         for path in sorted((root / folder).rglob("*.py")):
             hash_.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return hash_.hexdigest()[:16]
+
+
+def _entries(records: Mapping[int, ModelRecord]) -> list[Entry]:
+    return [Entry(r.number, r.model, Stage(r.stage), r.since_round) for _, r in sorted(records.items())]
 
 
 def _number(value: float) -> float | None:

@@ -113,8 +113,8 @@ class HubLink:
         sign: Callable[[bytes], Signed],
         on_other: Callable[[EdgeId, pb.EdgeMessage], None] = lambda _edge, _message: None,
     ) -> None:
-        """`sign(manifest)` puts the hub's name to a model's manifest; `on_other(edge, message)` gets, in a thread, what is no
-        business of rounds."""
+        """`sign(manifest)` puts the hub's name to a model's manifest. In a thread `on_attached` is told who has attached, and
+        `on_other(edge, message)` gets what is no business of rounds."""
         self._on_other = on_other
         self._studies, self._peer_name, self._peer_certificate = studies, peer_name, peer_certificate
         self._on_attached, self._on_beat, self._on_lost = on_attached, on_beat, on_lost
@@ -256,7 +256,7 @@ class HubLink:
                     if message.hello.relay_address:
                         self._relays[edge] = message.hello.relay_address[:300]
                     self._abilities[edge] = frozenset(said[:NAME_MAX] for said in message.hello.learners[:SAID_MAX])
-                    self._on_attached(edge, message.hello.software_version[:NAME_MAX])
+                    await to_its_end(self._on_attached, edge, message.hello.software_version[:NAME_MAX])
                     for coordinator in list(self._studies().values()):
                         if message.hello.HasField("condition"):
                             coordinator.note(edge, condition_of(message.hello.condition))

@@ -204,3 +204,33 @@ def test_what_an_edge_says_when_it_attaches_is_no_longer_than_it_may_be():
         return max(map(len, said)), max(map(len, link.abilities("icu-a")))
 
     assert max(run(play())) <= 100
+
+
+def test_the_hub_goes_on_while_it_looks_up_what_an_edge_that_attaches_is_to_be_told():
+    """That asks the records and waits for locks, under which models may be measured: the hub stood still for all edges."""
+
+    async def play():
+        begun, went_on, told = threading.Event(), threading.Event(), []
+
+        def on_attached(_edge, _version):
+            begun.set()
+            told.append(went_on.wait(LONG_S))
+
+        link = HubLink(
+            studies=dict,
+            peer_name=lambda _context: "icu-a",
+            peer_certificate=lambda _context: b"",
+            on_attached=on_attached,
+            on_beat=lambda _edge, _beat: None,
+            on_lost=lambda _edge: None,
+            sign=lambda _manifest: None,
+        )
+        stream = link.handlers()["Attach"].stream_stream(hello_and_silence(), None)
+        await anext(stream)
+        assert await asyncio.to_thread(begun.wait, LONG_S)
+        went_on.set()
+        await stream.aclose()
+        await link.settled()
+        return told
+
+    assert run(play()) == [True]
