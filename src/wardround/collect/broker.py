@@ -39,8 +39,9 @@ CONNECTIONS_MAX = 500
 CONNECT_S = 10.0  # from the connection to the CONNECT
 KEEPALIVE_S_MAX, KEEPALIVE_GRACE_S = 1_800, 2  # a device that promises none is not waited for without end
 PACKET_BYTES_MAX = 8_000_000
+CONNECT_BYTES_MAX = 65_536  # a packet of somebody who is not known yet
 REVOKED_LOOK_S = 1.0
-IN_FLIGHT_MAX = 64  # messages of one device that wait for their commit
+IN_FLIGHT_MAX, IN_FLIGHT_BYTES_MAX = 64, 4_000_000  # messages of one device that wait for their commit
 RELEASE_S = 20.0  # how long a device may take to answer a PUBREC
 _brokers: dict[str, EmbeddedBroker] = {}  # the plugins are made by the library from a name: this is how they find their edge
 
@@ -171,6 +172,7 @@ class _Broker(Broker):  # type: ignore[misc]  # the library is untyped
         session.clean_session, session.parent = True, 0
         session.will_flag = False
         session.keep_alive = min(session.keep_alive or KEEPALIVE_S_MAX, KEEPALIVE_S_MAX) + KEEPALIVE_GRACE_S
+        reader.packet_bytes_max = PACKET_BYTES_MAX
         handler.handle_publish = _Publisher(handler, reader, self.collector).publish
         return handler, session
 
@@ -195,11 +197,12 @@ class _Gate(ReaderAdapter):  # type: ignore[misc]  # the library is untyped
 
     def __init__(self, reader: ReaderAdapter) -> None:
         self._reader = reader
+        self.packet_bytes_max = CONNECT_BYTES_MAX
         self.room = asyncio.Event()
         self.room.set()
 
     async def read(self, n: int = -1) -> bytes:
-        if n > PACKET_BYTES_MAX:
+        if n > self.packet_bytes_max:
             raise NoDataError(f"a packet of {n} bytes is not taken")
         await self.room.wait()
         return bytes(await self._reader.read(n))
@@ -213,7 +216,7 @@ class _Publisher:
 
     def __init__(self, handler: BrokerProtocolHandler, gate: _Gate, collector: Collector) -> None:
         self._handler, self._gate, self._collector = handler, gate, collector
-        self._in_flight = 0
+        self._in_flight = self._bytes = 0
 
     async def publish(self, packet: PublishPacket) -> None:
         """To the collector; the acknowledgement goes out once the message is durable."""
@@ -229,14 +232,17 @@ class _Publisher:
             return
         durable = asyncio.Event()
         self._in_flight += 1
-        if self._in_flight >= IN_FLIGHT_MAX:
+        self._bytes += len(packet.data)
+        if self._in_flight >= IN_FLIGHT_MAX or self._bytes >= IN_FLIGHT_BYTES_MAX:
             self._gate.room.clear()
         try:
             await self._collector.offer(Message(*parsed, bytes(packet.data), repeated=packet.dup_flag, acknowledge=durable.set))
             await durable.wait()
         finally:
             self._in_flight -= 1
-            self._gate.room.set()
+            self._bytes -= len(packet.data)
+            if self._in_flight < IN_FLIGHT_MAX and self._bytes < IN_FLIGHT_BYTES_MAX:
+                self._gate.room.set()
         if self._handler.session is not None:
             with contextlib.suppress(ProtocolHandlerError):  # the device has gone meanwhile: it will ask again
                 await self._acknowledge(packet.packet_id, packet.qos)

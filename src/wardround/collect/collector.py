@@ -17,6 +17,7 @@ from wardround.collect.gateway import Gateway, Receipt
 from wardround.errors import StorageFull
 
 log = structlog.get_logger(__name__)
+BYTES_MAX = 64_000_000  # of messages that are not durable yet: a queue of large ones would fill the memory
 RETRY_S = 1.0  # how soon what found no room is tried again
 TOPIC_PARTS = 6  # wr/dev/{device}/up/{boot}/{seq}
 
@@ -57,6 +58,8 @@ class Collector:
         self._gateway = gateway
         self._interval_s, self._group_max = commit_interval_s, commit_observations_max
         self._queue: asyncio.Queue[Work] = asyncio.Queue(queue_max)
+        self._bytes = 0  # of all that was offered and is not dealt with
+        self._less = asyncio.Event()
         self._held: list[Message] = []  # there was no room for them, and their acknowledgement waits
         self._dropped = 0
 
@@ -72,24 +75,39 @@ class Collector:
                 receipts = []
                 log.error("gateway refuses", reason=str(error), messages=len(batch))
             await self._answer(batch, receipts, send)
+            self._dealt_with(batch)
             if self._gateway.counts.refused != refused:
                 await asyncio.sleep(RETRY_S)  # a full disk is not filled faster by asking often
 
     async def offer(self, message: Message) -> None:
         """Hand over a message; waits while the queue is full, unless nobody waits for its acknowledgement."""
-        if message.acknowledge is not None:
-            await self._queue.put(message)
-        else:
+        if message.acknowledge is None:
             self.offer_now(message)
+            return
+        while not self._has_room(message):
+            await self._less.wait()
+        self._bytes += len(message.payload)
+        await self._queue.put(message)
 
     def offer_now(self, message: Message) -> None:
         """Hand over a message, or drop it when the queue is full."""
-        try:
+        if self._has_room(message) and not self._queue.full():
+            self._bytes += len(message.payload)
             self._queue.put_nowait(message)
-        except asyncio.QueueFull:  # no receipt: the device sends it again
-            self._dropped += 1
-            if self._dropped % 1_000 == 1:
-                log.warning("collector queue is full", dropped=self._dropped)
+            return
+        self._dropped += 1  # no receipt: the device sends it again
+        if self._dropped % 1_000 == 1:
+            log.warning("collector queue is full", dropped=self._dropped)
+
+    def _has_room(self, message: Message) -> bool:
+        return not self._bytes or self._bytes + len(message.payload) <= BYTES_MAX
+
+    def _dealt_with(self, batch: Sequence[Work]) -> None:
+        """What is held stays in memory."""
+        gone = sum(len(work.payload) for work in batch if isinstance(work, Message))
+        self._bytes -= gone - sum(len(message.payload) for message in self._held)
+        self._less.set()
+        self._less = asyncio.Event()
 
     async def ask(self, work: Callable[[], None]) -> None:
         """Have something done with the gateway, between two messages."""

@@ -40,7 +40,7 @@ def play(gate, steps, *, queue_max=100):
 
 
 async def until(holds):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(0.001)
 
@@ -98,6 +98,54 @@ def test_a_full_queue_drops_what_nobody_waits_for_and_makes_the_others_wait(gate
         collector = Collector(gate.gateway, queue_max=3, commit_interval_s=0.0, commit_observations_max=10)
         await steps(collector, device)
         assert collector._queue.qsize() == 3
+
+    asyncio.run(run())
+
+
+def test_large_messages_fill_no_memory_they_are_dropped_or_wait_their_turn(gate, monkeypatch):
+    """Ten thousand messages of eight megabytes were within the bound of the queue, and of one device's good name."""
+    monkeypatch.setattr(module, "BYTES_MAX", 100)
+    device, large = Device(), b"x" * 60
+
+    async def run():
+        collector = Collector(gate.gateway, queue_max=1_000, commit_interval_s=0.0, commit_observations_max=10)
+        for seq in range(1, 50):
+            collector.offer_now(Message("d1", "b", seq, large))
+        assert collector._queue.qsize() == 1
+        told = []
+        waiting = [
+            asyncio.create_task(collector.offer(Message("d1", "c", seq, large, acknowledge=lambda seq=seq: told.append(seq))))
+            for seq in range(1, 6)
+        ]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in waiting)
+        running = asyncio.create_task(collector.run(device.receipt))
+        await until(lambda: len(told) == 5)
+        assert collector._bytes == 0
+        collector.offer_now(Message("d1", "d", 1, b"y" * 1_000))  # one is always taken
+        assert collector._queue.qsize() == 1
+        running.cancel()
+
+    asyncio.run(run())
+
+
+def test_what_is_held_for_want_of_room_counts_as_long_as_it_is(gate, monkeypatch):
+    monkeypatch.setattr(module, "BYTES_MAX", 100)
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    device = Device()
+
+    async def run():
+        collector = Collector(gate.gateway, queue_max=1_000, commit_interval_s=0.0, commit_observations_max=10)
+        gate.quarantine._db.execute("PRAGMA query_only = 1")
+        await collector.offer(Message("d1", "b", 1, b"x" * 90, acknowledge=lambda: device.acknowledged.append(1)))
+        running = asyncio.create_task(collector.run(device.receipt))
+        await until(lambda: collector._held)
+        collector.offer_now(Message("d1", "b", 2, b"x" * 90))
+        assert collector._dropped == 1
+        gate.quarantine._db.execute("PRAGMA query_only = 0")
+        await until(lambda: device.acknowledged)
+        await until(lambda: not collector._bytes)
+        running.cancel()
 
     asyncio.run(run())
 
