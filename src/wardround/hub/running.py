@@ -36,6 +36,7 @@ from wardround.flower.door import FlowerDoor
 from wardround.hours import HoursBoard
 from wardround.hub.expected import Expected
 from wardround.hub.faces import Parts, make_console, role_of
+from wardround.hub.full_disk import in_words
 from wardround.hub.home import open_processing, renew_certificate
 from wardround.hub.lake_work import LakeCommits, LakeJobs
 from wardround.hub.news import RoundNews
@@ -686,7 +687,8 @@ async def run_hub(home: Path, *, standby: bool = False) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with turn(home, stop, standby=standby) as ours:
         if ours:
-            with chosen_log(home, load_settings(home / "hub.toml", HubSettings).log):  # a standby has none: a file has one writer
+            own_log = load_settings(home / "hub.toml", HubSettings).log  # a standby has none: a file has one writer
+            with chosen_log(home, own_log), in_words():
                 await _run_until(await asyncio.to_thread(Hub, home), home, stop)
 
 
