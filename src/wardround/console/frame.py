@@ -13,8 +13,8 @@ KEYS = (
     ("find an edge, a study or an alert", "/"),
     ("the next row, the row before", "j k"),
     ("open the row", "Enter"),
-    ("acknowledge the first alert", "a"),
-    ("undo the last response", "u"),
+    ("acknowledge the alert whose button shows a", "a"),
+    ("undo the response whose button shows u", "u"),
     ("pause or resume live updates", "Space"),
     ("switch light and dark", "t"),
 )
@@ -127,7 +127,7 @@ aria-label="Find an edge, a study or an alert" placeholder="Find an edge, a stud
 <div class="lost" role="status">The hub cannot be reached<span id="lost-since"></span>. This is its last picture; edges keep \
 their data and go on.</div>
 <main id="main" tabindex="-1">
-<div class="answer"><div aria-live="polite" id="answer"></div></div>
+<div class="answer"><div id="answer"></div></div><div class="vh" role="status" id="told"></div>
 <div id="said" role="alert"></div>
 {main}
 </main></div></div>

@@ -5,6 +5,7 @@ window.wr = (() => {
   let paused = false;
   let going = false; // "g" was pressed, and a letter is to follow
   const waiting = [];
+  let before = [], changed = -Infinity; // where the buttons were before the last change, and when it was
 
   // Make `from` look like `to` with as few changes as possible, so that focus, selection and open dialogs survive.
   function morph(from, to) {
@@ -16,6 +17,8 @@ window.wr = (() => {
     for (const { name } of [...from.attributes]) if (!to.hasAttribute(name) && name !== "open") from.removeAttribute(name);
     for (const { name, value } of [...to.attributes]) if (from.getAttribute(name) !== value) from.setAttribute(name, value);
     const keyed = new Map([...from.children].filter((c) => c.dataset && c.dataset.key).map((c) => [c.dataset.key, c]));
+    const wanted = new Set([...to.children].map((c) => c.dataset && c.dataset.key));
+    for (const [key, gone] of keyed) if (!wanted.has(key)) gone.remove(); // first: those that stay need no move then
     let at = from.firstChild;
     for (const want of [...to.childNodes]) {
       const known = want.dataset && want.dataset.key ? keyed.get(want.dataset.key) : null;
@@ -33,6 +36,9 @@ window.wr = (() => {
 
   function patch(sections) {
     if (paused) return; // on its way when the key was pressed; with "resume" the hub sends everything again
+    const focus = document.activeElement, row = focus && focus.closest("[data-key]");
+    before = [...document.querySelectorAll("main [data-act]")].map((b) => [b.getBoundingClientRect(), about(b)]);
+    changed = performance.now();
     for (const [id, html] of Object.entries(sections)) {
       const element = document.getElementById(id);
       if (!element) continue;
@@ -40,6 +46,36 @@ window.wr = (() => {
       holder.innerHTML = html;
       morph(element, holder);
     }
+    if (focus && focus !== document.activeElement) refocus(focus, row);
+    tell();
+  }
+
+  // A moved element loses the focus; where it is gone, its row's first link has it, and the next key begins there.
+  function refocus(focus, row) {
+    const to = focus.isConnected ? focus : row && row.isConnected ? row.querySelector("a, button:not([disabled])") : null;
+    if (to) to.focus({ preventScroll: true });
+  }
+
+  // For those who listen: the first line, again when it has changed, once a minute at most.
+  function tell() {
+    const line = document.querySelector("#answer h1"), words = line ? line.textContent : "";
+    clearTimeout(tell.timer);
+    if (!words || words === tell.words) return;
+    const wait = (tell.at || 0) + 60000 - Date.now();
+    if (wait > 0) { tell.timer = setTimeout(tell, wait); return; }
+    tell.at = Date.now();
+    tell.words = document.getElementById("told").textContent = words;
+  }
+
+  // What a button is about, whatever it does: the alert, the edge, the job.
+  function about(button) { return JSON.stringify({ ...button.dataset, act: "" }); }
+
+  // Whether a press that comes right after a change was aimed at another row's button, which has moved from there.
+  function slipped(event, button) {
+    if (!event.detail || performance.now() - changed > 500 || !button.closest("main")) return false; // by key it is where it is
+    const { clientX: x, clientY: y } = event;
+    const there = before.find(([at]) => at.left <= x && x <= at.right && at.top <= y && y <= at.bottom);
+    return Boolean(there) && there[1] !== about(button);
   }
 
   // What was done, for 12 s, with a button where it can be undone at once. The focus stays where it is.
@@ -130,9 +166,19 @@ window.wr = (() => {
     if (to) { to.focus(); to.scrollIntoView({ block: "nearest" }); }
   }
 
+  // Where the browser lets no page copy, the words are selected, and a key of the person's own does it.
+  async function copy(button, text) {
+    try { await navigator.clipboard.writeText(text); toast("Copied."); } catch {
+      const words = button.closest(".copy") && button.closest(".copy").querySelector("pre");
+      if (words) getSelection().selectAllChildren(words);
+      toast("This browser lets no page copy. It is selected: copy it by its key.");
+    }
+  }
+
   function clicked(event) {
     const button = event.target.closest("[data-act]");
     if (!button) return;
+    if (slipped(event, button)) return toast("The rows moved just then, and nothing was done: press again.");
     const facts = { ...button.dataset };
     if (facts.act === "theme") return toggleTheme();
     if (facts.act === "keys") return document.getElementById("keys").showModal();
@@ -140,7 +186,7 @@ window.wr = (() => {
     if (facts.act === "close") return shut(button.closest("dialog"));
     if (facts.act === "unsay") return unsay();
     if (facts.act === "print") return window.print();
-    if (facts.act === "copy") { navigator.clipboard && navigator.clipboard.writeText(facts.text); return toast("Copied."); }
+    if (facts.act === "copy") return copy(button, facts.text);
     const asked = button.closest("dialog, [data-form]"); // a form on the page stays, with what was typed
     if (asked && !filled(asked, facts)) return;
     if (asked && asked.matches("dialog")) shut(asked);
@@ -169,10 +215,15 @@ window.wr = (() => {
     else if (event.key === "a") press("[data-act=acknowledge]");
     else if (event.key === "u") press("[data-act=ask-undo]");
     else if (event.key === "t") toggleTheme();
-    else if (event.key === " " && !event.target.closest("button, a")) { event.preventDefault(); pause(!paused); }
+    else if (event.key === " " && !event.target.closest("button, a, summary")) { event.preventDefault(); pause(!paused); }
   }
 
-  function connect(emit) { emitAct = emit; waiting.splice(0).forEach(emit); }
+  function connect(emit) {
+    const line = document.querySelector("#answer h1");
+    tell.words = line ? line.textContent : ""; // it was read with the page
+    emitAct = emit;
+    waiting.splice(0).forEach(emit);
+  }
 
   // A sign of a person, at most one in half a minute: without any, the session ends (console.idle_minutes).
   let here = 0;
