@@ -7,7 +7,7 @@ from wardround.console.alert_model import AlertDetail, SilenceView
 from wardround.console.charts import Level, Line, Mark, line_chart
 from wardround.console.frame import FLEET, SCREENS, STUDIES
 from wardround.console.looking import Looking
-from wardround.console.words import clock, count, full_clock, safe
+from wardround.console.words import clock, count, full_clock, lately, safe
 from wardround.trust.roles import Act
 
 STEPS_SHOWN = 6
@@ -22,7 +22,7 @@ def day_clock(t_us: int) -> str:
 def detail(alert: AlertDetail, looking: Looking, now_us: int) -> str:
     """The whole panel."""
     return (
-        f"{_head(alert, looking)}{_life(alert)}{_quiet(alert, looking)}{_evidence(alert)}"
+        f"{_head(alert, looking)}{_life(alert, now_us)}{_quiet(alert, looking)}{_evidence(alert)}"
         f'<div class="two"><div>{_what(alert)}</div><div>{_impact(alert)}</div></div>'
         f'<div class="two three"><div>{_causes(alert)}</div><div>{_to_do(alert)}{_done(alert, looking)}</div></div>'
         f"{_history(alert)}{_foot(alert, looking, now_us)}"
@@ -73,16 +73,16 @@ def _label(name: str, value: str) -> str:
     return told if name in ("edge", "subject") else f"{safe(name)} {told}"
 
 
-def _life(alert: AlertDetail) -> str:
+def _life(alert: AlertDetail, now_us: int) -> str:
     row = alert.row
-    steps = [(clock(row.since_us), "First deviation", "d"), (clock(alert.raised_us), "Raised", "d")]
+    steps = [(lately(row.since_us, now_us), "First deviation", "d"), (lately(alert.raised_us, now_us), "Raised", "d")]
     begun = {"firing", "pending", "firing again"}
     later = [s for s in alert.history if s.what not in begun][-STEPS_SHOWN:]
-    steps += [(clock(s.t_us), _step_words(s.what, s.who), "d") for s in later]
+    steps += [(lately(s.t_us, now_us), _step_words(s.what, s.who), "d") for s in later]
     if row.state == "firing" and not row.silenced:
         steps.append(("not yet", "Acknowledged", "n"))
     if row.escalates_us:
-        steps.append((clock(row.escalates_us), "Goes to more people", "f"))
+        steps.append((lately(row.escalates_us, now_us), "Goes to more people", "f"))
     items = "".join(f'<li class="{kind}"><time>{safe(at)}</time><span>{safe(words)}</span></li>' for at, words, kind in steps)
     return f'<ol class="life" aria-label="Its life, UTC">{items}</ol>'
 
@@ -132,7 +132,7 @@ def _evidence(alert: AlertDetail) -> str:
         lines=[Line(unit, alert.evidence, label=f"{name}, {last:.3g}")],
         levels=levels,
         marks=marks,
-        x_words=(lambda x: clock(round(x))) if alert.by_time else (lambda x: f"{x:.0f}"),
+        x_words=(lambda x: lately(round(x), round(alert.evidence[0][0]))) if alert.by_time else (lambda x: f"{x:.0f}"),
         y_words=lambda y: f"{y:.3g}",
         x_name="" if alert.by_time else "round",
         size=(820, 210),

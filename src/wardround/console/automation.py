@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from wardround.console import pictures
 from wardround.console.frame import page
 from wardround.console.model import Overview, RoutineView
-from wardround.console.words import clock, count, duration, full_clock, safe, spoken
+from wardround.console.words import count, duration, full_clock, lately, safe, spoken
 
 HEADINGS = ("What", "Schedule", "Last run", "Outcome", "Next run", "Late")
 
@@ -15,7 +15,7 @@ HEADINGS = ("What", "Schedule", "Last run", "Outcome", "Next run", "Late")
 def sections(view: Overview, routines: Sequence[RoutineView]) -> dict[str, str]:
     """Every part of the screen by the id of its element."""
     return {
-        "answer": _answer(routines),
+        "answer": _answer(routines, view.now_us),
         "routines": _table(routines, view.now_us),
     }
 
@@ -26,7 +26,7 @@ def frame(view: Overview, *, who: str, role: str) -> str:
     return page(view, who=who, role=role, here="/automation", main=main)
 
 
-def _answer(routines: Sequence[RoutineView]) -> str:
+def _answer(routines: Sequence[RoutineView], now_us: int) -> str:
     late = [r for r in routines if r.late_s]
     failed = [r for r in routines if r.outcome == "failed"]
     if late:
@@ -41,7 +41,7 @@ def _answer(routines: Sequence[RoutineView]) -> str:
     due = [r for r in routines if r.next_us]
     following = min(due, key=lambda r: r.next_us, default=None)
     sub = f"{count(len(routines), 'routine')}."
-    sub += f" Next: {following.title}, {clock(following.next_us)} UTC." if following is not None else ""
+    sub += f" Next: {following.title}, {lately(following.next_us, now_us)} UTC." if following is not None else ""
     return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
 
 

@@ -15,7 +15,7 @@ FOLD_FROM = 30  # edges: above it a relay's own are folded
 SHOWN_BELOW = 50  # of one branch
 ROWS_BESIDE = 30  # of the table below one edge: a screen has 1,500 elements at most
 INVITATIONS_SHOWN = 3
-NAMED = 3
+NAMED = 2  # in the first line, beside the most urgent one
 INVITE = "wardround hub invite NAME"
 UNKNOWN = '<span class="dim">not known</span>'
 
@@ -63,18 +63,26 @@ def answer(view: FleetView, looking: Looking) -> str:
     words = f"{here:,} of {count(len(view.edges), 'edge')} {'is' if here == 1 else 'are'} connected."
     needy = [e for e in view.edges if e.need]
     if needy:
-        names = ", ".join(e.name for e in needy[:NAMED])
-        more = f" and {len(needy) - NAMED:,} more" if len(needy) > NAMED else ""
-        words += f" {names}{more} {'needs' if len(needy) == 1 else 'need'} something."
+        first, *others = needy
+        words += f" {_needs(first)}."
+        names = ", ".join(e.name for e in others[:NAMED])
+        more = f" and {len(others) - NAMED:,} more" if len(others) > NAMED else ""
+        words += f" {names}{more} {'needs' if len(others) == 1 else 'need'} something, too." if others else ""
     else:
         words += " None needs anything."
     figure, unit = rate(sum(e.per_s for e in view.edges))
     arrive = f"{figure} {unit}".replace(" /", "/")
     soon = min((e for e in view.edges), key=lambda e: e.certificate_us)
     left = _left(soon, view.now_us)
-    waiting = sum(e.spooled for e in view.edges)
-    sub = f"{arrive} observations arrive; {waiting:,} wait at edges. The first certificate to end is {soon.name}'s: {left}."
+    waiting = count(sum(e.spooled for e in view.edges), "waits", "wait")
+    sub = f"{arrive} observations arrive; {waiting} at edges. The first certificate to end is {soon.name}'s: {left}."
     return parts.answer(words, sub, acts)
+
+
+def _needs(edge: FleetEdge) -> str:
+    """What one edge needs, with its name, which the title of an alert often has."""
+    told = edge.need.removesuffix(".")
+    return told if edge.priority is not None and edge.name in told else f"{edge.name}: {told.replace(': ', ', ')}"
 
 
 def _left(edge: FleetEdge, now_us: int) -> str:
@@ -140,7 +148,7 @@ def _table(looking: Looking, now_us: int) -> Table[FleetEdge]:
         Column("machine", "Battery, machine", _machine, lambda e: e.battery if e.battery is not None else 101.0),
         Column("model", "Model", lambda e: safe(e.model) or '<span class="dim">none yet</span>', lambda e: e.model),
         Column("alerts", "Alerts", _alerts, lambda e: -e.alerts, right=True),
-        Column("act", "", revoke),
+        Column("act", "Act", revoke),
     )
     return Table("edges", columns, lambda e: e.name, "edge", rows=ROWS_BESIDE if looking.item else ROWS)
 
@@ -166,7 +174,7 @@ def _edge(view: FleetView, looking: Looking) -> str:
         *((("Drained", safe(edge.drain_words)),) if edge.drain else ()),
         ("Joined", f"{day_clock(edge.joined_us)} UTC"),
         ("Certificate", f"{day_clock(edge.certificate_us)} UTC, {_left(edge, view.now_us)}"),
-        ("Spool", f"{_spool(edge)} observations" + (f", {edge.spool_bytes / 1e6:,.1f} MB" if edge.told else "")),
+        ("Spool", f"{count(edge.spooled, 'observation')}, {edge.spool_bytes / 1e6:,.1f} MB" if edge.told else UNKNOWN),
         ("Machine", _machine(edge)),
         ("Models", f"{safe(edge.model) or 'none yet'}, from {safe(edge.via or 'the hub')}"),
         ("Alerts", f'{_alerts(edge)} <a class="link" href="/alerts">Alerts</a>' if edge.alerts else "none"),

@@ -10,7 +10,7 @@ from wardround.console.governance_model import AuditRow, GovernanceView, SignalC
 from wardround.console.looking import Looking
 from wardround.console.model import Overview
 from wardround.console.parts import button, confirm, no_permission, reason_field
-from wardround.console.words import clock, count, duration, full_clock, safe, spoken
+from wardround.console.words import count, duration, full_clock, safe, spoken
 from wardround.trust.roles import Act
 
 BAR, BAR_HIGH = 210, 18
@@ -177,7 +177,7 @@ def _erasures(found: GovernanceView, now_us: int) -> str:
             '<header><h2>Erasures</h2></header><p class="calm">When a subject asks for it, everything of theirs goes, '
             "place by place, and a receipt says what a search found afterwards.</p>"
         )
-    steps = "".join(map(_step, chosen.steps))
+    steps = "".join((_step(step, now_us) for step in chosen.steps))
     why = f": {chosen.reason}" if chosen.reason else ""
     head = (
         f'<header><h2>Erasure {chosen.number}</h2><span class="note">asked for by {safe(chosen.who)}{safe(why)}</span>'
@@ -195,14 +195,14 @@ def _erasures(found: GovernanceView, now_us: int) -> str:
     return f'{head}<div class="body"><ul class="steps-list">{steps}</ul>{receipt}</div>{earlier}'
 
 
-def _step(step: Step) -> str:
+def _step(step: Step, now_us: int) -> str:
     signs = {
         "done": pictures.tick(),
         "waiting": '<i class="ring"></i>',
         "found": pictures.mark("high", 15),
         "said": pictures.mark("info", 15),
     }
-    end = clock(step.t_us, seconds=True) if step.t_us else {"waiting": "waiting", "said": "stated"}.get(step.state, "")
+    end = _when(step.t_us, now_us) if step.t_us else {"waiting": "waiting", "said": "stated"}.get(step.state, "")
     return (
         f'<li class="{step.state}">{signs[step.state]}<span><b class="m">{safe(step.title)}</b>'
         f'<span class="dim">{safe(step.detail)}</span></span><span class="dim">{end}</span></li>'

@@ -23,7 +23,7 @@ from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen
 from wardround.console.model import EdgeView, Overview, RoutineView
 from wardround.console.tables import Column, Table
 from wardround.console.ward_model import SubjectRow
-from wardround.console.words import clock, count, day_clock, duration, full_clock, safe, spoken
+from wardround.console.words import clock, count, day_clock, duration, full_clock, lately, safe, spoken
 from wardround.errors import NotAllowed, WardroundError
 from wardround.trust.roles import Act
 
@@ -199,7 +199,7 @@ def _table(looking: Looking, now_us: int) -> Table[ShiftAlert]:
     def taken(row: ShiftAlert) -> str:
         if not row.acknowledged_by:
             return "nobody" if row.open else NOTHING
-        at = f", {clock(row.acknowledged_us)}" if row.acknowledged_us else ""
+        at = f", {lately(row.acknowledged_us, now_us)} UTC" if row.acknowledged_us else ""
         return f"{safe(row.acknowledged_by)}{at}"
 
     def done(row: ShiftAlert) -> str:
@@ -272,7 +272,7 @@ def _silent(e: EdgeView) -> str:
     name = f'<a class="m" href="/fleet/{quote(e.name, safe="")}">{safe(e.name)}</a>'
     return (
         f'<li data-key="{safe(e.name)}">{parts.cross(15)}<span>{name} is silent for {duration(e.silent_s)}; '
-        f"{e.spooled:,} observations waited there when it was last heard of.</span></li>"
+        f"{count(e.spooled, 'observation')} waited there when it was last heard of.</span></li>"
     )
 
 

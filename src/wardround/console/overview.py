@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from wardround.console import pictures
+from wardround.console import parts, pictures
 from wardround.console.at_edges import at_edges, yours
-from wardround.console.frame import page
+from wardround.console.frame import ALERTS, page
+from wardround.console.looking import Looking
 from wardround.console.model import AlertView, Overview
-from wardround.console.words import clock, count, duration, metric, rate, safe, spoken
+from wardround.console.words import count, duration, lately, metric, rate, safe, spoken
+from wardround.trust.roles import Act
 
 LINES_SHOWN = 8
 HANDLED_SHOWN = 8
@@ -14,14 +16,15 @@ HANDLED_SHOWN = 8
 
 def sections(view: Overview, *, since_us: int | None, role: str = "") -> dict[str, str]:
     """Every part of the screen by the id of its element; `since_us` is when this person was last here, as `role`."""
+    looking = Looking("", role)
     return {
         "answer": _answer(view, since_us, role),
         "step-collect": _collect(view),
         "step-process": _process(view),
         "step-learn": _learn(view),
         "step-watch": _watch(view),
-        "need": _need(view),
-        "handled": _handled(view),
+        "need": _need(view, looking),
+        "handled": _handled(view, looking),
         "at-edges": at_edges(view, role),
         "since": _since(view, since_us),
     }
@@ -48,13 +51,15 @@ stroke-width="3"/><path d="M32 10l6-8 6 8" fill="none" stroke="var(--series-1)" 
 
 def undo_dialog(alert: AlertView) -> str:
     """What undoing will do, and why it is undone."""
-    consequences = "".join(f"<li>{pictures.mark('info', 16)}<span>{safe(line)}</span></li>" for line in alert.undo_consequences)
-    return (
-        f'<h2 id="ask-title">{safe(alert.undo_title)}</h2><p class="mid s13">{safe(alert.detail)}</p>'
-        f'<ul class="cons">{consequences}</ul><label class="field">Reason<input name="reason" required maxlength="300" '
-        'placeholder="What made you decide this?"></label><div class="acts">'
-        f'<button class="btn" data-act="close">{safe(alert.undo_keep)}</button>'
-        f'<button class="btn primary" data-act="undo" data-alert="{safe(alert.alert_id)}">{safe(alert.undo_words)}</button></div>'
+    return parts.confirm(
+        title=alert.undo_title,
+        detail=alert.detail,
+        consequences=alert.undo_consequences,
+        keep=alert.undo_keep,
+        do=alert.undo_words,
+        act="undo",
+        facts=(("alert", alert.alert_id),),
+        fields=parts.reason_field(),
     )
 
 
@@ -89,7 +94,7 @@ def _answer(view: Overview, since_us: int | None, role: str) -> str:
         newer = sum(1 for line in view.happened if line.t_us > since_us)
         things = "nothing has" if not newer else f"{spoken(newer)} {'thing has' if newer == 1 else 'things have'}"
         things += " happened since"
-        sub += f" You were last here at {clock(since_us)} UTC; {things}."
+        sub += f" You were last here at {lately(since_us, view.now_us)} UTC; {things}."
     return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
 
 
@@ -121,7 +126,8 @@ def _collect(view: Overview) -> str:
 
 def _process(view: Overview) -> str:
     figure, unit = ("–", "") if view.behind_s is None else duration(view.behind_s).split(" ", 1)
-    state = "nothing waits" if not view.waiting else f"{view.waiting:,} observations wait in the inbox"
+    waits = count(view.waiting, "observation waits", "observations wait")
+    state = f"{waits} in the inbox" if view.waiting else "nothing waits"
     state += f"; {count(view.set_aside, 'item')} set aside" if view.set_aside else ""
     caption = "no study asks for gold tables" if view.behind_s is None else "gold tables behind live"
     return pictures.process(view.behind_s, view.waiting) + _figure(figure, unit, caption, pictures.tick(), state)
@@ -152,70 +158,76 @@ def _watch(view: Overview) -> str:
     if not n_open:
         return picture + _figure("0", "open", "open alerts", pictures.tick(), "all as expected")
     unit, rest = f"of {n_open}", n_open - len(need)
-    caption = f"open {'alert needs' if len(need) == 1 else 'alerts need'} a person now"
+    caption = f"open {'alert' if n_open == 1 else 'alerts'} {'needs' if len(need) == 1 else 'need'} a person now"
     others = f"the other {rest} are" if rest > 1 else "the other is"
     state = f"{others} handled or can wait" if need and rest else "handled, or can wait" if rest else "see below"
     sign = pictures.mark(need[0].priority if need else view.open_alerts[0].priority, 15)
     return picture + _figure(str(len(need)), unit, caption, sign, state)
 
 
-def _need(view: Overview) -> str:
+def _need(view: Overview, looking: Looking) -> str:
     need = [a for a in view.open_alerts if a.needs_person]
-    head = f'<header><h2>Needs a person now</h2><span class="note">{len(need)}</span></header>'
+    everything = f'<a class="link" href="{ALERTS.address}">All alerts</a>' if view.open_alerts else ""
+    head = parts.head("Needs a person now", f"{len(need):,}", everything)
     if not need:
         return head + f'<p class="calm">{pictures.tick(17)}<span>Nothing. What comes up shows here first.</span></p>'
-    rows = []
+    rows, keyed = [], False
     for i, alert in enumerate(need[:HANDLED_SHOWN]):
         tint = alert.priority if i == 0 else ""
         told = f"{safe(alert.acknowledged_by)} is on it" if alert.acknowledged_by else "<b>not yet acknowledged</b>"
-        button = (
-            ""
-            if alert.acknowledged_by
-            else f'<button class="btn primary" data-act="acknowledge" data-alert="{safe(alert.alert_id)}">Acknowledge'
-            f"{' <kbd>a</kbd>' if i == 0 else ''}</button>"
-        )
+        button = ""
+        if not alert.acknowledged_by:
+            facts = (("alert", alert.alert_id),)
+            words, key = "Acknowledge", "" if keyed else "a"
+            button = parts.button(looking, Act.ACKNOWLEDGE, words, "acknowledge", kind="primary", key=key, facts=facts)
+            keyed = True
         rows.append(
             f'<li class="att {tint}" data-key="{safe(alert.alert_id)}"><div>{pictures.mark(alert.priority, 24)}</div>'
             f'<div class="tx"><div class="meta"><span class="pri {alert.priority}">{alert.priority.capitalize()}</span>'
-            f"<span>{safe(alert.category)}</span><span>since {clock(alert.since_us)}</span></div>"
+            f"<span>{safe(alert.category)}</span><span>since {lately(alert.since_us, view.now_us)} UTC</span></div>"
             f'<a class="ti" href="/alerts/{safe(alert.alert_id)}">{safe(alert.title)}</a>'
             f"<p>{safe(alert.detail)} {safe(alert.action)}</p>"
             f'<p class="done">{told}</p></div><div class="go">{button}</div></li>'
         )
-    return head + f"<ul>{''.join(rows)}</ul>"
+    return head + f"<ul>{''.join(rows)}</ul>{_more(len(need))}"
 
 
-def _handled(view: Overview) -> str:
+def _more(n: int) -> str:
+    """The way to those of `n` alerts that are not drawn here."""
+    if n <= HANDLED_SHOWN:
+        return ""
+    return f'<p class="calm"><a class="link" href="{ALERTS.address}">and {n - HANDLED_SHOWN:,} more: all of them in Alerts</a></p>'
+
+
+def _handled(view: Overview, looking: Looking) -> str:
     handled = [a for a in view.open_alerts if not a.needs_person]
     head = f'<header style="padding-top:2px"><h2>Handled, or can wait</h2><span class="note">{len(handled)}</span></header>'
     if not handled:
         return head + '<p class="calm">None open.</p>'
-    rows = []
+    rows, keyed = [], False
     for alert in handled[:HANDLED_SHOWN]:
-        undo = (
-            f'<span class="end"><button class="btn small" data-act="ask-undo" data-alert="{safe(alert.alert_id)}">Undo</button>'
-            "</span>"
-            if alert.undo_title
-            else ""
-        )
+        undo = ""
+        if alert.undo_title:
+            facts, key = (("alert", alert.alert_id),), "" if keyed else "u"
+            button = parts.button(looking, Act.UNDO, "Undo", "ask-undo", kind="small", key=key, facts=facts)
+            undo, keyed = f'<span class="end">{button}</span>', True
         rows.append(
             f'<li class="hrow" data-key="{safe(alert.alert_id)}">{pictures.mark(alert.priority)}'
             f'<a class="m nw" href="/alerts/{safe(alert.alert_id)}">{safe(alert.title)}</a>'
             f'<span class="dim" title="{safe(alert.detail)}">'
             f"{safe(alert.response or alert.detail)}</span>{undo}</li>"
         )
-    more = f'<li class="hrow dim">and {len(handled) - HANDLED_SHOWN} more</li>' if len(handled) > HANDLED_SHOWN else ""
-    return head + f'<ul class="hlist">{"".join(rows)}{more}</ul>'
+    return head + f'<ul class="hlist">{"".join(rows)}</ul>{_more(len(handled))}'
 
 
 def _since(view: Overview, since_us: int | None) -> str:
     title = "Since you were here" if since_us else "What happened"
     lines = [line for line in view.happened if not since_us or line.t_us > since_us][:LINES_SHOWN]
-    note = f"{clock(since_us)} to now" if since_us else "newest first"
+    note = f"{lately(since_us, view.now_us)} UTC to now, newest first" if since_us else "UTC, newest first"
     if not lines:
         return f'<header><h2>{title}</h2><span class="note">{note}</span></header><p class="calm">Nothing new.</p>'
     rows = "".join(
-        f'<li data-key="{line.t_us}"><time>{clock(line.t_us)}</time><span><b class="m">{safe(line.title)}</b> '
+        f'<li data-key="{line.t_us}"><time>{lately(line.t_us, view.now_us)}</time><span><b class="m">{safe(line.title)}</b> '
         f'<span class="dim">{safe(line.detail)}</span></span></li>'
         for line in lines
     )

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 from wardround.console import pictures
 from wardround.console import ward_charts as charts
 from wardround.console.ward_model import SPANS, RecordView, TrendView, VitalView
-from wardround.console.words import clock, duration, full_clock, number, safe, unit
+from wardround.console.words import clock, duration, full_clock, lately, number, safe, unit
 
 STALE_S = 180.0  # three missed minutes
 
@@ -34,7 +34,7 @@ def _vitals(view: RecordView, *, simulated: bool) -> str:
         least = "at least " if score.at_least else ""
         total = f'<span class="end"><span class="dim">NEWS2</span> <span class="big">{least}{score.news2}</span></span>'
     newest = max((v.at_us for v in view.vitals), default=0)
-    note = safe(f"{view.edge}; newest value {clock(newest)} UTC" if newest else f"{view.edge}; no vital sign has come")
+    note = safe(f"{view.edge}; newest value {lately(newest, view.until_us)} UTC" if newest else f"{view.edge}; no vital sign has come")
     then = ""
     if not view.live:
         note += f"; as of {full_clock(view.until_us)} UTC"

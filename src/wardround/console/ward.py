@@ -13,7 +13,7 @@ from wardround.console.model import Overview
 from wardround.console.parts import no_permission
 from wardround.console.record import record_panels
 from wardround.console.ward_model import RecordView, SubjectRow, WardList
-from wardround.console.words import clock, count, safe
+from wardround.console.words import count, lately, safe
 from wardround.trust.roles import Act
 
 SUPPORT = "Decision support: do not rely on Wardround for primary alarms."
@@ -117,7 +117,7 @@ def _list(subjects: WardList | None, *, edge: str, find: str, chosen: str) -> st
         newer = (
             f'<p class="calm s12"><a class="link" href="/ward{safe(here)}">{subjects.newer} stand elsewhere by now, show</a></p>'
         )
-    rows = "".join(_row(r, edge, find, subjects.page, chosen) for r in subjects.rows)
+    rows = "".join(_row(r, edge, find, subjects, chosen) for r in subjects.rows)
     return (
         f'{head}{newer}<div class="ph" aria-hidden="true"><span></span><span>subject</span><span>12 h</span>'
         f'<span class="r">complete</span><span class="r">NEWS2</span></div><ul>{rows}</ul>{_pages(subjects, edge, find)}'
@@ -139,9 +139,9 @@ def _filter(subjects: WardList, edge: str, find: str) -> str:
     )
 
 
-def _row(row: SubjectRow, edge: str, find: str, number: int, chosen: str) -> str:
+def _row(row: SubjectRow, edge: str, find: str, subjects: WardList, chosen: str) -> str:
     sign = pictures.mark(row.priority) if row.priority is not None else ""
-    where = address(row.edge, row.subject, {"edge": edge, "find": find, "page": str(number) if number > 1 else ""})
+    where = address(row.edge, row.subject, {"edge": edge, "find": find, "page": str(subjects.page) if subjects.page > 1 else ""})
     here = ' aria-current="true"' if row.subject == chosen else ""
     if row.news2 is None:
         score, words = '<span class="dim s12 nw">no score</span>', "no score"
@@ -149,7 +149,7 @@ def _row(row: SubjectRow, edge: str, find: str, number: int, chosen: str) -> str
         least = '<span class="dim">&ge;</span>' if row.at_least else ""
         score, words = f"{least}{row.news2}", f"NEWS2 {'at least ' if row.at_least else ''}{row.news2}"
     if row.complete is None:
-        complete = f'<span class="dim">{f"lost {clock(row.last_us)}" if row.last_us else "no data"}</span>'
+        complete = f'<span class="dim">{f"lost {lately(row.last_us, subjects.looked_us)}" if row.last_us else "no data"}</span>'
     else:
         complete = f'<span class="{"b" if row.complete < LOW else "dim"}">{row.complete:.0%}</span>'
     return (

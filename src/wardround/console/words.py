@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from html import escape
 
+DAY_US = 86_400_000_000
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
@@ -21,6 +22,11 @@ def clock(t_us: int, *, seconds: bool = False) -> str:
 def day_clock(t_us: int) -> str:
     """24 Nov 03:12."""
     return f"{datetime.fromtimestamp(t_us / 1e6, UTC):%d %b %H:%M}"
+
+
+def lately(t_us: int, now_us: int) -> str:
+    """03:12 within a day; 24 Nov 03:12 beyond it, where the clock alone would name another day."""
+    return clock(t_us) if abs(now_us - t_us) < DAY_US else day_clock(t_us)
 
 
 def day(t_us: int) -> str:

@@ -118,7 +118,7 @@ def test_those_that_need_something_are_first_and_each_says_what(site):
         "1,204",
     ):
         assert words in told
-    assert "4 of 5 edges are connected. ended, away, alarmed and 1 more need something." in shown["answer"][0]
+    assert "4 of 5 edges are connected. ended: its certificate has ended. away, alarmed and 1 more need something, too." in shown["answer"][0]
     assert "not known" in told  # of the one that has said nothing
 
 

@@ -31,7 +31,17 @@ from wardround.console.bedside_model import BedsideLoad, BedsideRow, BedsideView
 from wardround.console.fleet_model import Branch, FleetEdge, FleetView, Invitation, InviteStep
 from wardround.console.hand_over_model import HandOverView, Note, ShiftAlert, ShiftStudy
 from wardround.console.looking import Held, Looking
-from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, RoutineView, SignalHours, StudyView
+from wardround.console.model import (
+    AlertView,
+    AtEdgeView,
+    EdgeView,
+    HoursView,
+    Line,
+    Overview,
+    RoutineView,
+    SignalHours,
+    StudyView,
+)
 from wardround.console.study_model import (
     Budget,
     Decision,
@@ -60,7 +70,8 @@ VIEW = Overview(
     happened=(Line(NOW, "Hub started", "2 edges known"),),
 )  # fmt: skip
 ROUTINES = (RoutineView("job:trends", "Trends", "every 10 s", "failed", "no room", NOW - 9, 1.2, NOW + 9, 700.0),)
-HOURS = (SignalHours("aaaa", "loinc:8867-4", "Heart rate", NOW, (None, 0.5), 0.5),)
+SIGNALS = (SignalHours("aaaa", "loinc:8867-4", "Heart rate", NOW, (None, 0.5), 0.5),)
+HOURS = HoursView(SIGNALS, SIGNALS)
 
 
 def hostile(value: object) -> Iterator[object]:

@@ -14,7 +14,7 @@ from wardround.console import pictures
 from wardround.console.door import Sessions, token_of
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, StudyView
 from wardround.console.overview import frame, sections, undo_dialog
-from wardround.console.words import duration, rate
+from wardround.console.words import DAY_US, duration, lately, rate
 
 NOW = 1_764_000_000_000_000
 STATIC = Path(console.__file__).parent / "static"
@@ -70,7 +70,7 @@ def test_each_step_has_its_number_unit_and_one_line_of_state():
     assert "31.4 k/s samples arriving" in parts["step-collect"]
     assert "3 s gold tables behind live 12 observations wait in the inbox; 17 items set aside" in parts["step-process"]
     assert "0.992 AUPRC round 15, worst edge 0.987 (cardio-2) b set aside: weight 0" in parts["step-learn"]
-    assert "1 of 2 open alert needs a person now the other is handled or can wait" in parts["step-watch"]
+    assert "1 of 2 open alerts needs a person now the other is handled or can wait" in parts["step-watch"]
 
 
 def test_empty_states_teach_the_next_command():
@@ -80,16 +80,48 @@ def test_empty_states_teach_the_next_command():
 
 
 def test_what_can_be_undone_offers_it_with_its_consequences():
-    parts = sections(FULL, since_us=None)
+    parts = sections(FULL, since_us=None, role="operator")
     assert 'data-act="ask-undo" data-alert="A-0002"' in parts["handled"]
     assert 'data-act="acknowledge" data-alert="A-0001"' in parts["need"]
     dialog = undo_dialog(HANDLED)
     assert "Let cardio-1 count again from round 16?" in dialog
     assert "Keep it set aside" in dialog
     assert dialog.count("<li>") == 2
-    taken = sections(replace(FULL, alerts=(replace(NEED, acknowledged_by="oncall"),)), since_us=None)["need"]
+    mine = replace(NEED, acknowledged_by="oncall")
+    taken = sections(replace(FULL, alerts=(mine,)), since_us=None, role="operator")["need"]
     assert "oncall is on it" in taken
     assert "data-act" not in taken
+    both = sections(replace(FULL, alerts=(mine, NEED, NEED)), since_us=None, role="operator")["need"]
+    assert both.count("<kbd>a</kbd>") == 1  # at the one that the key acknowledges
+
+
+@pytest.mark.parametrize(("role", "disabled"), [("viewer", 2), ("data-officer", 2), ("clinician", 1), ("operator", 0)])
+def test_who_may_not_sees_the_button_disabled_with_who_may(role, disabled):
+    parts = sections(FULL, since_us=None, role=role)
+    buttons = re.findall(r"<button[^>]*>", parts["need"] + parts["handled"])
+    assert len(buttons) == 2
+    assert sum("disabled" in button and "Needs the role" in button for button in buttons) == disabled
+
+
+def test_a_clock_has_its_day_where_it_would_name_another():
+    assert lately(NOW - DAY_US + 1, NOW) == "16:00"
+    assert lately(NOW - DAY_US, NOW) == "23 Nov 16:00"
+    assert lately(NOW + 2 * DAY_US, NOW) == "26 Nov 16:00"
+
+
+def test_what_began_on_another_day_has_its_day_and_what_is_not_drawn_is_counted():
+    days = 3 * DAY_US
+    old = replace(FULL, alerts=(replace(NEED, since_us=NOW - days),), happened=(Line(NOW - days, "Hub started", ""),))
+    parts = {key: text(html) for key, html in sections(old, since_us=NOW - days - 1).items()}
+    assert "since 21 Nov 16:00 UTC" in parts["need"]
+    assert "21 Nov 16:00 Hub started" in parts["since"]
+    assert "You were last here at 21 Nov 15:59 UTC" in parts["answer"]
+    assert "since 16:00 UTC" in text(sections(FULL, since_us=None)["need"])
+    many = tuple(replace(NEED, alert_id=f"A-{i}", needs_person=i % 2 == 0) for i in range(40))
+    parts = sections(replace(FULL, alerts=many), since_us=None)
+    for part in ("need", "handled"):
+        assert "and 12 more: all of them in Alerts" in text(parts[part])
+        assert 'href="/alerts"' in parts[part]
 
 
 AT_EDGES = (
