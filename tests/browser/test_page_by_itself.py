@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import pytest
 from playwright.sync_api import expect
@@ -41,9 +41,9 @@ def page(browser):  # noqa: F811 - a fixture
             route.fulfill(body=html, content_type="text/html")
 
     opened.route("**/*", serve)
-    opened.clock.install(time=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC))
+    opened.clock.install(time=dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
     opened.goto(SITE)
-    opened.clock.pause_at(datetime.datetime(2026, 1, 1, 1, tzinfo=datetime.UTC))
+    opened.clock.pause_at(dt.datetime(2026, 1, 1, 1, tzinfo=dt.UTC))
     opened.evaluate("() => { window.sent = []; wr.connect((f) => { if (f.act !== 'here') window.sent.push(f); }); }")
     yield opened
     context.close()
@@ -135,3 +135,15 @@ def test_what_could_not_be_copied_is_not_said_to_be(page):
     page.get_by_role("button", name="Copy").click()  # plain HTTP: the browser lets no page copy
     expect(page.locator("#toast")).to_contain_text("copy it by its key")
     assert page.evaluate("getSelection().toString()") == "wardround doctor"
+
+
+def test_on_a_tablet_one_finds_by_a_button_and_the_key_goes_there_too(page):
+    page.set_viewport_size({"width": 768, "height": 1024})
+    expect(page.locator("#find")).to_be_hidden()
+    expect(page.get_by_role("link", name=frame.FIND)).to_be_visible()
+    page.keyboard.press("/")
+    page.wait_for_url("**/find")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    expect(page.locator("#find-page")).to_be_hidden()
+    page.keyboard.press("/")
+    expect(page.locator("#find")).to_be_focused()

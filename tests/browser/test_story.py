@@ -338,7 +338,7 @@ def the_study_goes_back_a_model(olga):
     olga.shoot("roll-back")
     olga.dialog.get_by_label("Reason").fill("the liar was in it")
     olga.press(olga.dialog.get_by_role("button", name="Go back to round").inner_text(), olga.dialog)
-    expect(page.locator("#models")).to_contain_text("rolled-back")
+    expect(page.locator("#models")).to_contain_text("rolled back")
     olga.shoot("rolled-back")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from wardround.console import pictures
+from wardround.console import parts, pictures
 from wardround.console.frame import page
 from wardround.console.model import Overview, RoutineView
 from wardround.console.words import count, duration, full_clock, lately, safe, spoken
@@ -51,7 +51,8 @@ def _table(routines: Sequence[RoutineView], now_us: int) -> str:
         return f'{head}<p class="calm">A hub fills this table within seconds of its start: <code>wardround automation</code></p>'
     headings = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
     rows = "".join(_row(r, now_us) for r in routines)
-    return f'{head}<div class="tw"><table class="tight"><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table></div>'
+    table = f'<table class="tight"><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table>'
+    return head + parts.scrolled(table, "What runs by the clock, table")
 
 
 def _row(routine: RoutineView, now_us: int) -> str:

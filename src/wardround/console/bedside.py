@@ -108,7 +108,7 @@ class _Cells:
         ]
         if not devices:
             columns += [
-                Column("patient", "Patient", self.patient),
+                Column("patient", "Subject", self.patient),
                 Column("found", "What", self.found),
                 Column("news2", "NEWS2", self.score, right=True),
                 Column("since", "Since, UTC", self.since),
@@ -200,7 +200,7 @@ _LOAD: Table[BedsideLoad] = Table(
         Column("ack", "Acknowledged", lambda r: _share(r.acknowledged), by=lambda r: r.acknowledged or 0.0, right=True),
         Column(
             "answer",
-            "After (median)",
+            "Answered after (median)",
             lambda r: duration(r.answer_s) if r.answer_s is not None else NOTHING,
             right=True,
         ),

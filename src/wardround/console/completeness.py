@@ -14,7 +14,7 @@ from wardround.console.words import clock, count, safe
 HOURS = 24
 ROWS = 50  # on a page
 LOW = 0.8  # below it a row has a mark
-HEADINGS = ("Patient", "Signal", f"Last {HOURS} hours", "Least", "All hours", "This hour")
+HEADINGS = ("Subject", "Signal", f"Last {HOURS} hours", "Least", "All hours", "This hour")
 _CELL, _HEIGHT = 8, 20
 
 
@@ -57,13 +57,15 @@ def _table(view: HoursView | None, looking: Looking) -> str:
     pages = max(1, -(-len(found) // ROWS))
     page_ = min(max(1, looking.number("page")), pages)
     shown = found[(page_ - 1) * ROWS : page_ * ROWS]
-    head = f'<header><h2>By patient and signal</h2><span class="note">{len(found):,}, the least complete first</span></header>'
+    head = f'<header><h2>By subject and signal</h2><span class="note">{len(found):,}, the least complete first</span></header>'
     if not shown:
         return f'{head}<p class="calm">Trends are made from what devices send: <code>wardround hub completeness</code></p>'
     headings = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
     rows = "".join(map(_row, shown))
-    table = f'<div class="tw"><table class="tight"><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table></div>'
-    return f"{head}{table}{parts.pages(looking, 'page', page_, pages, len(found), ROWS, 'signal')}"
+    table = f'<table class="tight"><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table>'
+    return (
+        f"{head}{parts.scrolled(table, 'Signals, table')}{parts.pages(looking, 'page', page_, pages, len(found), ROWS, 'signal')}"
+    )
 
 
 def _row(signal: SignalHours) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wardround.console import parts
-from wardround.console.frame import SCREENS, page
+from wardround.console.frame import FIND, SCREENS, page
 from wardround.console.looking import Looking
 from wardround.console.model import Overview
 from wardround.console.words import count, safe
@@ -53,5 +53,11 @@ def sections(view: Overview, looking: Looking) -> dict[str, str]:
 
 def frame(view: Overview, looking: Looking) -> str:
     """The whole page around the sections."""
-    main = '<section class="panel" aria-label="What was found"><div id="found"></div></section>'
-    return page(view, who=looking.name, role=looking.role, here="/find", main=main, sought=looking.params.get("q", ""))
+    sought = looking.params.get("q", "")
+    main = (
+        '<section class="panel" aria-label="What was found"><form class="filter narrow" role="search" action="/find">'
+        f'<label class="vh" for="find-here">{FIND}</label><input id="find-here" name="q" type="search" maxlength="80" '
+        f'value="{safe(sought)}" placeholder="{FIND}"><button class="btn small">Find</button></form>'
+        '<div id="found"></div></section>'
+    )
+    return page(view, who=looking.name, role=looking.role, here="/find", main=main, sought=sought)

@@ -8,6 +8,7 @@ from wardround.console import pictures
 from wardround.console.model import URGENCY, Overview
 from wardround.console.words import full_clock, safe
 
+FIND = "Find an edge, a study or an alert"
 KEYS = (
     ("this list", "?"),
     ("find an edge, a study or an alert", "/"),
@@ -115,8 +116,10 @@ def page(view: Overview, *, who: str, role: str, here: str, main: str, sought: s
 <div>
 <header class="bar"><span class="where">{safe(view.site)}</span>{tag}
   <form class="find" role="search" action="/find"><input id="find" name="q" type="search" maxlength="80" value="{safe(sought)}" \
-aria-label="Find an edge, a study or an alert" placeholder="Find an edge, a study or an alert"><kbd>/</kbd></form>
-  <span class="right"><button class="btn quiet live" data-act="pause-toggle" title="Press Space to pause"><i></i>\
+aria-label="{FIND}" placeholder="{FIND}"><kbd>/</kbd></form>
+  <span class="right"><a class="icon narrow" id="find-page" href="/find" title="{FIND}" aria-label="{FIND}">\
+<svg viewBox="0 0 16 16" aria-hidden="true"><circle cx="7" cy="7" r="4.6"/><path d="M10.6 10.6l3.6 3.6"/></svg></a>\
+<button class="btn quiet live" data-act="pause-toggle" title="Press Space to pause"><i></i>\
 <span id="live-word">Live</span></button><span class="m" id="now"></span>\
 <a class="opt" href="/account" title="Your second factor">{safe(who)}, {safe(role)}</a>
   <button class="icon" data-act="theme" title="Switch light and dark" aria-label="Switch light and dark">\

@@ -177,7 +177,7 @@ def _erasures(found: GovernanceView, now_us: int) -> str:
             '<header><h2>Erasures</h2></header><p class="calm">When a subject asks for it, everything of theirs goes, '
             "place by place, and a receipt says what a search found afterwards.</p>"
         )
-    steps = "".join((_step(step, now_us) for step in chosen.steps))
+    steps = "".join(_step(step, now_us) for step in chosen.steps)
     why = f": {chosen.reason}" if chosen.reason else ""
     head = (
         f'<header><h2>Erasure {chosen.number}</h2><span class="note">asked for by {safe(chosen.who)}{safe(why)}</span>'

@@ -227,9 +227,9 @@ def _patients(view: HandOverView, looking: Looking) -> str:
         rows = "".join(map(_rising, view.rising[:NAMED]))
         more = len(view.rising) - NAMED
         table = (
-            '<table class="tight"><thead><tr><th>Patient</th><th>Edge</th><th class="r">NEWS2</th><th>By hour</th></tr></thead>'
+            '<table class="tight"><thead><tr><th>Subject</th><th>Edge</th><th class="r">NEWS2</th><th>By hour</th></tr></thead>'
         )
-        body = f'<div class="tw">{table}<tbody>{rows}</tbody></table></div>'
+        body = parts.scrolled(f"{table}<tbody>{rows}</tbody></table>", "Patients with a rising NEWS2")
         body += f'<p class="calm dim">and {more:,} more: the Ward lists them by need</p>' if more > 0 else ""
     else:
         body = '<p class="calm">No patient of whom the hub may know has a rising NEWS2.</p>'
@@ -292,7 +292,7 @@ def _due(view: HandOverView) -> str:
         return f'{head}<p class="calm">Nothing is late, and nothing seldom is due.</p>'
     rows = "".join(map(_routine, view.due))
     table = '<table class="tight"><thead><tr><th>What</th><th>Due, UTC</th><th>Last outcome</th></tr></thead>'
-    return f'{head}<div class="tw">{table}<tbody>{rows}</tbody></table></div>'
+    return head + parts.scrolled(f"{table}<tbody>{rows}</tbody></table>", "What is due, table")
 
 
 def _routine(r: RoutineView) -> str:

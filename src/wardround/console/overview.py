@@ -78,7 +78,7 @@ def _answer(view: Overview, since_us: int | None, role: str) -> str:
     elif need:
         words = f"{spoken(len(need)).capitalize()} things need a person now. First: {need[0].title}."
     elif rest:
-        handled = f"{spoken(rest)} {'fault is' if rest == 1 else 'faults are'} handled or can wait"
+        handled = f"{spoken(rest)} {'alert is' if rest == 1 else 'alerts are'} handled or can wait"
         words = f"Nothing needs a person now; {handled}."
     elif silent:
         words = f"{len(view.edges) - len(silent)} of {count(len(view.edges), 'edge')} are connected. {silent[0].name} is silent."
@@ -196,7 +196,9 @@ def _more(n: int) -> str:
     """The way to those of `n` alerts that are not drawn here."""
     if n <= HANDLED_SHOWN:
         return ""
-    return f'<p class="calm"><a class="link" href="{ALERTS.address}">and {n - HANDLED_SHOWN:,} more: all of them in Alerts</a></p>'
+    return (
+        f'<p class="calm"><a class="link" href="{ALERTS.address}">and {n - HANDLED_SHOWN:,} more: all of them in Alerts</a></p>'
+    )
 
 
 def _handled(view: Overview, looking: Looking) -> str:

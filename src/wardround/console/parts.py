@@ -149,6 +149,11 @@ def pages(looking: Looking, param: str, here: int, last: int, n: int, rows: int,
     return f'<nav class="pages" aria-label="Pages"><span class="dim">{safe(told)}</span>{links}</nav>'
 
 
+def scrolled(table: str, label: str) -> str:
+    """A table in a box of its own, which scrolls by touch and by key where the table is wider."""
+    return f'<div class="tw" tabindex="0" role="region" aria-label="{safe(label)}">{table}</div>'
+
+
 def tabs(looking: Looking, param: str, choices: Sequence[tuple[str, str]], label: str) -> str:
     """Which of a few lists is shown; it stands in the address. The first choice's value is empty."""
     chosen = looking.params.get(param, "")

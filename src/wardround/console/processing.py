@@ -48,7 +48,9 @@ def sections(view: Overview, found: ProcessingView | None, looking: Looking) -> 
 def _answer(view: Overview, found: ProcessingView) -> str:
     dead, running = sum(d.count for d in found.dead), [j for j in found.jobs if j.state == "running"]
     gold = "Gold waits for nothing" if view.behind_s is None else f"Gold is {duration(view.behind_s)} behind live"
-    waits = "nothing waits" if not view.waiting else f"{count(view.waiting, 'observation waits', 'observations wait')} in the inbox"
+    waits = (
+        "nothing waits" if not view.waiting else f"{count(view.waiting, 'observation waits', 'observations wait')} in the inbox"
+    )
     words = f"{gold} and {waits}."
     if dead:
         words += f" {count(dead, 'part')} could not be made and {'is' if dead == 1 else 'are'} kept."

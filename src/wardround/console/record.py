@@ -34,7 +34,9 @@ def _vitals(view: RecordView, *, simulated: bool) -> str:
         least = "at least " if score.at_least else ""
         total = f'<span class="end"><span class="dim">NEWS2</span> <span class="big">{least}{score.news2}</span></span>'
     newest = max((v.at_us for v in view.vitals), default=0)
-    note = safe(f"{view.edge}; newest value {lately(newest, view.until_us)} UTC" if newest else f"{view.edge}; no vital sign has come")
+    note = safe(
+        f"{view.edge}; newest value {lately(newest, view.until_us)} UTC" if newest else f"{view.edge}; no vital sign has come"
+    )
     then = ""
     if not view.live:
         note += f"; as of {full_clock(view.until_us)} UTC"

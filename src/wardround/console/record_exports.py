@@ -98,7 +98,8 @@ def sections(found: RecordsPage | None, looking: Looking) -> dict[str, str]:
             "records": '<p class="calm dim">One moment.</p>',
         }
     find = looking.params.get("find", "")
-    words = f"{count(found.matching, 'patient')} can be taken away{' of those that match' if find else ''}."
+    matching = "that matches" if found.matching == 1 else "that match"
+    words = f"{count(found.matching, 'record')} {f'{matching} ' if find else ''}can be taken away."
     head = parts.head("Records", "who asked for their data is given all of it; for a study use an export with names of its own")
     form = (
         f'<form class="filter" method="get" action="{PATH}"><label class="vh" for="rec-find">Pseudonym begins with</label>'
@@ -107,13 +108,13 @@ def sections(found: RecordsPage | None, looking: Looking) -> dict[str, str]:
     )
     if not found.rows:
         empty = parts.empty(
-            "No patient matches", "Consent for care has to be raw for a signal that has come.", "wardround hub consent"
+            "No subject matches", "Consent for care has to be raw for a signal that has come.", "wardround hub consent"
         )
         return {"answer": parts.answer(words, told), "records": head + form + empty}
     rows = "".join(_row(looking, subject, edge) for subject, edge in found.rows)
-    table = '<table class="tight"><thead><tr><th>Patient</th><th>Edge</th><td class="th"></td></tr></thead>'
-    pages = parts.pages(looking, "page", found.page, found.pages, found.matching, ROWS, "patient")
-    body = f'<div class="tw" tabindex="0" role="region" aria-label="Patients">{table}<tbody>{rows}</tbody></table></div>{pages}'
+    table = '<table class="tight"><thead><tr><th>Subject</th><th>Edge</th><td class="th"></td></tr></thead>'
+    pages = parts.pages(looking, "page", found.page, found.pages, found.matching, ROWS, "subject")
+    body = f'<div class="tw" tabindex="0" role="region" aria-label="Subjects">{table}<tbody>{rows}</tbody></table></div>{pages}'
     return {"answer": parts.answer(words, told), "records": head + form + body}
 
 

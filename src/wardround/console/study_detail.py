@@ -86,7 +86,7 @@ def hold_dialog(study: str, *, pause: bool) -> str:
 
 def back_dialog(study: str, would: GoingBack) -> str:
     """Before a rollback: what moves."""
-    moves = tuple(f"The model of round {number} becomes {stage}." for number, stage in would.moves)
+    moves = tuple(f"The model of round {number} becomes {_stage(stage)}." for number, stage in would.moves)
     return parts.confirm(
         title=f"Take {study} back to the model of round {would.to_round}?",
         detail=f"Model {would.model[:8]} predicts again, and the study trains on from it.",
@@ -312,7 +312,7 @@ def _models(study: StudyDetail, looking: Looking) -> str:
         return f'<span class="mono">{safe(m.model[:8])}</span><br><span class="dim">{safe(told)}</span>'
 
     def stage(m: ModelRow) -> str:
-        words = f'<span class="{"b" if m.stage in ("current", "canary") else ""}">{safe(m.stage)}</span>'
+        words = f'<span class="{"b" if m.stage in ("current", "canary") else ""}">{safe(_stage(m.stage))}</span>'
         return f'{words}<br><span class="dim">{safe(m.reason[:120])}</span>' if m.reason else words
 
     def act(m: ModelRow) -> str:
@@ -336,6 +336,10 @@ def _models(study: StudyDetail, looking: Looking) -> str:
         rows=8,
     )
     return head + table.html(looking, study.models)
+
+
+def _stage(stage: str) -> str:
+    return stage.replace("-", " ")
 
 
 def _export(study: StudyDetail, number: int, looking: Looking, words: str) -> str:

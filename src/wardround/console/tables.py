@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from wardround.console import parts
 from wardround.console.looking import Facts, Looking, Reply
-from wardround.console.words import safe
+from wardround.console.words import count, safe
 
 ROWS = 50  # on a page
 RIGHT = ' class="r"'
@@ -44,7 +44,7 @@ class Table(Generic[T]):
         body = "".join(map(self._row, shown))
         heads = "".join(self._head(looking, column, sort, down=down) for column in self.columns)
         table = f'<table class="tight"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
-        return f'{news}<div class="tw">{table}</div>{pages}'
+        return f"{news}{parts.scrolled(table, f'{count(len(rows), self.one, self.many)}, table')}{pages}"
 
     def page(self, looking: Looking, rows: Sequence[T]) -> tuple[list[T], str, str]:
         """The rows of the page that the address names; what is new, to show; the way to the other pages."""

@@ -23,6 +23,7 @@ def test_the_answer_says_what_is_late_first():
 
     assert "Nothing has run yet." in answer()
     assert "Everything runs in its time. 1 routine. Next: Trends, 16:00 UTC." in answer(JOB)
+    assert "Next: Trends, 28 Nov 16:00 UTC." in answer(replace(JOB, next_us=NOW + 4 * 86_400_000_000))
     assert "Nothing is late; Trends failed last time and is tried again." in answer(replace(JOB, outcome="failed"))
     late = replace(JOB, late_s=700.0)
     assert "Trends: late by 11 min." in answer(late, JOB)

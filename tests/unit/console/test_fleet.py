@@ -109,6 +109,8 @@ def test_those_that_need_something_are_first_and_each_says_what(site):
     shown = site.shown()
     assert names(shown["edges"][1]) == ["ended", "away", "alarmed", "low", "calm"]
     told = shown["edges"][0]
+    one = replace(site.desk.fleet(), edges=tuple(e for e in site.desk.fleet().edges if e.name == "alarmed"))
+    assert "1 of 1 edge is connected. Clock of &lt;alarmed&gt;. " in text(fleet.answer(one, KIM))  # its name is in the title
     for words in (
         "its certificate has ended",
         "not seen since the hub started",
@@ -118,7 +120,10 @@ def test_those_that_need_something_are_first_and_each_says_what(site):
         "1,204",
     ):
         assert words in told
-    assert "4 of 5 edges are connected. ended: its certificate has ended. away, alarmed and 1 more need something, too." in shown["answer"][0]
+    assert (
+        "4 of 5 edges are connected. ended: its certificate has ended. away, alarmed and 1 more need something, too."
+        in shown["answer"][0]
+    )
     assert "not known" in told  # of the one that has said nothing
 
 
@@ -249,6 +254,7 @@ def test_drain_says_what_will_happen_then_how_far_it_is_and_is_undone(site):
     site.draining.heard("icu-a", site.beats["icu-a"])
     site.draining.look()
     assert [e.need for e in site.desk.fleet().edges] == ["drained: safe to switch off"]
+    assert "1 of 1 edge is connected. icu-a: drained, safe to switch off. " in site.shown()["answer"][0]
     site.attached.clear()
     shown = site.shown()
     assert "drained, away" in shown["edges"][0]

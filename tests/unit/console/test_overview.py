@@ -56,7 +56,7 @@ def test_the_answer_is_one_sentence_made_from_state():
     assert "No edge has joined yet." in answer(EMPTY)
     assert "Everything runs as expected. 4 of 4 edges connected." in answer(replace(FULL, alerts=()))
     assert "ECG of patch-1 is a flat line: it needs a person now." in answer(FULL)
-    assert "Nothing needs a person now; one fault is handled or can wait." in answer(replace(FULL, alerts=(HANDLED,)))
+    assert "Nothing needs a person now; one alert is handled or can wait." in answer(replace(FULL, alerts=(HANDLED,)))
     two = (NEED, replace(NEED, alert_id="A-9"))
     assert "Two things need a person now." in answer(replace(FULL, alerts=two))
     silent = replace(FULL, alerts=(), edges=(*EDGES[:3], EdgeView("edge-3", "silent", 90.0)))

@@ -201,7 +201,7 @@ def test_acts_say_what_will_happen_and_can_be_undone(site):
     two_rounds(site)
     site.put()
     dialog = text(site.act("ask-roll-back", study="s", round="1").dialog)
-    assert "The model of round 1 becomes current. The model of round 2 becomes rolled-back." in dialog
+    assert "The model of round 1 becomes current. The model of round 2 becomes rolled back." in dialog
     reply = site.act("roll-back", study="s", round="1", reason="worse for b")
     assert reply.undo == {"act": "roll-back", "study": "s", "round": "2", "reason": studies.UNDONE}
     assert site.running.asked[-1] == ("rollback", "s", "kim", "worse for b", 1)

@@ -144,12 +144,12 @@ def test_the_page_shows_a_way_to_take_it_and_to_others_why_not(world):
         return screen.sections(looking)
 
     html = shown("dora")
-    assert "1 patient can be taken away." in html["answer"]
+    assert "1 record can be taken away." in html["answer"]
     assert f'href="/records/{ANNA}/everything.json" download' in html["records"]
     refused = shown("cleo")
     assert ANNA not in refused["records"]
     assert "needs the role" in re.sub(r"<[^>]+>", "", refused["records"])
-    assert "No patient matches" in shown("dora", find="zz")["records"]
+    assert "No subject matches" in shown("dora", find="zz")["records"]
 
 
 def test_a_long_list_has_pages_and_names_are_made_safe():
@@ -157,5 +157,5 @@ def test_a_long_list_has_pages_and_names_are_made_safe():
     rows = tuple((f"p{n}<script>", "icu<script>") for n in range(50))
     html = sections(RecordsPage(rows, 2, 10_000), looking)
     assert "<script>" not in html["records"]
-    assert "51 to 100 of 10,000 patients" in html["records"]
+    assert "51 to 100 of 10,000 subjects" in html["records"]
     assert "One moment" in sections(None, looking)["answer"]

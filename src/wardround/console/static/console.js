@@ -158,6 +158,12 @@ window.wr = (() => {
     return true;
   }
 
+  // The field of the bar, where there is room for it; else that of the page that finds.
+  function seek() {
+    const field = ["find", "find-here"].map((id) => document.getElementById(id)).find((one) => one && one.offsetParent);
+    if (field) field.focus(); else document.getElementById("find-page").click();
+  }
+
   // The next row that can be opened, or the one before.
   function row(step) {
     const rows = [...document.querySelectorAll("main [data-row]")];
@@ -208,7 +214,7 @@ window.wr = (() => {
       return;
     }
     if (event.key === "g") { going = true; setTimeout(() => { going = false; }, 1500); }
-    else if (event.key === "/") { event.preventDefault(); document.getElementById("find").focus(); }
+    else if (event.key === "/") { event.preventDefault(); seek(); }
     else if (event.key === "j" || event.key === "k") row(event.key === "j" ? 1 : -1);
     else if (event.key === "Enter" && event.target.matches("[data-row]")) { const a = event.target.querySelector("a"); if (a) a.click(); }
     else if (event.key === "?") document.getElementById("keys").showModal();
