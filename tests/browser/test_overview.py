@@ -250,7 +250,7 @@ def test_completeness_shows_what_came_of_each_signal(page, hub):
     enter(page, hub)
     page.get_by_role("link", name="Completeness").click()
     expect(page.locator("#answer h1")).to_contain_text(
-        "1 signal of 1 came less than 80% complete; the least, Heart rate (ECG) of q7k4-m2xd"
+        "1 signal of 1 came less than 80 % complete; the least, Heart rate (ECG) of q7k4-m2xd"
     )
     expect(page.locator("#signals tbody tr")).to_have_count(1)
     assert page.locator("#signals path.came").get_attribute("d").count("V") == 1

@@ -8,7 +8,7 @@ from wardround.console.frame import page
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen
 from wardround.console.model import Overview
 from wardround.console.tables import Table
-from wardround.console.words import clock, duration, safe, spoken
+from wardround.console.words import clock, duration, percent, safe, spoken
 
 GROUPS: tuple[tuple[Group, str], ...] = (
     ("now", "Needs a person now"),
@@ -168,11 +168,11 @@ def _load(view: AlertsView) -> str:
 def _answered(share: float | None, answer_s: float | None) -> str:
     if not share:
         return ", none acknowledged"
-    return f", {share:.0%} acknowledged" + (f" after {duration(answer_s)}" if answer_s is not None else "")
+    return f", {percent(share)} acknowledged" + (f" after {duration(answer_s)}" if answer_s is not None else "")
 
 
 def _judged(n: int, share: float | None) -> str:
-    return f"; {share:.0%} of {n} judged needed something done" if share is not None else ""
+    return f"; {percent(share)} of {n} judged needed something done" if share is not None else ""
 
 
 def _nothing(looking: Looking) -> str:

@@ -12,7 +12,7 @@ from wardround.console.frame import page
 from wardround.console.looking import Facts, Looking, OnAct, Reply, Screen
 from wardround.console.model import URGENCY, Overview
 from wardround.console.tables import Column, Table
-from wardround.console.words import clock, count, duration, full_clock, number, safe, spoken
+from wardround.console.words import clock, count, duration, full_clock, number, percent, safe, spoken
 from wardround.errors import WardroundError
 from wardround.trust.roles import Act
 
@@ -176,12 +176,14 @@ def _sum(load: BedsideLoad) -> str:
     words = f"{load.category} {'alert' if load.alerts == 1 else 'alerts'}"
     if load.per_patient_day is not None:
         words = f"for each patient and day: {load.alerts:,} {words}"
-    words += f", {load.acknowledged:.0%} acknowledged" if load.acknowledged is not None else ""
-    return words + (f", {load.actionable:.0%} of {load.judged:,} judged were actionable" if load.actionable is not None else "")
+    words += f", {percent(load.acknowledged)} acknowledged" if load.acknowledged is not None else ""
+    return words + (
+        f", {percent(load.actionable)} of {load.judged:,} judged were actionable" if load.actionable is not None else ""
+    )
 
 
 def _share(share: float | None) -> str:
-    return f"{share:.0%}" if share is not None else NOTHING
+    return percent(share) if share is not None else NOTHING
 
 
 _LOAD: Table[BedsideLoad] = Table(

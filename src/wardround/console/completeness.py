@@ -9,7 +9,7 @@ from wardround.console import parts, pictures
 from wardround.console.frame import page
 from wardround.console.looking import Looking
 from wardround.console.model import HoursView, Overview, SignalHours
-from wardround.console.words import clock, count, safe
+from wardround.console.words import clock, count, percent, safe
 
 HOURS = 24
 ROWS = 50  # on a page
@@ -40,10 +40,10 @@ def _answer(view: HoursView | None) -> str:
     if not known:
         words = "Nothing whose rate is known has come in the last day."
     elif low:
-        words = f"{count(low, 'signal')} of {known:,} came less than {LOW:.0%} complete; the least, "
-        words += f"{signals[0].title} of {signals[0].subject}, {signals[0].mean:.0%}."
+        words = f"{count(low, 'signal')} of {known:,} came less than {percent(LOW)} complete; the least, "
+        words += f"{signals[0].title} of {signals[0].subject}, {_share(signals[0].mean)}."
     else:
-        words = f"Every signal came at least {LOW:.0%} complete."
+        words = f"Every signal came at least {percent(LOW)} complete."
     sub = "Complete is the share of an hour's expected samples that are in the lake and not flagged."
     return f'<h1>{safe(words)}</h1><p class="sub">{safe(sub)}</p>'
 
@@ -71,7 +71,9 @@ def _table(view: HoursView | None, looking: Looking) -> str:
 def _row(signal: SignalHours) -> str:
     least = min(((share, k) for k, share in enumerate(signal.shares) if share is not None), default=None)
     sign = pictures.mark("medium", 15) if signal.mean is not None and signal.mean < LOW else ""
-    worst = f"{least[0]:.0%} at {clock(signal.first_us + least[1] * 3_600_000_000)} UTC" if least is not None else "not known"
+    worst = (
+        f"{percent(least[0])} at {clock(signal.first_us + least[1] * 3_600_000_000)} UTC" if least is not None else "not known"
+    )
     return (
         f'<tr data-key="{safe(signal.subject)} {safe(signal.code)}"><td class="m">{safe(signal.subject)}</td>'
         f"<td>{safe(signal.title)}</td><td>{_strip(signal)}</td><td>{worst}</td>"
@@ -80,7 +82,7 @@ def _row(signal: SignalHours) -> str:
 
 
 def _share(share: float | None) -> str:
-    return "not known" if share is None else f"{share:.0%}"
+    return "not known" if share is None else percent(share)
 
 
 def _strip(signal: SignalHours) -> str:

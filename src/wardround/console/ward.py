@@ -13,7 +13,7 @@ from wardround.console.model import Overview
 from wardround.console.parts import no_permission
 from wardround.console.record import record_panels
 from wardround.console.ward_model import RecordView, SubjectRow, WardList
-from wardround.console.words import count, lately, safe
+from wardround.console.words import count, lately, percent, safe
 from wardround.trust.roles import Act
 
 SUPPORT = "Decision support: do not rely on Wardround for primary alarms."
@@ -151,7 +151,7 @@ def _row(row: SubjectRow, edge: str, find: str, subjects: WardList, chosen: str)
     if row.complete is None:
         complete = f'<span class="dim">{f"lost {lately(row.last_us, subjects.looked_us)}" if row.last_us else "no data"}</span>'
     else:
-        complete = f'<span class="{"b" if row.complete < LOW else "dim"}">{row.complete:.0%}</span>'
+        complete = f'<span class="{"b" if row.complete < LOW else "dim"}">{percent(row.complete)}</span>'
     return (
         f'<li data-key="{safe(row.subject)}"><a class="pr" href="{safe(where)}"{here} '
         f'title="{safe(row.subject)} at {safe(row.edge)}, {words}"><span>{sign}</span>'

@@ -53,6 +53,12 @@ def full_clock(t_us: int) -> str:
     return f"{datetime.fromtimestamp(t_us / 1e6, UTC):%a %d %b, %H:%M:%S}"
 
 
+def percent(share: float) -> str:
+    """97 %. What is not all of it is never 100 %, and what is some of it never 0 %."""
+    n = round(100 * share)
+    return f"{min(99, max(1, n)) if 0 < share < 1 else n} %"
+
+
 def spoken(n: int) -> str:
     """Twelve and under as a word."""
     return NUMBERS[n] if n < len(NUMBERS) else f"{n:,}"

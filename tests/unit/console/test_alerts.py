@@ -158,7 +158,7 @@ def test_people_say_whether_it_needed_something_done_and_the_load_shows_it(site)
     site.act("judge", alert="A-0001", needed="yes")
     shown = site.shown()
     assert "Did it need something done? it needed something done" in shown["detail"][0]
-    assert "100% of 1 judged needed something done" in shown["load"][0]
+    assert "100 % of 1 judged needed something done" in shown["load"][0]
 
 
 def test_a_thousand_alerts_are_drawn_a_page_at_a_time(site):

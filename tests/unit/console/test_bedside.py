@@ -164,9 +164,9 @@ def test_the_load_is_shown_by_edge_and_together(site):
     site.beats["icu-b"] = beat(load=(EdgeLoad("physiological", 3, 6.0, 3, 30.0, 0, 0),))
     shown = site.shown()
     assert "No patient needs a look at 2 edges that watch." in shown
-    assert "1 for each patient and day: 9 physiological alerts, 67% acknowledged, 50% of 2 judged were actionable" in shown
-    assert "icu-a physiological 6 2 50% 1 min 2 50%" in shown
-    assert "icu-b physiological 3 0.50 100% 30 s 0 -" in shown
+    assert "1 for each patient and day: 9 physiological alerts, 67 % acknowledged, 50 % of 2 judged were actionable" in shown
+    assert "icu-a physiological 6 2 50 % 1 min 2 50 %" in shown
+    assert "icu-b physiological 3 0.50 100 % 30 s 0 -" in shown
     assert "icu-a technical" not in shown
 
 

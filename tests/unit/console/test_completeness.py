@@ -87,8 +87,8 @@ def test_the_answer_names_the_least_complete():
     assert "One moment" in answer(None)
     assert "Nothing whose rate is known" in answer(())
     assert "Nothing whose rate is known" in answer((signal(mean=None),))
-    assert "Every signal came at least 80% complete." in answer((signal(),))
-    assert "1 signal of 2 came less than 80% complete; the least, Heart rate of p-1, 13%." in answer(
+    assert "Every signal came at least 80 % complete." in answer((signal(),))
+    assert "1 signal of 2 came less than 80 % complete; the least, Heart rate of p-1, 13 %." in answer(
         (signal("p-1", 0.13), signal())
     )
 
@@ -97,10 +97,10 @@ def test_a_row_says_the_worst_hour_and_draws_each():
     shares = [1.0] * HOURS
     shares[3], shares[5] = 0.0, None
     html = shown((signal(mean=0.95, shares=shares),))["signals"]
-    assert "q7k4 Heart rate 0% at 20:00 UTC 95% 100%" in text(html)
+    assert "q7k4 Heart rate 0 % at 20:00 UTC 95 % 100 %" in text(html)
     came, nothing = re.search(r'class="came" d="([^"]*)"', html)[1], re.search(r'class="not" d="([^"]*)"', html)[1]
     assert (came.count("V"), nothing.count("h")) == (HOURS - 2, 1)  # nothing stands where nothing was expected
-    assert 'aria-label="from the oldest hour: 100%, 100%, 100%, 0%, 100%, not known' in html
+    assert 'aria-label="from the oldest hour: 100 %, 100 %, 100 %, 0 %, 100 %, not known' in html
 
 
 def test_a_page_has_a_bound_and_every_signal_is_on_one():

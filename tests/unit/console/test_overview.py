@@ -14,7 +14,7 @@ from wardround.console import pictures
 from wardround.console.door import Sessions, token_of
 from wardround.console.model import AlertView, AtEdgeView, EdgeView, Line, Overview, StudyView
 from wardround.console.overview import frame, sections, undo_dialog
-from wardround.console.words import DAY_US, duration, lately, rate
+from wardround.console.words import DAY_US, duration, lately, percent, rate
 
 NOW = 1_764_000_000_000_000
 STATIC = Path(console.__file__).parent / "static"
@@ -101,6 +101,11 @@ def test_who_may_not_sees_the_button_disabled_with_who_may(role, disabled):
     buttons = re.findall(r"<button[^>]*>", parts["need"] + parts["handled"])
     assert len(buttons) == 2
     assert sum("disabled" in button and "Needs the role" in button for button in buttons) == disabled
+
+
+def test_a_share_is_all_or_nothing_only_where_it_is():
+    shares = (0.0, 0.001, 0.4, 0.971, 0.999, 1.0)
+    assert [percent(share) for share in shares] == ["0 %", "1 %", "40 %", "97 %", "99 %", "100 %"]
 
 
 def test_a_clock_has_its_day_where_it_would_name_another():
