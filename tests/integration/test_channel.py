@@ -63,6 +63,21 @@ class Much:
             self.over.set()
 
 
+class Held:
+    """A call with one message, which is answered when it may be; counts the messages that were read."""
+
+    def __init__(self):
+        self.read, self.go_on = 0, asyncio.Event()
+
+    def message(self, data):
+        self.read += 1
+        return data
+
+    async def __call__(self, request, _context):
+        await self.go_on.wait()
+        return request[:5]
+
+
 class Hub:
     """A listener with one method that answers and streams that say little, or much."""
 
@@ -74,8 +89,9 @@ class Hub:
         write_private(folder / "pki" / "hub.pem", self.authority.issue_hub("hub", key.public_key(), ["127.0.0.1"], 1.0), 0o644)
 
     async def __aenter__(self):
-        self.much = Much()
+        self.much, self.held = Much(), Held()
         handlers = {
+            "Held": grpc.unary_unary_rpc_method_handler(self.held, request_deserializer=self.held.message),
             "Much": grpc.stream_stream_rpc_method_handler(self.much),
             "Echo": grpc.unary_unary_rpc_method_handler(echo),
             "Quiet": grpc.stream_stream_rpc_method_handler(quiet),
@@ -253,6 +269,28 @@ def test_an_edge_has_few_calls_of_a_kind_open_and_the_others_are_not_held_up(hub
             return len(ends), refused, another_kind, another_edge is not None
 
     assert asyncio.run(run()) == (CALLS_MAX, {grpc.StatusCode.RESOURCE_EXHAUSTED}, b"icu-a:hello", True)
+
+
+def test_of_calls_with_one_message_no_more_are_read_than_an_edge_may_have_open(hub, tmp_path):
+    """gRPC reads such a message before it asks anybody: two hundred of them took the hub two gigabytes."""
+    edge = identity(tmp_path / "a", hub.authority, "icu-a")
+
+    async def run():
+        async with hub:
+            channel = edge_channel(edge, "127.0.0.1", hub.port)
+            held = channel.unary_unary("/test.Test/Held")
+            calls = [asyncio.ensure_future(held(bytes(100_000))) for _ in range(CALLS_MAX + 10)]
+            async with asyncio.timeout(120):
+                pending, refused = set(calls), []
+                while len(refused) < 10:
+                    done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                    refused += [call.exception().code() for call in done]
+                hub.held.go_on.set()
+                answers = await asyncio.gather(*pending)
+            await channel.close(None)
+            return set(refused), answers, hub.held.read
+
+    assert asyncio.run(run()) == ({grpc.StatusCode.RESOURCE_EXHAUSTED}, [bytes(5)] * CALLS_MAX, CALLS_MAX)
 
 
 def test_calls_under_way_end_on_the_connection_they_began_on(hub, tmp_path):

@@ -35,7 +35,8 @@ MESSAGE_BYTES_MAX = 8 * 1024 * 1024
 # megabyte of an upload: over 3G that takes ten seconds, and with less patience no upload over such a link ever came to its end.
 KEEPALIVE_MS = 20_000
 DENY_CHECK_S = 0.5
-CALLS_MAX = 16  # of one method that a peer may have open at once, on however many connections
+CALLS_MAX, CALLS_IN_ALL = 16, 32  # of one method, and of all, that a peer may have open at once, on however many connections
+MESSAGE_S = 30.0  # for the message of a call that has one
 STREAMS_MAX = 64  # calls of one connection: gRPC has those beyond wait
 RETIRE_S = 10.0  # after the certificate's end: until then the hub has ended what was under way
 _OPTIONS = [
@@ -145,7 +146,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         """`denied(name, serial)` answers from memory: it is asked for every message. With an `issuer` (PEM, one or more), who was
         issued by another under the same root gets no answer: an edge of another hub."""
         self._denied, self._issuer = denied, issuer
-        self._few = FewCalls(CALLS_MAX)
+        self._few = FewCalls(CALLS_MAX, CALLS_IN_ALL)
         self._streams = OpenStreams(DENY_CHECK_S)  # a revoked edge's open stream ends, however quiet it is
 
     async def intercept_service(
@@ -170,7 +171,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         call = _Call(peer.name, partial(self._against, peer, foreign), partial(context.abort, grpc.StatusCode.UNAUTHENTICATED))
         await call.check()
         if self._few.is_full(peer.name, method):
-            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{peer.name} has {self._few.most} calls like this one open")
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{peer.name} has too many calls open")
         return call
 
     def _against(self, peer: _Peer, foreign: bool) -> str:
@@ -205,23 +206,35 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
                     return await handler.stream_unary(incoming(requests, call), context)
 
             return grpc.stream_unary_rpc_method_handler(stream_unary, handler.request_deserializer, handler.response_serializer)
+        # Of a call with one message gRPC would read that before anybody is asked: two hundred of them, with megabytes each, were
+        # too much for a hub. On the wire a stream of one message is the same; it is read once its peer is known and has few open.
         if handler.response_streaming:
 
-            async def unary_stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            async def unary_stream(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
                 call = await self._opened(context, method)
                 with self._few.one(call.peer, method), self._streams.watched(call.ends, call.refuse), _told():
-                    async for response in handler.unary_stream(request, context):
+                    async for response in handler.unary_stream(await _only(requests, context), context):
                         await call.check()
                         yield response
 
-            return grpc.unary_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
+            return grpc.stream_stream_rpc_method_handler(unary_stream, handler.request_deserializer, handler.response_serializer)
 
-        async def unary_unary(request: Any, context: Any) -> Any:
+        async def unary_unary(requests: AsyncIterator[Any], context: Any) -> Any:
             call = await self._opened(context, method)
-            with self._few.one(call.peer, method), _told():
-                return await handler.unary_unary(request, context)
+            with self._few.one(call.peer, method), self._streams.watched(call.ends, call.refuse), _told():
+                return await handler.unary_unary(await _only(requests, context), context)
 
-        return grpc.unary_unary_rpc_method_handler(unary_unary, handler.request_deserializer, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(unary_unary, handler.request_deserializer, handler.response_serializer)
+
+
+async def _only(requests: AsyncIterator[Any], context: Any) -> Any:
+    """The one message of a call that has one."""
+    try:
+        async with asyncio.timeout(MESSAGE_S):
+            return await anext(aiter(requests))
+    except (StopAsyncIteration, TimeoutError):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no message came within {MESSAGE_S:.0f} s")
+        raise
 
 
 @contextlib.contextmanager
