@@ -26,6 +26,7 @@ from wardround.records import Check
 from wardround.settings import HubSettings
 from wardround.trust.at_rest import Sealer, open_seal
 from wardround.trust.certificates import describe, loose_keys
+from wardround.trust.homes import open_to
 
 DISK_BYTES_MIN = 2_000_000_000
 OVERDUE = 1 / 4  # of its life left: it should have been renewed at a third
@@ -156,3 +157,8 @@ def _certificates(home: Path) -> Iterator[Check]:
         yield Check("key file", False, f"{path.name} has mode {mode:o}", f"chmod 600 {path}")
     if not loose:
         yield Check("key files", True, "nobody else may read them")
+    shut = not open_to(home)
+    found = (
+        "not everybody here may look into it" if shut else "everybody on this machine may read what patients' devices measured"
+    )
+    yield Check("home", shut, found, f"chmod 700 {home}")

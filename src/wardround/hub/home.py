@@ -17,6 +17,7 @@ from wardround.trust import renewal
 from wardround.trust.audit_files import open_log
 from wardround.trust.authority_again import give_authority
 from wardround.trust.certificates import HUB_NAME, Authority, describe, key_pem, names_host, new_key, write_private
+from wardround.trust.homes import make_private
 from wardround.trust.offline import install_authority, request_authority
 
 HUB_CERTIFICATE_HOURS = 24.0 * 90
@@ -30,6 +31,7 @@ def create_home(home: Path, settings_text: str, settings: HubSettings, *, offlin
         WardroundError: the database of its records cannot be opened, or has another hub's.
     """
     check_new(settings.store, home)
+    make_private(home)
     if offline:
         request_authority(home / "pki", settings.name)
         (home / "hub.toml").write_text(settings_text, encoding="utf-8")

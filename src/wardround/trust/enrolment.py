@@ -29,6 +29,7 @@ from wardround.errors import JoinRefused, PortTaken, TrustError
 from wardround.trust import join
 from wardround.trust.audit_files import remember_authority
 from wardround.trust.certificates import HUB_NAME, Authority, hosts_of, requested_key, signing_request
+from wardround.trust.homes import make_private
 from wardround.trust.identity import IdentityFolder
 from wardround.trust.names import check_name
 
@@ -216,6 +217,7 @@ def join_hub(
         JoinRefused: the token is not one, the hub is another than the token names, or the hub refuses.
     """
     token = join.parse(token_text)
+    make_private(home)
     identity = IdentityFolder(home / "identity")
     authority = _pinned_authority(token)
     key = identity.joining_key()
