@@ -170,11 +170,11 @@ LONG = {
     "drill --fault all --from-round 0": ("--seeds 0", DRILLS),
     "drill --fault all --study study.toml": ("--seeds 0", DRILLS),
     "drill --fault all --study study.toml --data DIR": ("--seeds 0 --fault label-flip", DRILLS),
-    "study attack study.toml": ("--modes clear --models 4 --trials 2 --seeds 0 --rounds 3", ATTACKS),
-    "study attack study.toml --data DIR": ("--modes clear --models 4 --trials 2 --seeds 0 --rounds 3", ATTACKS),
+    "study attack study.toml": ("--modes clear --models 6 --trials 2 --seeds 0 --rounds 3", ATTACKS),
+    "study attack study.toml --data DIR": ("--modes clear --models 6 --trials 2 --seeds 0 --rounds 3", ATTACKS),
     "study attack study.toml --only inversion --trials 20": ("--modes clear --rounds 3", ATTACKS),
-    "study attack study.toml --data DIR --modes blind --fail-above auc=0.6,read=0.05 --json": ("--models 4 --trials 2", ATTACKS),
-    "study attack study.toml --data DIR --write page.md": ("--modes clear --models 4 --trials 2 --seeds 0 --rounds 3", ATTACKS),
+    "study attack study.toml --data DIR --modes blind --fail-above auc=0.6,read=0.05 --json": ("--models 6 --trials 2", ATTACKS),
+    "study attack study.toml --data DIR --write page.md": ("--modes clear --models 6 --trials 2 --seeds 0 --rounds 3", ATTACKS),
 }
 
 FIRST_STUDY = ("tests/integration/test_first_study.py", '"first-study.md"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from docs_under_test import PAGES, lines
-from wardround.cli import grammar
+from docs_under_test import LONG, PAGES, filled, lines
+from wardround.cli import attack, grammar
 from wardround.cli.completion import Shell
 from wardround.cli.examples import EXAMPLES
 from wardround.cli.main import app
@@ -73,12 +74,13 @@ def test_every_command_shows_an_example_of_itself_that_the_parser_takes(parser, 
     assert {" ".join(words) for words in shown(parser)} >= set(EXAMPLES)  # none is of a command that is gone
 
 
-def parse(group, words: list[str]) -> None:
-    """Raises what the parser raises; nothing is run, and no file is looked for."""
+def parse(group, words: list[str]) -> dict[str, object]:
+    """What each option and argument is. Raises what the parser raises; nothing is run, and no file is looked for."""
     context = group.make_context("wardround", list(words))
     while hasattr(context.command, "commands"):
         name, command, rest = context.command.resolve_command(context, [*context._protected_args, *context.args])
         context = command.make_context(name, rest, parent=context)
+    return context.params
 
 
 def test_the_commands_of_a_page_are_found():
@@ -101,6 +103,21 @@ def test_every_command_in_a_page_is_one_that_the_parser_takes(parser, page, monk
             if "does not exist" not in str(error):  # a file of the reader's
                 wrong.append(f"wardround {' '.join(words)}: {error!r} {error}")
     assert wrong == []
+
+
+def test_what_makes_the_long_commands_ask_for_less_is_taken(parser, tmp_path, monkeypatch):
+    """`make test-docs` is run seldom: that it can be typed at all is known here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.toml").touch()
+    (tmp_path / "tables").mkdir()
+    plans = 0
+    for command, (less, _) in LONG.items():
+        given = parse(parser, [*filled(command, {}), *less.split()])
+        if command.startswith("study attack"):
+            asked = {name: given[name] for name in inspect.signature(attack._plan).parameters}
+            attack._plan(**asked).check()
+            plans += 1
+    assert plans > 3
 
 
 def unknown(group, text: str) -> str:
