@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import subprocess
 import sys
 import time
+import weakref
+from functools import partial
 
 import grpc
 import pytest
@@ -78,6 +81,17 @@ class Held:
         return request[:5]
 
 
+class Message:
+    """One that was read."""
+
+    def __init__(self, there):
+        there.add(self)
+
+
+async def refuses(request, context):
+    await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no {type(request).__name__}")
+
+
 class Hub:
     """A listener with one method that answers and streams that say little, or much."""
 
@@ -89,8 +103,10 @@ class Hub:
         write_private(folder / "pki" / "hub.pem", self.authority.issue_hub("hub", key.public_key(), ["127.0.0.1"], 1.0), 0o644)
 
     async def __aenter__(self):
-        self.much, self.held = Much(), Held()
+        self.much, self.held, self.there = Much(), Held(), weakref.WeakSet()
+        read = partial(Message, self.there)
         handlers = {
+            "Refuses": grpc.unary_unary_rpc_method_handler(refuses, request_deserializer=lambda _data: read()),
             "Held": grpc.unary_unary_rpc_method_handler(self.held, request_deserializer=self.held.message),
             "Much": grpc.stream_stream_rpc_method_handler(self.much),
             "Echo": grpc.unary_unary_rpc_method_handler(echo),
@@ -291,6 +307,28 @@ def test_of_calls_with_one_message_no_more_are_read_than_an_edge_may_have_open(h
             return set(refused), answers, hub.held.read
 
     assert asyncio.run(run()) == ({grpc.StatusCode.RESOURCE_EXHAUSTED}, [bytes(5)] * CALLS_MAX, CALLS_MAX)
+
+
+def test_a_call_that_is_refused_leaves_nothing_of_its_message_behind(hub, tmp_path):
+    """It lay about until the collector of garbage came, which counts objects and not megabytes: 500 calls took five gigabytes."""
+    edge = identity(tmp_path / "a", hub.authority, "icu-a")
+
+    async def run():
+        async with hub:
+            channel = edge_channel(edge, "127.0.0.1", hub.port)
+            gc.collect()
+            gc.disable()
+            try:
+                codes = {await code_of(channel.unary_unary("/test.Test/Refuses")(b"x")) for _ in range(30)}
+                left = len(hub.there)
+            finally:
+                gc.enable()
+            await channel.close(None)
+            return codes, left
+
+    codes, left = asyncio.run(run())
+    assert codes == {grpc.StatusCode.NOT_FOUND}
+    assert left <= 2  # of a call that is just over
 
 
 def test_calls_under_way_end_on_the_connection_they_began_on(hub, tmp_path):

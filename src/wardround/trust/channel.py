@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from traceback import clear_frames
 from typing import Any, NamedTuple
 
 import grpc
@@ -231,7 +232,10 @@ async def _only(requests: AsyncIterator[Any], context: Any) -> Any:
     """The one message of a call that has one."""
     try:
         async with asyncio.timeout(MESSAGE_S):
-            return await anext(aiter(requests))
+            messages = aiter(requests)
+            message = await anext(messages)
+            await anext(messages, None)  # to its end: what reads a stream holds its newest message until then
+            return message
     except (StopAsyncIteration, TimeoutError):
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no message came within {MESSAGE_S:.0f} s")
         raise
@@ -239,16 +243,23 @@ async def _only(requests: AsyncIterator[Any], context: Any) -> Any:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """A handler's own mistake is logged here: gRPC would tell the edge "unknown" and nobody else."""
+    """A handler's own mistake is logged here: gRPC would tell the edge "unknown" and nobody else.
+
+    gRPC keeps the error with the call, in a circle that the collector of garbage finds late: where it was raised is let go of, or
+    every call that is refused would leave its message in memory.
+    """
     try:
         yield
-    except grpc.aio.AbortError:
+    except grpc.aio.AbortError as error:
+        clear_frames(error.__traceback__)
         raise
     except grpc.aio.BaseError as error:  # the other side has gone in the middle of the call
         log.info("a call broke off", reason=str(error).partition("(")[0].strip())
+        clear_frames(error.__traceback__)
         raise
-    except Exception:
+    except Exception as error:
         log.exception("a call failed in its handler")
+        clear_frames(error.__traceback__)
         raise
 
 
