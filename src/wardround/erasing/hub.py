@@ -71,8 +71,8 @@ class HubErasing:
         back = [s for s in sorted(there) if digest_of(s) in new]
         for subject in back:  # before the tombstones: after a kill they are looked for again
             self._book.ask(subject, edge, "erased before: the hub was restored from a backup", self._clock.now_us())
-        for digest in new:
-            self._consents.erase(digest)
+        if new:
+            self._consents.erase(*new)
         return len(back)
 
     def _subjects(self, table: str) -> set[str]:

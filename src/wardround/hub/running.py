@@ -74,7 +74,7 @@ from wardround.trust.certificates import (
 from wardround.trust.channel import few_arenas, peer_certificate, peer_name, start_hub_listener
 from wardround.trust.consent import ConsentRecord, ConsentRegister
 from wardround.trust.denied import DenyList
-from wardround.trust.duties import Duties
+from wardround.trust.duties import DIGESTS_MAX, Duties
 from wardround.trust.enrolment import EnrolmentListener
 from wardround.trust.erasures import ErasureBook
 from wardround.trust.exports import ExportBook
@@ -568,7 +568,7 @@ class Hub:
         if message.WhichOneof("kind") == "names_given":
             self.naming.answered(edge, message.names_given)
         elif message.WhichOneof("kind") == "erased_here":
-            if restored(self.home) is not None and (back := self.erasing.again(edge, message.erased_here.digests)):
+            if restored(self.home) is not None and (back := self.erasing.again(edge, message.erased_here.digests[:DIGESTS_MAX])):
                 self.recorder.happened(
                     f"{back} erased patients were back", "the hub was restored from a backup: they are erased again"
                 )

@@ -263,13 +263,17 @@ class ConsentRegister:
             self._load()
         return len(new)
 
-    def erase(self, digest: bytes) -> list[str]:
-        """Forget the subject of this digest, and answer `none` for it from now on; the pseudonyms that were known by it."""
+    def erase(self, *digests: bytes) -> list[str]:
+        """Forget the subjects of these digests, and answer `none` for them from now on; the pseudonyms that were known by them.
+
+        However many they are, the file is written anew once.
+        """
+        wanted = frozenset(digests)
         with self._lock:
-            subjects = [s for s in {*self._choices, *self._wishes} if digest_of(s) == digest]
+            subjects = [s for s in {*self._choices, *self._wishes} if digest_of(s) in wanted]
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._db.execute("INSERT OR IGNORE INTO erased VALUES (?)", (digest,))
+                self._db.executemany("INSERT OR IGNORE INTO erased VALUES (?)", [(digest,) for digest in sorted(wanted)])
                 for subject in subjects:
                     self._db.execute("DELETE FROM choices WHERE subject = ?", (subject,))
                     self._db.execute("DELETE FROM wishes WHERE subject = ?", (subject,))
