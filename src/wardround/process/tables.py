@@ -223,9 +223,9 @@ SCHEMAS = {
     GOLD: EXAMPLES,
     DEAD: DEAD_LETTERS,
 }
-# How long an earlier version of a table can be read. Bronze has one for every few seconds, of small files that have been put
-# together since; a job reads it at one version, for as long as it runs.
-VERSIONS_HOURS = dict.fromkeys(SCHEMAS, 24 * 7) | {BRONZE: 6}
+# How long an earlier version of a table can be read: a week of what studies are trained on, a day of what jobs write every few
+# seconds. Bronze has most versions, of small files that are put together soon; a job reads one of them, for as long as it runs.
+VERSIONS_HOURS = dict.fromkeys(SCHEMAS, 24) | {GOLD: 24 * 7, DEAD: 24 * 7, BRONZE: 6}
 GOLD_TABLES = tuple(name for name in SCHEMAS if name.startswith("gold_"))
 _PLACED = frozenset(f.name for f in _OF_A_JOB)
 _GETTERS = [(f, attrgetter(f)) for f in Observation.__struct_fields__]
