@@ -29,9 +29,10 @@ def page(browser):  # noqa: F811 - a fixture
     context.set_default_timeout(WAIT_MS)
     opened, problems = context.new_page(), []
     opened.on("pageerror", lambda error: problems.append(str(error)))
-    head = '<link rel="stylesheet" href="/tokens.css"><link rel="stylesheet" href="/console.css">'
+    head = "".join(f'<link rel="stylesheet" href="/{name}.css">' for name in ("tokens", "console", "screens"))
+    now = '<script>document.getElementById("now").textContent = "Fri 27 Nov, 09:10:38 UTC"</script>'
     html = f"<!doctype html><title>t</title>{head}{frame.page(VIEW, who='kim', role='operator', here='/', main=MAIN)}"
-    html += '<script src="/console.js"></script>'
+    html += f'<script src="/console.js"></script>{now}'
 
     def serve(route):
         file = STATIC / route.request.url.rpartition("/")[2]
@@ -147,3 +148,12 @@ def test_on_a_tablet_one_finds_by_a_button_and_the_key_goes_there_too(page):
     expect(page.locator("#find-page")).to_be_hidden()
     page.keyboard.press("/")
     expect(page.locator("#find")).to_be_focused()
+
+
+@pytest.mark.parametrize("width", [768, 1024, 1440])
+def test_the_first_line_and_the_bar_have_room_at_every_width(page, width):
+    page.set_viewport_size({"width": width, "height": 1024})
+    acts = "".join(f'<button class="btn">Something to do, number {k}</button>' for k in range(5))
+    patch(page, answer=parts.answer("In 12 hours no alert was opened, none is still open.", "Who leaves writes a note.", acts))
+    assert page.locator("#answer h1").bounding_box()["width"] > 200
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

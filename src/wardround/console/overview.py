@@ -74,7 +74,10 @@ def _answer(view: Overview, since_us: int | None, role: str) -> str:
         words += f" {spoken(more).capitalize()} more {'thing needs' if more == 1 else 'things need'} a person." if more else ""
     elif len(need) == 1:
         words = f"{need[0].title}: it needs a person now."
-        words += " Everything else runs or is being handled." if rest or view.edges else ""
+        if silent:
+            words += f" {_connected(view)}."
+        else:
+            words += " Everything else runs or is being handled." if rest or view.edges else ""
     elif need:
         words = f"{spoken(len(need)).capitalize()} things need a person now. First: {need[0].title}."
     elif rest:

@@ -61,6 +61,9 @@ def test_the_answer_is_one_sentence_made_from_state():
     assert "Two things need a person now." in answer(replace(FULL, alerts=two))
     silent = replace(FULL, alerts=(), edges=(*EDGES[:3], EdgeView("edge-3", "silent", 90.0)))
     assert "3 of 4 edges are connected. edge-3 is silent." in answer(silent)
+    both = answer(replace(silent, alerts=(NEED,)))
+    assert "it needs a person now. 3 of 4 edges connected." in both
+    assert "Everything else runs" not in both
     assert "one thing has happened since" in answer(FULL, NOW - 1)
     assert "nothing has happened since" in answer(FULL, NOW)
 
