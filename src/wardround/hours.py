@@ -43,7 +43,6 @@ class HourGrid:
     came_s: NDArray[np.float32]
     asked_s: NDArray[np.float32]
 
-    @property
     def shares(self) -> NDArray[np.float32]:
         """0 to 1; NaN where nothing was asked."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -132,8 +131,9 @@ def view_of(grid: HourGrid, title: Callable[[str], str]) -> HoursView:
 def holes(grid: HourGrid, edge_of: Callable[[str], str], now_us: int) -> list[Incomplete]:
     """What comes with holes now. Looked at closely are the signals of an edge of which somebody's newest hours are low."""
     newest = ((now_us - GRACE_US) // HOUR_US * HOUR_US - HOUR_US - grid.first_us) // HOUR_US
-    newest_shares = grid.shares[:, newest - IN_A_ROW + 1 : newest + 1]
-    low = np.flatnonzero(((newest_shares > 0) & (newest_shares < LOW)).all(axis=1)).tolist()  # as nobody's usual is over 1
+    shares = grid.shares()
+    last = shares[:, newest - IN_A_ROW + 1 : newest + 1]
+    low = np.flatnonzero(((last > 0) & (last < LOW)).all(axis=1)).tolist()  # as nobody's usual is over 1
     edges = {subject: edge_of(subject) for subject in (grid.subjects if low else ())}
     asked = {(edges[grid.subjects[row]], grid.codes[row]) for row in low}
     return incomplete(
@@ -141,7 +141,7 @@ def holes(grid: HourGrid, edge_of: Callable[[str], str], now_us: int) -> list[In
             HourShare(edges[subject], code, subject, grid.first_us + k * HOUR_US, float(share))
             for row, (subject, code) in enumerate(zip(grid.subjects, grid.codes, strict=True))
             if low and edges[subject] and (edges[subject], code) in asked
-            for k, share in enumerate(grid.shares[row])
+            for k, share in enumerate(shares[row])
             if not math.isnan(share)
         ),
         now_us,
