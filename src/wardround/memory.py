@@ -30,8 +30,8 @@ def hold_little() -> None:
     """Let nothing of this process, or of those it starts, keep what it has no use for; call it before PyArrow is imported.
 
     Pandas is not loaded (45 MB). The allocator of delta-rs gives back what is freed: as it comes it keeps a pool for each of its
-    threads, and gives back none that rests. After 400 commits a process holds 240 MB so, and 410 MB else, for a tenth more CPU time
-    (bench/lake_commits.py, on two cores).
+    threads, and gives back none that rests. After 400 commits a process holds 240 MB so, and 410 MB else, for a tenth more CPU
+    time (bench/lake_commits.py, on two cores).
     Somebody's own setting of it stands; what Polars sets wherever it is imported, in programs that start a hub too, is nobody's.
     """
     name, own = DELTA_RS
