@@ -18,6 +18,7 @@ from wardround.clock import Clock
 from wardround.errors import WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.store import EdgeRecord, Request
+from wardround.threads import pairs
 
 log = structlog.get_logger(__name__)
 STATE, TOPIC = "drains", "drains"
@@ -133,7 +134,7 @@ class Draining:
             with self._lock:
                 if set(self._drains) - known:
                     self._put({name: one for name, one in self._drains.items() if name in known})
-            for edge, (at_us, beat) in list(self._said.items()):
+            for edge, (at_us, beat) in pairs(self._said):
                 self._see(edge, at_us, beat)
         told = msgspec.json.encode(self.all())
         if told != self._shown:

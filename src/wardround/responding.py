@@ -23,6 +23,7 @@ from wardround.learn.messages import Notice
 from wardround.records import EdgeId
 from wardround.store import Request, Store
 from wardround.studies import RunningStudy, Studies
+from wardround.threads import pairs
 from wardround.watch.alerts import Alert, Finding, State
 from wardround.watch.respond import (
     BY_ITSELF,
@@ -95,7 +96,7 @@ class Responding:
             for entry in self._book.unfinished():
                 self._finish(entry)
             firing = [a for a in self._watch.open_alerts() if a.state is State.FIRING and not a.inhibited_by]
-            for name, running in list(self._studies.running.items()):
+            for name, running in pairs(self._studies.running):
                 self._look_at(running, [a for a in firing if a.finding.study == name])
         for request in self._store.requests(TOPIC):
             self._store.put_request(self._answered(request))

@@ -1,13 +1,24 @@
-"""Work in a thread, for asyncio, that is never left behind."""
+"""Work in a thread, for asyncio, that is never left behind; and what one thread may read while another writes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, ItemsView, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def pairs(of: Mapping[K, V]) -> ItemsView[K, V]:
+    """Keys and values of a dict as it stands, while other threads put into it.
+
+    `list(of.items())` is no such look: it makes an object for each pair, at which the collector of garbage may run, and at its
+    end another thread. Of some thousands that happens within minutes. A copy is made in one go.
+    """
+    return dict(of).items()
 
 
 async def to_its_end(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

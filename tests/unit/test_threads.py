@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
 
-from wardround.threads import ended, to_its_end
+from wardround.threads import ended, pairs, to_its_end
 
 
 def test_what_it_gives_and_what_it_raises_come_to_the_caller():
@@ -68,3 +69,19 @@ def test_a_task_is_waited_for_to_its_end_too():
         return said
 
     assert asyncio.run(play()) == ["the work"]
+
+
+def test_a_dict_is_read_as_it_stands_while_the_collector_of_garbage_lets_another_thread_write():
+    edges = dict.fromkeys(range(20_000), "")
+
+    def another(phase, _info):
+        if phase == "stop":
+            edges[len(edges)] = ""
+
+    gc.callbacks.append(another)
+    try:
+        for _ in range(20):
+            assert len([edge for edge, _ in pairs(edges)]) >= 20_000
+            edges["more"] = [[] for _ in range(1_000)]  # something to collect
+    finally:
+        gc.callbacks.remove(another)

@@ -18,6 +18,7 @@ from wardround.desks.seen import Seen
 from wardround.errors import WardroundError
 from wardround.learn.grpc_wire import Beat
 from wardround.records import EdgeLoad, OpenAlert
+from wardround.threads import pairs
 from wardround.trust.roles import Act
 
 ROWS_MAX = 20_000
@@ -87,7 +88,7 @@ class HubBedsideDesk:
 
     def _build(self) -> BedsideView:
         state = {e.name: e.state for e in self._overview().edges}
-        beats = [(edge, beat) for edge, beat in sorted(self._beats.items()) if edge in state]
+        beats = [(edge, beat) for edge, beat in sorted(pairs(self._beats)) if edge in state]
         rows = [self._row(edge, beat, a, stale=state[edge] == "silent") for edge, beat in beats for a in beat.alerts]
         rows.sort(key=lambda r: (not r.needs_person, URGENCY.index(r.priority), r.edge, r.alert_id))
         loads = [(edge, load) for edge, beat in beats for load in beat.load]

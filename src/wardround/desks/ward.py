@@ -40,6 +40,7 @@ from wardround.process.tables import BRONZE, DAY_US, OBSERVATIONS, TREND, VITALS
 from wardround.process.transforms.vitals import VITALS as BY_MINUTE
 from wardround.process.transforms.vitals import WINDOW_US
 from wardround.records import Consent, Observation, Purpose
+from wardround.threads import pairs
 from wardround.trust.audit import subject_ref
 from wardround.trust.consent import ConsentRegister
 from wardround.trust.roles import Act, check_act
@@ -163,7 +164,7 @@ class Ward:
                 urgent[finding.subject] = min(known, finding.priority, key=URGENCY.index)
         rows = [
             _row(subject, edge, scores.get(subject, ()), complete.get(subject), last.get(subject, 0), urgent.get(subject))
-            for subject, edge in list(self._edge_of.items())
+            for subject, edge in pairs(self._edge_of)
             if self._consents.keeps(subject, Purpose.CARE, Consent.RAW)
         ]
         rows = [r if r.news2 is None or self._may_score(r.subject) else _unscored(r) for r in rows]

@@ -63,6 +63,7 @@ from wardround.settings import HubSettings, load_settings
 from wardround.standing_by import turn
 from wardround.store import CertificateRecord, Quarantined, StudyRecord, open_store
 from wardround.studies import RunningStudy, Studies
+from wardround.threads import pairs
 from wardround.tracing import open_tracing
 from wardround.trust import renewal
 from wardround.trust.at_rest import turn_on
@@ -398,7 +399,7 @@ class Hub:
             self.link.push(EdgeId(edge), pb.HubMessage(acknowledge=pb.AcknowledgeAlert(alert=alert, who=who)))
 
     def _rounds_of(self, edge: str) -> set[str]:
-        opened = {name: running.coordinator.open_round for name, running in list(self.studies.running.items())}
+        opened = {name: running.coordinator.open_round for name, running in pairs(self.studies.running)}
         asked = {name: (known[0].number, known[0].participants) for name, known in opened.items() if known is not None}
         return rounds_of(edge, asked)
 
@@ -447,7 +448,7 @@ class Hub:
             await asyncio.sleep(TICK_S)
 
     def _look_at_training(self) -> None:
-        for name, running in list(self.studies.running.items()):
+        for name, running in pairs(self.studies.running):
             if running.watched is not None and running.watched.look():
                 self.metrics.watched(name, running.watched.scores(), running.watched.calibration())
                 self.metrics.said(name, running.watched.own_scores())

@@ -17,6 +17,7 @@ from wardround.learn.grpc_wire import Beat
 from wardround.records import is_sandbox
 from wardround.settings import HubSettings
 from wardround.store import AlertRecord, Store
+from wardround.threads import pairs
 from wardround.trust.certificates import write_private
 from wardround.watch.alerts import Alert
 from wardround.watch.delivery.messages import Origin
@@ -91,7 +92,7 @@ class Telling:
             self._store.put_request(answered)
         if self.outbox.behind:
             self.again()
-        at_edges = {edge: [a.bare() for a in beat.alerts] for edge, beat in list(beats.items()) if beat.alerts}
+        at_edges = {edge: [a.bare() for a in beat.alerts] for edge, beat in pairs(beats) if beat.alerts}
         for key, value in ((SINKS, self.outbox.states()), (SILENCES, self._watch.silences()), (AT_EDGES, at_edges)):
             data = msgspec.json.encode(value)
             if self._shown.get(key) != data:
