@@ -3,9 +3,9 @@
     python bench/hub_memory.py [--edges 100] [--devices 2] [--hold 30] [--json]
 
 The hub runs as a person runs it. Each edge has its own certificate, its own connection over mutual TLS 1.3 on loopback, the two
-streams that an edge holds open, a heartbeat every two seconds, and one observation of each of its devices that the hub has taken
-to its lake. Then the hub is weighed for `hold` seconds: the most it had resident, and what that is for each edge beside the same
-process before the first came. The edges are in processes of their own.
+streams that an edge holds open, a heartbeat as often as the hub wants one, and one observation of each of its devices that the
+hub has taken to its lake. Then the hub is weighed for `hold` seconds: the most it had resident, and what that is for each edge
+beside the same process before the first came. The edges are in processes of their own.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from wardround.hub import create_home
 from wardround.learn.condition import Condition
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import condition_to_wire
+from wardround.learn.heartbeats import HEARTBEAT_S, Reports
 from wardround.ports import free_port
 from wardround.records import Consent, Observation, encode_observation
 from wardround.settings import HubSettings, parse_settings
@@ -43,7 +44,6 @@ from wardround.wire import wardround_pb2 as pb
 
 GOALS_MB = {1_000: 600, 5_000: 2_000}  # most edges, most memory
 GROUP = 250  # edges of one process
-HEARTBEAT_S = 2.0
 READY_S = ATTACH_S = 600.0
 GROUP_S = 1_200.0
 AT_ONCE = 25  # edges of one process that connect at the same time
@@ -132,13 +132,14 @@ async def _edges(home: Path, names: Sequence[str], devices: int, port: int, pipe
 
 
 async def _edge(identity: Path, name: str, devices: int, port: int, turn: asyncio.Semaphore, there: asyncio.Event) -> None:
+    reports = Reports(HEARTBEAT_S)
     async with turn:
         channel: Any = edge_channel(identity, "127.0.0.1", port)
         attach = channel.stream_stream(
             f"/{LEARN}/Attach",
             request_serializer=pb.EdgeMessage.SerializeToString,
             response_deserializer=pb.HubMessage.FromString,
-        )(_beats())
+        )(_beats(reports))
         forward = channel.stream_stream(
             f"/{COLLECT}/Forward",
             request_serializer=pb.ForwardRequest.SerializeToString,
@@ -150,17 +151,19 @@ async def _edge(identity: Path, name: str, devices: int, port: int, turn: asynci
         if receipt.committed_seq < devices or receipt.refusals:
             raise RuntimeError(f"the hub took no batch: {receipt}")
     there.set()
-    async for _ in attach:
-        pass
+    async for message in attach:
+        if message.WhichOneof("kind") == "heartbeat_interval":
+            reports.told(message.heartbeat_interval.seconds)
     await channel.close(None)
 
 
-async def _beats() -> AsyncIterator[pb.EdgeMessage]:
+async def _beats(reports: Reports) -> AsyncIterator[pb.EdgeMessage]:
     condition = condition_to_wire(Condition(True, None, "wired", None, False, 0.0))
     yield pb.EdgeMessage(hello=pb.Hello(software_version="bench", condition=condition))
     while True:
-        await asyncio.sleep(HEARTBEAT_S)
-        yield pb.EdgeMessage(heartbeat=pb.Heartbeat(examples=50, condition=condition))
+        await asyncio.sleep(reports.look_s)
+        if reports.due(time.monotonic(), None):
+            yield pb.EdgeMessage(heartbeat=pb.Heartbeat(examples=50, condition=condition, interval_s=reports.interval_s))
 
 
 def _batch(edge: str, devices: int) -> pb.ForwardRequest:

@@ -55,6 +55,7 @@ from wardround.learn.drills import DrillPart, SignedCharter
 from wardround.learn.grpc_edge import EdgeLink
 from wardround.learn.grpc_relay import HubSource, RelayLink, RelaySource
 from wardround.learn.grpc_wire import NAME_MAX, RELAY, WORD_MAX, Beat
+from wardround.learn.heartbeats import HEARTBEAT_S
 from wardround.learn.held import HeldModels
 from wardround.learn.limits import Limits
 from wardround.learn.manifests import Signed
@@ -95,7 +96,6 @@ from wardround.trust.study_names import give_names
 from wardround.wire import wardround_pb2 as pb
 
 log = structlog.get_logger(__name__)
-HEARTBEAT_S = 2.0
 LOOK_S = 2.0
 WATCH_S = 1.0
 LIVE_S = 60.0

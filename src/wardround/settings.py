@@ -360,7 +360,7 @@ class HubSettings(Settings, frozen=True, kw_only=True):
     public_host: str = "127.0.0.1"  # what edges connect to; it stands in the hub's certificate
     certificate_hours: float = 24.0  # life of an edge's certificate; the edge renews it at two thirds
     processing: ProcessingSettings = ProcessingSettings()
-    heartbeat_s: float = 2.0  # edges are called silent after three missed ones
+    heartbeat_s: float = 2.0  # how often edges report; they are called silent after three missed ones
     public_url: str = ""  # of the console, for people who are told of an alert
     notify: tuple[NotifySettings, ...] = ()
     tracing: TracingSettings = TracingSettings()

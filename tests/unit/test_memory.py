@@ -71,3 +71,33 @@ def test_somebodys_own_setting_of_the_allocator_stands():
 
 def test_freed_memory_is_given_back_to_the_system():
     run(FREED)
+
+
+COLLECTED = """
+import gc, weakref
+from wardround.memory import collect_little, thaw
+collect_little()
+collect_little()
+assert sum(f.__name__ == "_freeze" for f in gc.callbacks) == 1
+class Thing: pass
+kept = [Thing() for _ in range(100_000)]
+gc.collect()
+assert gc.get_freeze_count() > 100_000, "what outlived a collection is walked over again"
+freed = weakref.ref(kept[0])
+kept[0] = None
+assert freed() is None, "what is set aside is not freed"
+circle = kept[1]
+circle.itself = circle
+seen = weakref.ref(circle)
+kept[1] = circle = None
+gc.collect()
+assert seen() is not None, "it was not set aside"
+thaw()
+gc.collect()
+assert seen() is None, "garbage is kept for ever"
+assert gc.get_freeze_count() > 90_000, "once let at everything, it walks over it from then on"
+"""
+
+
+def test_the_collector_leaves_alone_what_outlived_it_and_finds_the_garbage_there_when_it_is_let_at_everything():
+    run(COLLECTED)

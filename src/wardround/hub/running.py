@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
@@ -51,7 +50,7 @@ from wardround.learn.messages import Notice, RoundEvent
 from wardround.learn.tree import STATE, Tree, study_tree
 from wardround.live_drills.desk import LiveDrills
 from wardround.log_lines import chosen_log
-from wardround.memory import run_giving_back
+from wardround.memory import collect_little, run_giving_back
 from wardround.minutes import Minutes
 from wardround.naming import Naming
 from wardround.process.tables import BRONZE
@@ -288,7 +287,7 @@ class Hub:
         """
         async with contextlib.AsyncExitStack() as opened:
             ports = await self._open(opened)
-            gc.freeze()  # what is there now stays: the collector of garbage need not walk over it
+            collect_little()
             on_ready(ports)
             self.recorder.happened("Hub started", f"{len(self.store.edges())} edges known")
             log.info("hub runs", **ports)
@@ -314,6 +313,7 @@ class Hub:
             on_lost=lambda edge: log.info("edge detached", edge_id=edge),
             sign=self._signed,
             on_other=self._answered,
+            heartbeat_s=settings.heartbeat_s,
         )
         self.flower = FlowerDoor(
             self.home,
@@ -624,7 +624,7 @@ class Hub:
     def _edge_beat(self, edge: EdgeId, beat: Beat) -> None:
         self.beats[edge] = beat
         self.draining.heard(edge, beat)
-        self.watch.edge_seen(edge)
+        self.watch.edge_seen(edge, beat.interval_s)
 
     def _tell(self, edge: EdgeId, notice: Notice) -> None:
         if self.link is not None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import random
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,7 @@ from wardround.learn.grpc_wire import (
     own_report_to_wire,
     release_of,
 )
+from wardround.learn.heartbeats import Reports
 from wardround.learn.messages import Done, MaskStep, Order, Release, Upload, UploadReceipt
 from wardround.learn.own_report import SignedReport
 from wardround.learn.participant import Participant, Ready
@@ -116,10 +118,12 @@ class EdgeLink:
         `declines(order)` gives the reason for which this edge wants no part in it; `drills` is its part in live drills;
         `watch(order, done)`, in a thread, is what it says of an update that masks will hide, or nothing.
 
-        `train(order, model, kept)` gives the update or raises TrainingFailed; `beat()` is called for every heartbeat, and
-        `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is trained."""
+        `train(order, model, kept)` gives the update or raises TrainingFailed. Every `heartbeat_s`, or more often where the hub
+        wants that, `beat()` is called, and `condition(at_work)` in a thread: while it says that the edge is unwilling, nothing is
+        trained. It is said as often as the hub wants, and what somebody waits for at once."""
         self._channel, self._participant, self._train = channel, participant, train
         self._beat, self._heartbeat_s, self._version = beat, heartbeat_s, version
+        self._reports = Reports(heartbeat_s)  # on the newest stream
         self._fetch, self._condition, self._relay_address = fetch, condition, relay_address
         self._masks, self._on_lie, self._declines = masks, on_lie, declines
         self._drills, self._watch = drills, watch
@@ -180,7 +184,7 @@ class EdgeLink:
                 response_deserializer=pb.HubMessage.FromString,
             )()
         )
-        self._call = call
+        self._call, self._reports = call, Reports(self._heartbeat_s)
         await call.write(pb.EdgeMessage(hello=hello))
         for greeting in await asyncio.to_thread(self._greet):
             await call.write(greeting)
@@ -202,6 +206,8 @@ class EdgeLink:
                     )
                 elif kind == "masks":
                     await self._take_masks(masks_of(message.masks))
+                elif kind == "heartbeat_interval":
+                    self._reports.told(message.heartbeat_interval.seconds)
                 elif kind == "denied":
                     self._on_denied(denied_of(message.denied))
                 elif kind in OTHERS and not self._others.full():  # else: the hub says it again
@@ -239,31 +245,34 @@ class EdgeLink:
                 await call.write(answer)
 
     async def _heartbeats(self, call: Any) -> None:
+        reports = self._reports
         while True:
             beat = self._beat()
             condition = await asyncio.to_thread(self._condition, self._training)
             if condition.unwilling and self._training and (order := self._order) is not None:
                 await self._let_go()
                 await self._fail(order, condition.unwilling, declined=True)
-            await call.write(
-                pb.EdgeMessage(
-                    heartbeat=pb.Heartbeat(
-                        examples=beat.examples,
-                        spooled=beat.spooled,
-                        spool_bytes=beat.spool_bytes,
-                        working_on=self.working_on,
-                        condition=condition_to_wire(condition),
-                        model=beat.model,
-                        passed_on=dict(beat.passed_on),
-                        models=beat.models,
-                        alerts=alerts_to_wire(beat.alerts),
-                        about=about_to_wire(beat.alerts),
-                        load=loads_to_wire(beat.load),
-                        acknowledges=beat.acknowledges,
-                    )
-                )
-            )
-            await asyncio.sleep(self._heartbeat_s)
+            waited_for = [(a.alert_id, a.priority, a.state) for a in beat.alerts], beat.acknowledges, condition.unwilling
+            if reports.due(time.monotonic(), waited_for):
+                await call.write(pb.EdgeMessage(heartbeat=self._heartbeat(beat, condition, reports.interval_s)))
+            await asyncio.sleep(reports.look_s)
+
+    def _heartbeat(self, beat: Beat, condition: Condition, interval_s: float) -> pb.Heartbeat:
+        return pb.Heartbeat(
+            examples=beat.examples,
+            spooled=beat.spooled,
+            spool_bytes=beat.spool_bytes,
+            working_on=self.working_on,
+            condition=condition_to_wire(condition),
+            model=beat.model,
+            passed_on=dict(beat.passed_on),
+            models=beat.models,
+            alerts=alerts_to_wire(beat.alerts),
+            about=about_to_wire(beat.alerts),
+            load=loads_to_wire(beat.load),
+            acknowledges=beat.acknowledges,
+            interval_s=interval_s,
+        )
 
     async def _take(self, order: Order) -> None:
         """Start on an order; the same one again, after a new attachment, goes on with the work that runs."""

@@ -32,12 +32,14 @@ from wardround.learn.grpc_wire import (
     condition_of,
     denied_to_wire,
     head_of,
+    interval_to_wire,
     masks_of,
     own_report_of,
     receipt_of,
     to_wire,
     upload_of,
 )
+from wardround.learn.heartbeats import HEARTBEAT_S, HeartbeatInterval
 from wardround.learn.manifests import Signed, make_manifest
 from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt, model_digest
 from wardround.learn.own_report import SignedReport
@@ -112,10 +114,13 @@ class HubLink:
         on_lost: Callable[[EdgeId], None],
         sign: Callable[[bytes], Signed],
         on_other: Callable[[EdgeId, pb.EdgeMessage], None] = lambda _edge, _message: None,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         """`sign(manifest)` puts the hub's name to a model's manifest. In a thread `on_attached` is told who has attached, and
-        `on_other(edge, message)` gets what is no business of rounds."""
+        `on_other(edge, message)` gets what is no business of rounds. Edges report every `heartbeat_s`, many of them
+        less often."""
         self._on_other = on_other
+        self._interval = HeartbeatInterval(heartbeat_s)
         self._studies, self._peer_name, self._peer_certificate = studies, peer_name, peer_certificate
         self._on_attached, self._on_beat, self._on_lost = on_attached, on_beat, on_lost
         self._sign = sign
@@ -150,6 +155,12 @@ class HubLink:
             self._denied = message
             for edge in list(self._queues):
                 self._put(edge, message)
+
+    def _settle_interval(self) -> None:
+        if self._interval.settle(len(self._queues)):
+            said = interval_to_wire(self._interval.seconds)
+            for edge in list(self._queues):
+                self._put(edge, said)
 
     def push(self, edge: EdgeId, message: pb.HubMessage) -> None:
         """Push what is no business of rounds down an edge's stream, from any thread; an edge that is gone does not get it."""
@@ -218,11 +229,13 @@ class HubLink:
         edge = self._peer_name(context)
         queue: asyncio.Queue[pb.HubMessage | None] = asyncio.Queue(QUEUE_MAX)
         queue.put_nowait(self._denied)
+        queue.put_nowait(interval_to_wire(self._interval.seconds))
         older = self._queues.get(edge)
         if older is not None:
             with contextlib.suppress(asyncio.QueueFull):
                 older.put_nowait(None)  # a new stream of the same edge replaces the one that hangs
         self._queues[edge] = queue
+        self._settle_interval()
         certificate = self._peer_certificate(context)
         reader = asyncio.create_task(self._read(edge, queue, messages, certificate))
         try:
@@ -232,6 +245,7 @@ class HubLink:
             reader.cancel()
             if self._queues.get(edge) is queue:
                 del self._queues[edge]
+                self._settle_interval()
             self._do_behind(self._gone(edge, reader))
 
     async def _gone(self, edge: EdgeId, reader: asyncio.Task[None]) -> None:

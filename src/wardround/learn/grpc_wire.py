@@ -10,6 +10,7 @@ import msgspec
 
 from wardround.learn import rounds
 from wardround.learn.condition import Condition
+from wardround.learn.heartbeats import INTERVAL_S_MAX
 from wardround.learn.manifests import Signed
 from wardround.learn.messages import MaskStep, Notice, Order, Release, Upload, UploadReceipt
 from wardround.learn.own_report import SCREENS_MAX, OwnReport, Screen, SignedReport
@@ -75,6 +76,7 @@ class Beat:
     alerts: tuple[OpenAlert, ...] = ()  # open at the edge itself
     load: tuple[EdgeLoad, ...] = ()  # its alarm load
     acknowledges: bool = False  # people at the hub may acknowledge them
+    interval_s: float = 0.0  # the next beat comes within so long; 0: it was not said
 
 
 def beat_of(beat: pb.Heartbeat) -> Beat:
@@ -90,6 +92,7 @@ def beat_of(beat: pb.Heartbeat) -> Beat:
         alerts=_alerts_of(beat),
         load=tuple(map(_load_of, beat.load[:LOADS_MAX])),
         acknowledges=beat.acknowledges,
+        interval_s=beat.interval_s if 0.0 < beat.interval_s <= INTERVAL_S_MAX else 0.0,
     )
 
 
@@ -271,6 +274,10 @@ def to_wire(message: Order | rounds.Cancel | Release | Notice | MaskStep, study:
 
 def denied_to_wire(denied: DenyList) -> pb.HubMessage:
     return pb.HubMessage(denied=pb.Denied(names=sorted(denied.names), serials=sorted(denied.serials)))
+
+
+def interval_to_wire(seconds: float) -> pb.HubMessage:
+    return pb.HubMessage(heartbeat_interval=pb.HeartbeatInterval(seconds=seconds))
 
 
 def denied_of(message: pb.Denied) -> DenyList:

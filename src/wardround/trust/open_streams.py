@@ -25,7 +25,7 @@ class OpenStreams:
     def __init__(self, every_s: float) -> None:
         """Between two looks at all of them."""
         self._every_s = every_s
-        self._open: dict[Watched, asyncio.Task[Any]] = {}  # the call's own
+        self._open: dict[Watched, None] = {}  # in the order they opened
         self._ending: dict[Watched, asyncio.Task[None]] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -38,9 +38,7 @@ class OpenStreams:
 
     def add(self, stream: Watched) -> None:
         """It has opened, in this task."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a call runs in a task
-        self._open[stream] = task
+        self._open[stream] = None
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
 
@@ -56,9 +54,9 @@ class OpenStreams:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(self._every_s)
-            for stream, task in list(self._open.items()):
+            for stream in list(self._open):  # without an object for each: the collector of garbage took longer than the look
                 if stream not in self._ending and (reason := _why(stream)):
-                    self._ending[stream] = asyncio.create_task(_end(stream, reason, task))
+                    self._ending[stream] = asyncio.create_task(_end(stream, reason))
 
 
 class Watched:
@@ -66,8 +64,10 @@ class Watched:
 
     def __init__(self, streams: OpenStreams, ends: Ends, refuse: Refuse) -> None:
         self._streams, self.ends, self.refuse = streams, ends, refuse
+        self.task: asyncio.Task[Any] | None = None  # the call's own
 
     def __enter__(self) -> None:
+        self.task = asyncio.current_task()
         self._streams.add(self)
 
     def __exit__(self, *_: object) -> None:
@@ -83,8 +83,9 @@ def _why(stream: Watched) -> str:
         return "it could not be checked"
 
 
-async def _end(stream: Watched, reason: str, task: asyncio.Task[Any]) -> None:
+async def _end(stream: Watched, reason: str) -> None:
     with contextlib.suppress(Exception):  # it raises where it has ended the call; the call's own task must end too
         async with asyncio.timeout(REFUSE_S):
             await stream.refuse(reason)
-    task.cancel()
+    if stream.task is not None:
+        stream.task.cancel()

@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -118,6 +118,7 @@ class EdgeSeen:
     last_us: int
     silent: bool
     stood_us: int = 0  # how long the hub itself had stood still by then, in all
+    interval_s: float = 0.0  # between its heartbeats, as it said
 
 
 class Watch:
@@ -157,11 +158,14 @@ class Watch:
             for change in self._sensors.observe_all(observations, self._clock.now_us()):
                 self._sensor(change)
 
-    def edge_seen(self, edge: str) -> None:
-        """A sign of life of an edge. It waits for no disk: what it changes is told with the next tick."""
+    def edge_seen(self, edge: str, interval_s: float | None = None) -> None:
+        """A sign of life of an edge, which with a heartbeat says how long it is until the next one. It waits for no disk: what it
+        changes is told with the next tick."""
         with self._acting(tells=False):
             known = self._edges.get(edge)
-            self._edges[edge] = EdgeSeen(self._clock.now_us(), silent=False, stood_us=self._stood_us)
+            if interval_s is None:
+                interval_s = known.interval_s if known is not None else 0.0
+            self._edges[edge] = EdgeSeen(self._clock.now_us(), silent=False, stood_us=self._stood_us, interval_s=interval_s)
             self._excused.discard(edge)
             self._expected.pop(edge, None)
             if known is None or known.silent:  # of an edge that was silent when the hub ended there is an alert and no more
@@ -340,8 +344,8 @@ class Watch:
             self._stood_us += round(stood_s * 1e6)
             for edge, seen in list(self._edges.items()):
                 quiet_s = (now_us - seen.last_us - (self._stood_us - seen.stood_us)) / 1e6
-                if not seen.silent and quiet_s > MISSED_BEATS * self._heartbeat_s:
-                    self._fell_silent(edge, EdgeSeen(seen.last_us, silent=True, stood_us=seen.stood_us), seen.last_us, off)
+                if not seen.silent and quiet_s > MISSED_BEATS * max(self._heartbeat_s, seen.interval_s):
+                    self._fell_silent(edge, replace(seen, silent=True), seen.last_us, off)
                 elif seen.silent and edge in self._excused and edge not in off:  # it should be back by now
                     self._excused.discard(edge)
                     self._edge_silent(edge, seen.last_us or now_us, now_us)

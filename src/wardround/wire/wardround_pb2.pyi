@@ -456,6 +456,7 @@ class Heartbeat(_message.Message):
     LOAD_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGES_FIELD_NUMBER: _builtins.int
     ABOUT_FIELD_NUMBER: _builtins.int
+    INTERVAL_S_FIELD_NUMBER: _builtins.int
     examples: _builtins.int
     spooled: _builtins.int
     """observations that wait for the hub"""
@@ -466,6 +467,8 @@ class Heartbeat(_message.Message):
     """digest of the newest model it trained from"""
     acknowledges: _builtins.bool
     """whether people at the hub may acknowledge these alerts"""
+    interval_s: _builtins.float
+    """the next one comes within so long, or the edge is not well"""
     @_builtins.property
     def condition(self) -> Global___Condition: ...
     @_builtins.property
@@ -503,10 +506,11 @@ class Heartbeat(_message.Message):
         load: _abc.Iterable[Global___EdgeLoad] | None = ...,
         acknowledges: _builtins.bool = ...,
         about: _abc.Iterable[Global___AlertAbout] | None = ...,
+        interval_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "acknowledges", b"acknowledges", "alerts", b"alerts", "condition", b"condition", "examples", b"examples", "load", b"load", "model", b"model", "models", b"models", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "acknowledges", b"acknowledges", "alerts", b"alerts", "condition", b"condition", "examples", b"examples", "interval_s", b"interval_s", "load", b"load", "model", b"model", "models", b"models", "passed_on", b"passed_on", "spool_bytes", b"spool_bytes", "spooled", b"spooled", "working_on", b"working_on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -681,6 +685,7 @@ class HubMessage(_message.Message):
     NAMES_ASKED_FIELD_NUMBER: _builtins.int
     KNOWN_CONSENTS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def order(self) -> Global___Order: ...
     @_builtins.property
@@ -705,6 +710,8 @@ class HubMessage(_message.Message):
     def known_consents(self) -> Global___KnownConsents: ...
     @_builtins.property
     def acknowledge(self) -> Global___AcknowledgeAlert: ...
+    @_builtins.property
+    def heartbeat_interval(self) -> Global___HeartbeatInterval: ...
     def __init__(
         self,
         *,
@@ -720,16 +727,38 @@ class HubMessage(_message.Message):
         names_asked: Global___NamesAsked | None = ...,
         known_consents: Global___KnownConsents | None = ...,
         acknowledge: Global___AcknowledgeAlert | None = ...,
+        heartbeat_interval: Global___HeartbeatInterval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "heartbeat_interval", b"heartbeat_interval", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "audit_head", b"audit_head", "cancel", b"cancel", "denied", b"denied", "erasure", b"erasure", "heartbeat_interval", b"heartbeat_interval", "kind", b"kind", "known_consents", b"known_consents", "masks", b"masks", "names_asked", b"names_asked", "notice", b"notice", "order", b"order", "release", b"release", "wishes", b"wishes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks", "names_asked", "known_consents", "acknowledge"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["order", "cancel", "notice", "release", "denied", "wishes", "erasure", "audit_head", "masks", "names_asked", "known_consents", "acknowledge", "heartbeat_interval"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___HubMessage: _TypeAlias = HubMessage  # noqa: Y015
+
+@_typing.final
+class HeartbeatInterval(_message.Message):
+    """How often the hub wants to hear of an edge that has nothing new to say: less often the more edges there are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECONDS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.float
+    def __init__(
+        self,
+        *,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatInterval: _TypeAlias = HeartbeatInterval  # noqa: Y015
 
 @_typing.final
 class AcknowledgeAlert(_message.Message):

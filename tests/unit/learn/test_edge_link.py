@@ -28,6 +28,7 @@ class Call:
 
     def __init__(self):
         self.incoming, self.said, self.writing, self.go_on = asyncio.Queue(), [], asyncio.Event(), asyncio.Event()
+        self.intervals_s = []  # as its heartbeats said
         self.ended, self.taken, self.heard = asyncio.Event(), asyncio.Semaphore(0), asyncio.Event()
 
     async def write(self, message):
@@ -39,6 +40,8 @@ class Call:
             self.cancel()
             raise
         self.said.append(message.WhichOneof("kind"))
+        if self.said[-1] == "heartbeat":
+            self.intervals_s.append(message.heartbeat.interval_s)
         self.heard.set()
 
     async def read(self):
@@ -285,8 +288,8 @@ def test_keys_that_were_lost_with_a_stream_are_said_again_when_the_order_comes_a
 
 
 def test_everything_that_a_hub_says_beside_rounds_reaches_the_edge():
-    """Every kind of message is either of rounds, models and masks, or is answered beside them: none is dropped unread."""
-    of_rounds = {"order", "cancel", "release", "notice", "masks", "denied"}
+    """Every kind of message is either of rounds, models, masks and heartbeats, or is answered beside them: none is dropped."""
+    of_rounds = {"order", "cancel", "release", "notice", "masks", "denied", "heartbeat_interval"}
     kinds = [f.name for f in pb.HubMessage.DESCRIPTOR.oneofs_by_name["kind"].fields if f.name not in of_rounds]
     heard = []
 
@@ -310,6 +313,25 @@ def test_everything_that_a_hub_says_beside_rounds_reaches_the_edge():
 
     asyncio.run(play())
     assert heard == kinds
+
+
+def test_an_edge_reports_as_often_as_the_hub_wants_on_this_stream_and_on_the_next():
+    async def play():
+        channel = Channel()
+        own = link(channel)
+        own._heartbeat_s = 0.5
+        running = asyncio.ensure_future(own.run())
+        for _ in range(2):
+            call = await asyncio.wait_for(channel.opened.get(), 50)
+            call.incoming.put_nowait(pb.HubMessage(heartbeat_interval=pb.HeartbeatInterval(seconds=0.1)))
+            while call.intervals_s[-2:] != [0.1, 0.1]:
+                call.heard.clear()
+                await asyncio.wait_for(call.heard.wait(), 50)
+            call.incoming.put_nowait(grpc.aio.EOF)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(play(), 55))
 
 
 def test_what_a_hub_asks_on_the_next_stream_waits_for_what_is_still_done_of_the_one_before():

@@ -195,6 +195,25 @@ def test_a_silent_edge_is_named_after_three_beats_and_resolved_when_it_is_back(w
     assert watch.open_alerts() == []
 
 
+def test_an_edge_that_reports_less_often_is_silent_after_three_beats_of_its_own(watch):
+    watch.edge_seen("icu-a", 10.0)
+    watch.clock.advance(8.0)
+    watch.tick()
+    watch.edge_seen("icu-a")  # its data came: that says nothing of when the next beat does
+    watch.clock.advance(29.0)
+    watch.tick()
+    assert watch.open_alerts() == []
+    watch.clock.advance(2.0)
+    watch.tick()
+    assert [a.finding.title for a in watch.open_alerts()] == ["icu-a is silent"]
+    watch.edge_seen("icu-a", 1.0)
+    watch.tick()
+    assert watch.open_alerts() == []
+    watch.clock.advance(3.5)
+    watch.tick()
+    assert [a.finding.title for a in watch.open_alerts()] == ["icu-a is silent"]
+
+
 def test_a_silence_that_a_restart_came_between_is_over_with_the_first_beat(watch):
     watch.edge_seen("icu-a")
     watch.clock.advance(3.5)
