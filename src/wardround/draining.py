@@ -25,6 +25,7 @@ STATE, TOPIC = "drains", "drains"
 SHOWN = "drains-shown"  # how far each is, for other processes
 WHY = "draining"  # why an edge is not asked, beside the constants of schedule.py
 SAFE_S = 10.0  # before its newest heartbeat: what devices send is in the spool now and then, so lately empty is enough
+SAFE_BEATS = 2.5  # intervals of an edge that reports more seldom: the newest, the one before, and what has not been looked at
 Stage = Literal["finishing", "emptying", "safe", "off", "away"]
 
 
@@ -202,7 +203,7 @@ class Draining:
             return "emptying", "Its next heartbeat says what waits there."
         if beat.working_on:
             return "finishing", f"It still works on {beat.working_on}."
-        if at_us - one.safe_us <= SAFE_S * 1e6:
+        if at_us - one.safe_us <= max(SAFE_S, SAFE_BEATS * beat.interval_s) * 1e6:
             return "safe", "It is safe to switch it off: its spool is empty, and no round waits for it."
         return "emptying", f"{_waiting(one.left)} in its spool."
 

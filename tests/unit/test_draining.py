@@ -149,6 +149,18 @@ def test_an_edge_that_is_revoked_is_no_longer_drained(site):
     assert site.draining.all() == ()
 
 
+def test_an_edge_that_reports_seldom_is_as_safe_as_one_that_reports_often(site):
+    site.draining.begin(EDGE, "kim")
+    stages = []
+    for spooled in (0, 0, 1, 0):  # what devices send is in the spool now and then
+        site.clock.advance(12.0)
+        site.draining.heard(EDGE, Beat(1, spooled, 0, "", interval_s=12.0))
+        stages.append(site.stage())  # also while nobody has looked at what it said
+        site.draining.look()
+        stages.append(site.stage())
+    assert stages == ["emptying", *["safe"] * 7]
+
+
 def test_a_drain_that_ends_while_it_is_looked_at_takes_nobody_with_it(site):
     site.draining.begin(EDGE, "olga")
 
