@@ -1,6 +1,6 @@
 """What a hub weighs: the product's own process, with 0, then 100, 1,000 or 5,000 edges attached.
 
-    python bench/hub_memory.py [--edges 100] [--devices 2] [--hold 30] [--json]
+    python bench/hub_memory.py [--edges 100] [--devices 2] [--hold 30] [--restart] [--json]
 
 The hub runs as a person runs it. Each edge has its own certificate, its own connection over mutual TLS 1.3 on loopback, the two
 streams that an edge holds open, a heartbeat as often as the hub wants one, and one observation of each of its devices that the
@@ -15,6 +15,8 @@ import asyncio
 import contextlib
 import json
 import multiprocessing as mp
+import random
+import re
 import sys
 import tempfile
 import time
@@ -30,6 +32,7 @@ from wardround.collect.grpc_link import SERVICE as COLLECT
 from wardround.demo.programs import Program
 from wardround.hub import create_home
 from wardround.learn.condition import Condition
+from wardround.learn.grpc_edge import RETRY_S_MAX, RETRY_S_MIN
 from wardround.learn.grpc_wire import SERVICE as LEARN
 from wardround.learn.grpc_wire import condition_to_wire
 from wardround.learn.heartbeats import HEARTBEAT_S, Reports
@@ -42,10 +45,13 @@ from wardround.trust.channel import edge_channel
 from wardround.trust.erasures import ErasureBook
 from wardround.wire import wardround_pb2 as pb
 
+import grpc  # isort: skip  # after wardround, which sets what grpc reads
+
 GOALS_MB = {1_000: 600, 5_000: 2_000}  # most edges, most memory
 GROUP = 250  # edges of one process
 READY_S = ATTACH_S = 600.0
 GROUP_S = 1_200.0
+BACK_S = 600.0  # for all edges to be back after a restart
 AT_ONCE = 25  # edges of one process that connect at the same time
 
 
@@ -132,29 +138,45 @@ async def _edges(home: Path, names: Sequence[str], devices: int, port: int, pipe
 
 
 async def _edge(identity: Path, name: str, devices: int, port: int, turn: asyncio.Semaphore, there: asyncio.Event) -> None:
-    reports = Reports(HEARTBEAT_S)
-    async with turn:
+    """Attached until cancelled; what ends is begun again as an edge does it."""
+    wait_s = RETRY_S_MIN
+    while True:
         channel: Any = edge_channel(identity, "127.0.0.1", port)
-        attach = channel.stream_stream(
-            f"/{LEARN}/Attach",
-            request_serializer=pb.EdgeMessage.SerializeToString,
-            response_deserializer=pb.HubMessage.FromString,
-        )(_beats(reports))
-        forward = channel.stream_stream(
-            f"/{COLLECT}/Forward",
-            request_serializer=pb.ForwardRequest.SerializeToString,
-            response_deserializer=pb.ForwardReceipt.FromString,
-        )()
-        await anext(aiter(attach))
-        await forward.write(_batch(name, devices))
-        receipt = await forward.read()
-        if receipt.committed_seq < devices or receipt.refusals:
-            raise RuntimeError(f"the hub took no batch: {receipt}")
-    there.set()
-    async for message in attach:
-        if message.WhichOneof("kind") == "heartbeat_interval":
-            reports.told(message.heartbeat_interval.seconds)
-    await channel.close(None)
+        try:
+            async with turn:
+                attach, reports, forward = await _opened(channel)
+                if not there.is_set():
+                    await forward.write(_batch(name, devices))
+                    receipt = await forward.read()
+                    if receipt.committed_seq < devices or receipt.refusals:
+                        raise RuntimeError(f"the hub took no batch: {receipt}")
+            there.set()
+            wait_s = RETRY_S_MIN
+            async for message in attach:
+                if message.WhichOneof("kind") == "heartbeat_interval":
+                    reports.told(message.heartbeat_interval.seconds)
+        except grpc.aio.AioRpcError:
+            await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
+            wait_s = min(wait_s * 2, RETRY_S_MAX)
+        finally:
+            await channel.close(None)
+
+
+async def _opened(channel: Any) -> tuple[Any, Reports, Any]:
+    """The two streams that an edge holds open, once the hub has answered on the first."""
+    reports = Reports(HEARTBEAT_S)
+    attach = channel.stream_stream(
+        f"/{LEARN}/Attach",
+        request_serializer=pb.EdgeMessage.SerializeToString,
+        response_deserializer=pb.HubMessage.FromString,
+    )(_beats(reports))
+    forward = channel.stream_stream(
+        f"/{COLLECT}/Forward",
+        request_serializer=pb.ForwardRequest.SerializeToString,
+        response_deserializer=pb.ForwardReceipt.FromString,
+    )()
+    await anext(aiter(attach))
+    return attach, reports, forward
 
 
 async def _beats(reports: Reports) -> AsyncIterator[pb.EdgeMessage]:
@@ -182,8 +204,8 @@ def _batch(edge: str, devices: int) -> pb.ForwardRequest:
 # -- the hub
 
 
-def weigh(home: Path, counts: Sequence[int], devices: int, hold_s: float) -> list[dict[str, Any]]:
-    """The hub's memory with each number of edges, one number after the other in one hub."""
+def weigh(home: Path, counts: Sequence[int], devices: int, hold_s: float, *, restart: bool) -> list[dict[str, Any]]:
+    """The hub's memory with each number of edges, one number after the other in one hub; with `restart` it is killed at last."""
     ports = {name: free_port() for name in ("grpc", "enrolment", "console")}
     hub = home / "hub"
     text = 'site = "Bench"\nsimulated = true\n' + "".join(f"[{name}]\nport = {port}\n" for name, port in ports.items())
@@ -206,12 +228,35 @@ def weigh(home: Path, counts: Sequence[int], devices: int, hold_s: float) -> lis
                 row = {"edges": count, "devices": count * devices, "attached_s": time.monotonic() - began}
                 rows.append({**row, **_held(process, hold_s, _connections(process, ports["grpc"]))})
                 _check_connected(rows[-1], count)
+            if restart:
+                program.kill()
+                lines, began = len(program.log.read_bytes()), time.monotonic()
+                program.start()
+                program.wait_ready(READY_S)
+                row = {"edges": attached, "devices": attached * devices, "ready_s": time.monotonic() - began}
+                row["back_s"] = _back(program.log, lines, attached, began)
+                process = psutil.Process(program.process.pid if program.process else 0)
+                rows.append({**row, **_held(process, hold_s, _connections(process, ports["grpc"]))})
+                _check_connected(rows[-1], attached)
     except RuntimeError as error:
         error.add_note(program.tail())
         raise
     finally:
         program.stop(30.0)
     return rows
+
+
+def _back(log: Path, start: int, edges: int, began: float) -> float:
+    """Seconds until this many edges have attached since, as the hub's log says from byte `start` on."""
+    names = set[bytes]()
+    while time.monotonic() - began < BACK_S:
+        with log.open("rb") as lines:
+            lines.seek(start)
+            names.update(re.findall(rb"edge attached +edge_id=(\S+)", lines.read()))
+        if len(names) >= edges:
+            return time.monotonic() - began
+        time.sleep(0.5)
+    raise RuntimeError(f"{len(names)} of {edges} edges are back after {BACK_S:.0f} s")
 
 
 def _check_connected(row: dict[str, Any], count: int) -> None:
@@ -247,10 +292,11 @@ def main() -> int:
     parser.add_argument("--edges", type=int, nargs="+", default=[100], help="how many, one number after the other")
     parser.add_argument("--devices", type=int, default=2, help="of each edge, each with a patient of its own")
     parser.add_argument("--hold", type=float, default=30.0, help="seconds of weighing with each number")
+    parser.add_argument("--restart", action="store_true", help="kill the hub at last, and see when all edges are back")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wardround-hub-memory-", ignore_cleanup_errors=True) as home:
-        rows = weigh(Path(home), arguments.edges, arguments.devices, arguments.hold)
+        rows = weigh(Path(home), arguments.edges, arguments.devices, arguments.hold, restart=arguments.restart)
     if arguments.json:
         print(json.dumps(rows, indent=1))
     missed = False
@@ -261,9 +307,10 @@ def main() -> int:
         missed |= goal is not None and most > goal
         beside = f" (goal {goal:,})" if goal is not None else ""
         if not arguments.json:
+            back = f"; all back {row['back_s']:.0f} s after a kill, ready after {row['ready_s']:.0f}" if "back_s" in row else ""
             print(
                 f"{edges:5,} edges, {row['devices']:6,} devices: {most:5.0f} MB at most{beside}{each}; "
-                f"{row['cpu']:.0%} of a core, {row['threads']} threads"
+                f"{row['cpu']:.0%} of a core, {row['threads']} threads{back}"
             )
     return int(missed)
 

@@ -429,8 +429,8 @@ def test_pytorch_clips_each_example_as_a_loop_over_them_does(torch_models):
     x[3] = np.nan  # a gradient that is no number counts as nothing, and spoils no other
     spoilt = torch_private.gradient_sums(clipping, module, learner._loss, weights, x, given.labels)
     assert all((t == 0).all() for t in spoilt(weights, np.array([3])).values())
-    both, alone = spoilt(weights, np.array([3, 4])), spoilt(weights, np.array([4]))
-    assert all((both[n] == alone[n]).all() for n in weights)
+    alone = spoilt(weights, np.array([4]))  # on some processors PyTorch rounds two examples together in another way than one
+    assert_same(spoilt(weights, np.array([3, 4])), {n: t * clip / GRID for n, t in alone.items()}, [4], clip)
     trained = learner.train(model, given, seed=0, round=1)
     assert trained.metrics == {}
     assert set(trained.update) == set(weights)
