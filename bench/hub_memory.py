@@ -156,10 +156,11 @@ async def _edge(identity: Path, name: str, devices: int, port: int, turn: asynci
                 if message.WhichOneof("kind") == "heartbeat_interval":
                     reports.told(message.heartbeat_interval.seconds)
         except grpc.aio.AioRpcError:
-            await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
-            wait_s = min(wait_s * 2, RETRY_S_MAX)
+            pass
         finally:
             await channel.close(None)
+        await asyncio.sleep(random.uniform(wait_s / 2, wait_s))
+        wait_s = min(wait_s * 2, RETRY_S_MAX)
 
 
 async def _opened(channel: Any) -> tuple[Any, Reports, Any]:

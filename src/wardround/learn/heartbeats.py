@@ -39,7 +39,7 @@ class Reports:
     def __init__(self, interval_s: float) -> None:
         """`interval_s` goes until the hub says another; an edge looks so often whether it has something to say at once."""
         self._look_s = self.interval_s = interval_s
-        self._said_s, self._said = float("-inf"), object()
+        self._said_s, self._said, self._promised_s = float("-inf"), object(), interval_s
 
     @property
     def look_s(self) -> float:
@@ -52,8 +52,10 @@ class Reports:
             self.interval_s = interval_s
 
     def due(self, now_s: float, urgent: object) -> bool:
-        """Whether to report now, which then counts as done. `urgent` is what somebody waits for: it is said when it changes."""
-        if urgent == self._said and now_s - self._said_s < self.interval_s - self.look_s / 2:
+        """Whether to report now, which then counts as done, and promises the next one within `interval_s`, whatever the hub says
+        until then. `urgent` is what somebody waits for: it is said when it changes."""
+        wait_s = min(self.interval_s, self._promised_s)
+        if urgent == self._said and now_s - self._said_s < wait_s - self.look_s / 2:
             return False
-        self._said_s, self._said = now_s, urgent
+        self._said_s, self._said, self._promised_s = now_s, urgent, self.interval_s
         return True

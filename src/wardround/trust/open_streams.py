@@ -54,7 +54,7 @@ class OpenStreams:
     async def _look(self) -> None:
         while True:
             await asyncio.sleep(self._every_s)
-            for stream in list(self._open):  # without an object for each: the collector of garbage took longer than the look
+            for stream in list(self._open):  # without an object for each, which the collector of garbage would walk over
                 if stream not in self._ending and (reason := _why(stream)):
                     self._ending[stream] = asyncio.create_task(_end(stream, reason))
 

@@ -89,3 +89,15 @@ def test_an_interval_that_makes_no_sense_changes_nothing(nonsense):
     reports = Reports(2.0)
     reports.told(nonsense)
     assert (reports.interval_s, reports.look_s) == (2.0, 2.0)
+
+
+@given(st.lists(st.sampled_from([0.5, 2.0, 5.0, 12.0, 60.0]), min_size=1, max_size=60))
+def test_the_next_heartbeat_comes_within_what_the_last_one_said_whatever_the_hub_says_between(told):
+    """Else an edge that attaches, says two seconds and is then told twelve would be called silent after six."""
+    reports, now_s, within_s = Reports(2.0), 0.0, math.inf
+    for interval_s in told:
+        if reports.due(now_s, None):
+            within_s = now_s + reports.interval_s
+        assert now_s <= within_s + 2.0
+        reports.told(interval_s)
+        now_s += reports.look_s
